@@ -1,0 +1,591 @@
+"""The gateway over HTTPS: one synchronous and one asynchronous client over the same wire functions.
+
+Each method is one request. A failure lands on one side of the fork drawn in :mod:`prefect_mymsp.errors`: either
+nothing was sent, or it may have been. What provably never reached the gateway, and what it turned away unprocessed
+with HTTP 429, is tried again for ``patience_s`` seconds; nothing else ever is. This is the only place that retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import httpx
+
+from prefect_mymsp import wire
+from prefect_mymsp.errors import (
+    ConfigurationError,
+    MyMSPError,
+    NoAnswerError,
+    ProtocolError,
+    RateLimitedError,
+    UnexpectedStatusError,
+    UnreachableError,
+)
+from prefect_mymsp.models import ReceivedMessage, ScheduledMessage, SmsResult, Updates
+
+DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
+DEFAULT_TIMEZONE = "Europe/Stockholm"
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_PATIENCE_S = 5.0
+#: Requests in flight at once. More lanes cost more than they bring on loopback; at 20 ms they carry 800 a second.
+DEFAULT_CONNECTIONS = 16
+
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "text/plain, */*;q=0.1",
+    # httpx does not notice when a compressed answer is cut short, and an id would lose its last digits.
+    "Accept-Encoding": "identity",
+    "User-Agent": "prefect-mymsp",
+}
+#: Shorter than what common servers keep an idle connection open, so that none is written to while it is closing.
+_KEEPALIVE_S = 3.0
+#: An answer larger than this is not the gateway's; a million recipients fit.
+_MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+#: All that httpx may raise; OSError and ValueError are what it lets through from below.
+_TRANSPORT_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    """One request: where, what, and how its answer is read."""
+
+    endpoint: str
+    body: bytes = field(repr=False)
+    parse: Callable[[wire.Answer], T]
+    #: Reading removes it from the gateway: whatever arrived must come out, even with an error.
+    destructive: bool = False
+
+
+def check_base_url(base_url: str) -> str:
+    """The base URL without a trailing slash; a bare host gets the vendor's ``/external``.
+
+    Raises:
+        ConfigurationError: Not https (plain http is for loopback only), or it holds credentials, a query or a fragment.
+    """
+    try:
+        url = httpx.URL(base_url.strip())
+        host = url.host  # a host that is no valid IDNA fails here, not above
+    except (httpx.InvalidURL, TypeError, ValueError):
+        raise ConfigurationError("base_url is not a URL.") from None
+    if url.userinfo or "?" in base_url or "#" in base_url:
+        raise ConfigurationError("base_url must hold neither credentials nor a query; user and password are settings.")
+    if not host or url.scheme not in {"https", "http"} or not 0 < (url.port or 443) < 65536:
+        raise ConfigurationError(f"base_url must look like {DEFAULT_BASE_URL}.")
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url must be https: over plain http the password and every number and text could be read on the way "
+            f"to {host}. Plain http is for a gateway on this machine only."
+        )
+    path = url.raw_path.rstrip(b"/") or b"/external"
+    return str(url.copy_with(raw_path=path))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_timezone(timezone: str) -> ZoneInfo:
+    """The zone by its IANA name.
+
+    Raises:
+        ConfigurationError: There is no such zone.
+    """
+    try:
+        return ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+        raise ConfigurationError(
+            f"There is no time zone {timezone!r}; use an IANA name such as Europe/Stockholm."
+        ) from None
+
+
+class _Gateway:
+    """What both clients share: settings, the eight calls, and the reading of answers and failures."""
+
+    def __init__(
+        self,
+        user: str,
+        password: str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        timezone: str = DEFAULT_TIMEZONE,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        patience_s: float = DEFAULT_PATIENCE_S,
+        connections: int = DEFAULT_CONNECTIONS,
+    ) -> None:
+        """Make a client; no connection is opened before the first request.
+
+        Args:
+            user: The account's user.
+            password: Its password. Both travel in POST bodies alone.
+            base_url: Where the endpoints live; https, or http on loopback.
+            timezone: IANA zone of the times the gateway writes without one.
+            timeout_s: Seconds to connect, and seconds until a whole answer must have come.
+            patience_s: Seconds to keep trying what never reached the gateway or was answered with 429.
+            connections: Requests in flight at once, at most.
+
+        Raises:
+            ConfigurationError: A setting is wrong.
+        """
+        if not user or not password:
+            raise ConfigurationError("User and password must not be empty.")
+        if not timeout_s > 0 or not patience_s >= 0 or connections < 1:
+            raise ConfigurationError("timeout_s and connections must be above zero, patience_s not below.")
+        self._login = wire.Login(user, password)
+        self.base_url = check_base_url(base_url)
+        self.zone = check_timezone(timezone)
+        self.timeout_s = timeout_s
+        self.patience_s = patience_s
+        self.connections = connections
+        # On loopback the environment's proxies are not for us: plain http through one would show it the password.
+        self._trust_env = self.base_url.startswith("https")
+        self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
+        self._prepare()
+
+    def _prepare(self) -> None: ...
+
+    def _tls(self) -> ssl.SSLContext:
+        if self.base_url.startswith("https"):
+            return httpx.create_ssl_context()  # certifi's CAs, or those SSL_CERT_FILE and SSL_CERT_DIR name
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; made here because httpx's own costs 20 ms
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    def _limits(self, connections: int) -> httpx.Limits:
+        return httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_S
+        )
+
+    # -- the eight calls ---------------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        recipients: str | Iterable[str],
+        text: str,
+        originator: str | None,
+        deliver_at: datetime | None,
+        flash: bool,
+        destination_port: int | None,
+    ) -> _Call[str]:
+        body = wire.build_send(
+            self._login,
+            recipients,
+            text,
+            originator=originator,
+            deliver_at=deliver_at,
+            flash=flash,
+            destination_port=destination_port,
+        )
+        return _Call(wire.SEND, body, wire.parse_send)
+
+    def _result(self, message_id: str) -> _Call[SmsResult]:
+        body = wire.build_result(self._login, message_id)
+        return _Call(wire.RESULT, body, lambda answer: wire.parse_result(answer, str(message_id)))
+
+    def _delivery_time(self, message_id: str) -> _Call[datetime | None]:
+        body = wire.build_delivery_time(self._login, message_id)
+        return _Call(wire.DELIVERY_TIME, body, lambda answer: wire.parse_delivery_time(answer, str(message_id)))
+
+    def _scheduled(self) -> _Call[list[ScheduledMessage]]:
+        return _Call(wire.SCHEDULED, wire.build_scheduled(self._login), wire.parse_scheduled)
+
+    def _reschedule(self, message_id: str, deliver_at: datetime) -> _Call[None]:
+        body = wire.build_reschedule(self._login, message_id, deliver_at)
+        return _Call(wire.RESCHEDULE, body, lambda answer: wire.parse_done(answer, wire.RESCHEDULE))
+
+    def _cancel(self, message_id: str) -> _Call[None]:
+        body = wire.build_cancel(self._login, message_id)
+        return _Call(wire.CANCEL, body, lambda answer: wire.parse_done(answer, wire.CANCEL))
+
+    def _inbox(self, after_id: str | int) -> _Call[list[ReceivedMessage]]:
+        return _Call(wire.INBOX, wire.build_inbox(self._login, after_id), wire.parse_inbox)
+
+    def _updates(self) -> _Call[Updates]:
+        return _Call(wire.UPDATES, wire.build_updates(self._login), wire.parse_updates, destructive=True)
+
+    # -- answers and failures ----------------------------------------------------------------------------------
+
+    def _url(self, call: _Call[T]) -> str:
+        return f"{self.base_url}/{call.endpoint}"
+
+    def _read(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
+        """The answer's value, or the error it stands for."""
+        status = response.status_code
+        raw = body if call.destructive else None
+        answer = wire.Answer(body, response.headers.get("content-type"), self.zone)
+        try:
+            if 200 <= status < 300:
+                return call.parse(answer)
+            if status == 429:
+                after = _retry_after_s(response.headers.get("retry-after"))
+                asked = "" if after is None else f" and asked to wait {after:.0f} s"
+                raise RateLimitedError(
+                    f"{call.endpoint}: the gateway has too much to do (HTTP 429){asked}.", retry_after_s=after
+                )
+            if 400 <= status < 500:
+                # A plain N and a code is the gateway's own refusal, whatever status carries it. Never an A.
+                with contextlib.suppress(ProtocolError):
+                    wire.parse_done(answer, call.endpoint)
+            raise UnexpectedStatusError(
+                f"{call.endpoint}: the gateway answered HTTP {status}, which does not say what became of the request.",
+                status=status,
+                raw=raw,
+            )
+        except ProtocolError as error:
+            error.raw = raw
+            raise
+
+    def _failure(self, call: _Call[T], error: Exception, arrived: bytes) -> MyMSPError:
+        """Which side of the fork a transport failure lands on; the answer to "was it sent?"."""
+        host = httpx.URL(self.base_url).host
+        if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
+            return UnreachableError(f"{call.endpoint}: no connection to {host} in time.")
+        if isinstance(error, httpx.ProxyError):
+            return UnreachableError(f"{call.endpoint}: the proxy on the way to {host} refused.")
+        if isinstance(error, httpx.ConnectError):
+            what = "TLS failed" if _is_tls(error) else "no connection"
+            return UnreachableError(f"{call.endpoint}: {what} to {host} ({_cause(error)}).")
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
+            return UnreachableError(f"{call.endpoint}: the request could not be made ({type(error).__name__}).")
+        raw = arrived if call.destructive else None
+        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+            return NoAnswerError(
+                f"{call.endpoint}: no whole answer within {self.timeout_s:g} s.", reason="timeout", raw=raw
+            )
+        if isinstance(error, httpx.DecodingError):
+            return ProtocolError(f"{call.endpoint}: the answer cannot be decompressed.", reason="unreadable", raw=raw)
+        if isinstance(error, (httpx.InvalidURL, ValueError)):
+            # The base URL was checked: what httpx could not read is the Location of an answer it does not even follow.
+            return ProtocolError(f"{call.endpoint}: the answer's headers cannot be read.", reason="unreadable", raw=raw)
+        return NoAnswerError(
+            f"{call.endpoint}: the connection was lost before the answer had come ({type(error).__name__}).",
+            reason="connection-lost",
+            raw=raw,
+        )
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a connection failure, by its name: texts of other libraries may hold anything."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    errno_text = getattr(error, "strerror", None)
+    return str(errno_text) if isinstance(errno_text, str) and errno_text else type(error).__name__
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header in either of its forms (RFC 9110, 10.2.3)."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+class _Patience:
+    """When to try again what was not sent: doubling pauses with jitter, or what the gateway asks for."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._until = time.monotonic() + patience_s
+        self._pause_s = 0.2
+
+    def pause_after(self, error: UnreachableError | RateLimitedError) -> float:
+        """Seconds to wait before the next try.
+
+        Raises:
+            UnreachableError: Patience ends before the next try would begin.
+            RateLimitedError: Likewise.
+        """
+        pause = self._pause_s * random.uniform(0.75, 1.25)  # noqa: S311  jitter, not a secret
+        self._pause_s = min(self._pause_s * 2, 10.0)
+        if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
+            pause = error.retry_after_s + pause * 0.1
+        if time.monotonic() + pause > self._until:
+            raise error
+        return pause
+
+
+def _append(arrived: bytearray, chunk: bytes, deadline: float) -> None:
+    arrived += chunk
+    if len(arrived) > _MAX_ANSWER_BYTES:
+        raise httpx.ReadError("answer too large")
+    # httpx's timeout is per read: a gateway that answers a byte at a time would hold a connection for ever.
+    if time.monotonic() > deadline:
+        raise httpx.ReadTimeout("answer too slow")
+
+
+class MyMSPClient(_Gateway):
+    """The eight endpoints, synchronously. Use it as a context manager; it may be shared between threads.
+
+    Every method raises :class:`~prefect_mymsp.errors.InputError` for what cannot be sent,
+    :class:`~prefect_mymsp.errors.RejectedError` when the gateway refuses,
+    :class:`~prefect_mymsp.errors.UnreachableError` or :class:`~prefect_mymsp.errors.RateLimitedError` when the gateway
+    did not act, and :class:`~prefect_mymsp.errors.InDoubtError` when it may have.
+
+    Example:
+        ```python
+        from prefect_mymsp.client import MyMSPClient
+
+        def hello(user: str, password: str) -> str:
+            with MyMSPClient(user, password) as client:
+                return client.send(["46701740605"], "Hello!")
+        ```
+    """
+
+    def _prepare(self) -> None:
+        self._opening = threading.Lock()
+        self._http: httpx.Client | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call would open new ones."""
+        with self._opening:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+    def _connected(self) -> httpx.Client:
+        with self._opening:
+            if self._http is None:
+                self._http = httpx.Client(
+                    headers=_HEADERS,
+                    timeout=self._timeout,
+                    limits=self._limits(self.connections),
+                    verify=self._tls(),
+                    trust_env=self._trust_env,
+                )
+            return self._http
+
+    def _run(self, call: _Call[T]) -> T:
+        patience = _Patience(self.patience_s)
+        while True:
+            try:
+                return self._once(call)
+            except (UnreachableError, RateLimitedError) as error:
+                pause = patience.pause_after(error)
+            time.sleep(pause)
+
+    def _once(self, call: _Call[T]) -> T:
+        http = self._connected()
+        arrived = bytearray()
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with http.stream("POST", self._url(call), content=call.body) as response:
+                for chunk in response.iter_bytes():
+                    _append(arrived, chunk, deadline)
+        except _TRANSPORT_FAILURES as error:
+            raise self._failure(call, error, bytes(arrived)) from None
+        return self._read(call, response, bytes(arrived))
+
+    def send(
+        self,
+        recipients: str | Iterable[str],
+        text: str,
+        *,
+        originator: str | None = None,
+        deliver_at: datetime | None = None,
+        flash: bool = False,
+        destination_port: int | None = None,
+    ) -> str:
+        """Send a text to one or several recipients (4.1). After an InDoubtError, do not simply call it again.
+
+        Args:
+            recipients: MSISDNs (country code and number, digits) or names of recipient groups at the gateway.
+            text: 1 to 765 characters.
+            originator: A registered originator; None for the account's own.
+            deliver_at: Aware time to send it at, rounded up to the minute; None for now.
+            flash: Show it at once instead of storing it in the phone.
+            destination_port: Port on the phone, 1 to 65535; None for an ordinary SMS.
+
+        Returns:
+            The message id.
+        """
+        return self._run(self._send(recipients, text, originator, deliver_at, flash, destination_port))
+
+    def result(self, message_id: str) -> SmsResult:
+        """How far a message has come, a status for each recipient (4.2)."""
+        return self._run(self._result(message_id))
+
+    def delivery_time(self, message_id: str) -> datetime | None:
+        """When a message will be sent, in UTC; None when it has no delivery time (4.3.1)."""
+        return self._run(self._delivery_time(message_id))
+
+    def scheduled(self) -> list[ScheduledMessage]:
+        """All messages that wait for their delivery time, in the gateway's order (4.3.2)."""
+        return self._run(self._scheduled())
+
+    def reschedule(self, message_id: str, deliver_at: datetime) -> None:
+        """Give a waiting message another delivery time, aware, rounded up to the minute (4.3.4)."""
+        return self._run(self._reschedule(message_id, deliver_at))
+
+    def cancel(self, message_id: str) -> None:
+        """Cancel a waiting message (4.3.5)."""
+        return self._run(self._cancel(message_id))
+
+    def inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
+        """Received messages with an id above ``after_id``, not sorted (4.4). Reading does not remove them."""
+        return self._run(self._inbox(after_id))
+
+    def updates(self) -> Updates:
+        """What has not been collected yet; reading removes it from the gateway (4.5). Keep ``raw`` before using it.
+
+        An InDoubtError from here carries in ``raw`` what had arrived.
+        """
+        return self._run(self._updates())
+
+
+class AsyncMyMSPClient(_Gateway):
+    """The eight endpoints, asynchronously: the methods of :class:`MyMSPClient`, awaited, with the same errors.
+
+    Holds ``connections`` lanes, each an httpx client with a single connection over one shared TLS context: httpx's
+    shared pool loses most of its speed beyond eight connections.
+    """
+
+    def _prepare(self) -> None:
+        self._idle: list[httpx.AsyncClient] = []
+        self._made: list[httpx.AsyncClient] = []
+        self._free: asyncio.Semaphore | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call would open new ones."""
+        made = self._made
+        self._prepare()
+        for http in made:
+            await http.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _lane(self) -> AsyncIterator[httpx.AsyncClient]:
+        if self._free is None:
+            self._free = asyncio.Semaphore(self.connections)
+            self._context = self._tls()
+        async with self._free:
+            # The lane used last has the connection most likely to be open still.
+            http = self._idle.pop() if self._idle else self._another()
+            try:
+                yield http
+            finally:
+                if not http.is_closed:  # by aclose() in the meantime
+                    self._idle.append(http)
+
+    def _another(self) -> httpx.AsyncClient:
+        http = httpx.AsyncClient(
+            headers=_HEADERS,
+            timeout=self._timeout,
+            limits=self._limits(1),
+            verify=self._context,
+            trust_env=self._trust_env,
+        )
+        self._made.append(http)
+        return http
+
+    async def _run(self, call: _Call[T]) -> T:
+        patience = _Patience(self.patience_s)
+        while True:
+            try:
+                async with self._lane() as http:
+                    return await self._once(call, http)
+            except (UnreachableError, RateLimitedError) as error:
+                pause = patience.pause_after(error)
+            await asyncio.sleep(pause)
+
+    async def _once(self, call: _Call[T], http: httpx.AsyncClient) -> T:
+        arrived = bytearray()
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            async with http.stream("POST", self._url(call), content=call.body) as response:
+                async for chunk in response.aiter_bytes():
+                    _append(arrived, chunk, deadline)
+        except _TRANSPORT_FAILURES as error:
+            raise self._failure(call, error, bytes(arrived)) from None
+        return self._read(call, response, bytes(arrived))
+
+    async def send(
+        self,
+        recipients: str | Iterable[str],
+        text: str,
+        *,
+        originator: str | None = None,
+        deliver_at: datetime | None = None,
+        flash: bool = False,
+        destination_port: int | None = None,
+    ) -> str:
+        """Send a text; see :meth:`MyMSPClient.send`."""
+        return await self._run(self._send(recipients, text, originator, deliver_at, flash, destination_port))
+
+    async def result(self, message_id: str) -> SmsResult:
+        """How far a message has come; see :meth:`MyMSPClient.result`."""
+        return await self._run(self._result(message_id))
+
+    async def delivery_time(self, message_id: str) -> datetime | None:
+        """When a message will be sent; see :meth:`MyMSPClient.delivery_time`."""
+        return await self._run(self._delivery_time(message_id))
+
+    async def scheduled(self) -> list[ScheduledMessage]:
+        """All waiting messages; see :meth:`MyMSPClient.scheduled`."""
+        return await self._run(self._scheduled())
+
+    async def reschedule(self, message_id: str, deliver_at: datetime) -> None:
+        """Give a waiting message another time; see :meth:`MyMSPClient.reschedule`."""
+        return await self._run(self._reschedule(message_id, deliver_at))
+
+    async def cancel(self, message_id: str) -> None:
+        """Cancel a waiting message; see :meth:`MyMSPClient.cancel`."""
+        return await self._run(self._cancel(message_id))
+
+    async def inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
+        """Received messages; see :meth:`MyMSPClient.inbox`."""
+        return await self._run(self._inbox(after_id))
+
+    async def updates(self) -> Updates:
+        """What has not been collected yet; see :meth:`MyMSPClient.updates`."""
+        return await self._run(self._updates())

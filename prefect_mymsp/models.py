@@ -1,0 +1,126 @@
+"""The domain's values: frozen, without behaviour, every datetime aware and in UTC.
+
+Message ids are strings: the vendor calls them numbers, but nothing is ever counted with them. Phone numbers are
+MSISDNs in the gateway's form: country code and number, digits only (``46701740605``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientStatus:
+    """How far one recipient's SMS has come.
+
+    Attributes:
+        recipient: MSISDN as the gateway shows it.
+        sent_at: When it left the gateway, to the minute; None when it has not.
+        status: The gateway's word, as it came. Only ``delivered`` is known to be final: the vendor shows
+            ``undelivered`` for messages that have not even been sent.
+        delivered_at: When the phone confirmed it, to the minute; None when it has not.
+    """
+
+    recipient: str
+    sent_at: datetime | None
+    status: str
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SmsResult:
+    """The gateway's account of one message (vendor's document, section 4.2).
+
+    Attributes:
+        message_id: The id that was asked for.
+        recipients: Recipients of the message.
+        sent: How many of them the message has been sent to.
+        delivered: How many of them have it.
+        statuses: One entry a recipient, in the gateway's order.
+    """
+
+    message_id: str
+    recipients: int
+    sent: int
+    delivered: int
+    statuses: tuple[RecipientStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledMessage:
+    """A message waiting at the gateway (section 4.3.2).
+
+    Attributes:
+        message_id: Its id.
+        deliver_at: When it will be sent, to the second; None when the gateway gives no time.
+    """
+
+    message_id: str
+    deliver_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """A mobile-originated message (section 4.4; a hint only when it comes from an update, section 4.5).
+
+    Attributes:
+        message_id: Its id; ids grow with time, but lists are not sorted by them.
+        received_at: To the minute; None when the gateway gives no time.
+        user: The account's user it was delivered to; None in updates, which do not say.
+        prefix: The keyword that routed it here, or for DPN the device notification's action.
+        kind: ``SMS``, ``VOI`` or ``DPN``.
+        originator: The sender's MSISDN.
+        alias: The sender's alias, or for DPN a recipient id; None in updates.
+        subject: MMS subject, deprecated by the vendor; None in updates.
+        text: What was written. Written by strangers: escape it wherever it is shown.
+    """
+
+    message_id: str
+    received_at: datetime | None
+    user: str | None
+    prefix: str | None
+    kind: str | None
+    originator: str | None
+    alias: str | None
+    subject: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """A delivery report from an update: a hint, to be confirmed by a result (section 4.5).
+
+    Attributes:
+        message_id: The message it claims to be about.
+        recipient_id: The gateway's id of the recipient.
+        recipient: MSISDN.
+        status: The gateway's word, as it came.
+        delivered_at: When; None when it has not been delivered.
+    """
+
+    message_id: str
+    recipient_id: str
+    recipient: str
+    status: str
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """What had not been collected yet (section 4.5). Reading it removed it from the gateway.
+
+    Texts in an update are not cleaned by the gateway, so a stranger can write one that looks like a record.
+    Take every entry as a hint and confirm it with a result or the inbox.
+
+    Attributes:
+        raw: The whole answer as it came, to be kept before anything is believed.
+        delivery_reports: Records of type 0.
+        received_messages: Records of type 1.
+        unparsed: Records that fit neither form, as text.
+    """
+
+    raw: bytes = field(repr=False)
+    delivery_reports: tuple[DeliveryReport, ...]
+    received_messages: tuple[ReceivedMessage, ...]
+    unparsed: tuple[str, ...] = ()
