@@ -1,0 +1,400 @@
+"""Claim → send → settle: a campaign's planned messages go out, each intent durable before its request leaves.
+
+The data's way: a feeder claims a window of batches from the journal, workers make one request each, their outcomes
+are settled in groups. Windows overlap: the next one is claimed while this one is in flight, so that waiting for the
+disk costs nothing. All journal work runs on one thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from prefect_mymsp.errors import (
+    CampaignStoppedError,
+    InDoubtError,
+    InputError,
+    JournalError,
+    MyMSPError,
+    NotSentError,
+    RejectedError,
+)
+from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REJECTED, RELEASED
+from prefect_mymsp.journal.store import Batch, CampaignKey, Counts, Journal, Outcome, Run
+
+if TYPE_CHECKING:
+    from prefect_mymsp.client import AsyncMyMSPClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: One of the recipients is not a number; which one is not said (4.1.3).
+_BAD_RECIPIENT = 28
+#: The request itself is wrong, and every other one of the campaign would be (4.1.3, 34 to 38).
+_SAME_FOR_ALL = frozenset({34, 35, 36, 37, 38})
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How a campaign is sent.
+
+    Attributes:
+        batch_size: Recipients of one text in one request, at most.
+        flash: Show the SMS at once instead of storing it.
+        destination_port: Port on the phone; None for an ordinary SMS.
+        give_up_after: Doubtful answers in a row, or refusals in a row, that stop the campaign.
+        window_s: Seconds of work claimed ahead. What is claimed when a process dies is in doubt, so this is short.
+        lease_s: Seconds after which another run may take over what a silent one had claimed.
+    """
+
+    batch_size: int = 500
+    flash: bool = False
+    destination_port: int | None = None
+    give_up_after: int = 20
+    window_s: float = 0.1
+    lease_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.give_up_after < 1 or not self.window_s > 0 or not self.lease_s > 0:
+            raise InputError("batch_size, give_up_after, window_s and lease_s must be above zero.")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sending or a following has come, in messages.
+
+    Attributes:
+        step: ``send`` or ``follow``.
+        done: Messages sent one way or another, or those whose delivery is settled.
+        total: Messages there are to do.
+    """
+
+    step: str
+    done: int
+    total: int
+
+
+Listener = Callable[[Progress], None]
+
+
+class JournalThread:
+    """The journal from asyncio: its calls, one after the other, on a thread of their own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mymsp-journal")
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``function`` there and wait for it, to its end even when cancelled: a claim must not be lost halfway."""
+        call = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await call
+            raise
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown(wait=True)
+
+
+async def send_planned(
+    journal: Journal,
+    client: AsyncMyMSPClient,
+    campaign: CampaignKey,
+    options: SendOptions | None = None,
+    listener: Listener | None = None,
+) -> Counts:
+    """Send what the journal holds planned for a campaign.
+
+    Several processes may do this for one campaign at once: they share the work. Nothing that may have been sent is
+    ever sent again.
+
+    Args:
+        journal: Where the campaign is recorded.
+        client: The gateway; its ``connections`` requests are in flight at once.
+        campaign: Which campaign.
+        options: How to send.
+        listener: Called now and then with the progress.
+
+    Returns:
+        Where the campaign's messages stand.
+
+    Raises:
+        CampaignStoppedError: The gateway refuses the account or the campaign, cannot be reached, or answers in ways
+            that say nothing. What was sent is recorded; the rest can be continued under the same name.
+        JournalError: The journal failed. Nothing was sent without its intent being recorded.
+    """
+    options = options or SendOptions()
+    thread = JournalThread()
+    try:
+        await thread(journal.take_over, campaign)
+        run = await thread(journal.start_run, campaign, lease_s=options.lease_s)
+        sending = _Sending(journal, thread, client, run, options, listener)
+        try:
+            await sending.all()
+        finally:
+            await asyncio.shield(asyncio.ensure_future(thread(journal.end_run, run)))
+        return await thread(journal.counts, campaign)
+    finally:
+        thread.close()
+
+
+class _Sending:
+    """One run of one campaign: a feeder, its workers, and what they share."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        thread: JournalThread,
+        client: AsyncMyMSPClient,
+        run: Run,
+        options: SendOptions,
+        listener: Listener | None,
+    ) -> None:
+        self._journal = journal
+        self._thread = thread
+        self._client = client
+        self._run = run
+        self._options = options
+        self._listener = listener
+        self._ready: deque[Batch] = deque()
+        self._outcomes: list[Outcome] = []
+        self._in_flight = 0
+        self._fed = False
+        self._stopped: MyMSPError | None = None
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._doubts = 0
+        self._refusals = 0
+        self._done = 0
+        self._total = 0
+        self._lease_ends = _clock() + options.lease_s
+        self._window = 2 * client.connections
+
+    async def all(self) -> None:
+        """Everything that is planned, or up to the reason to stop."""
+        self._total = (await self._thread(self._journal.counts, self._run.campaign)).planned
+        try:
+            async with asyncio.TaskGroup() as keeping:
+                keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
+                async with asyncio.TaskGroup() as sending:
+                    sending.create_task(self._feed())
+                    for _ in range(self._client.connections):
+                        sending.create_task(self._work())
+                for keeper in keepers:
+                    keeper.cancel()
+        finally:
+            self._outcomes += [_released(batch, "not-started") for batch in self._ready]
+            self._ready.clear()
+            await asyncio.shield(asyncio.ensure_future(self._settle()))
+        if isinstance(self._stopped, JournalError):
+            raise self._stopped
+        if self._stopped is not None:
+            counts = await self._thread(self._journal.counts, self._run.campaign)
+            raise _stopped(self._run.campaign.name, self._stopped, counts) from self._stopped
+
+    def _stop(self, why: MyMSPError) -> None:
+        """Let what is in flight come to its end, and begin nothing more."""
+        if self._stopped is None:
+            self._stopped = why
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._room.set()
+
+    # -- the journal's side ------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Keep claimed batches ready, about ``window_s`` of work ahead of the workers."""
+        try:
+            while self._stopped is None:
+                began = time.monotonic()
+                claimed = await self._thread(
+                    self._journal.claim, self._run, requests=self._window, batch_size=self._options.batch_size
+                )
+                self._ready.extend(claimed)
+                self._wake()
+                if not claimed:
+                    return
+                while len(self._ready) > self._window // 2 and self._stopped is None:
+                    self._room.clear()
+                    await self._room.wait()
+                pace = len(claimed) / max(time.monotonic() - began, 1e-4) * self._options.window_s
+                self._window = int(min(512, max(2 * self._client.connections, pace)))
+        except JournalError as error:
+            self._stop(error)
+        finally:
+            self._fed = True
+            self._wake()
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease three times as often as it needs to be."""
+        try:
+            while True:
+                await asyncio.sleep(self._options.lease_s / 3)
+                began = _clock()
+                await self._thread(self._journal.renew, self._run)
+                self._lease_ends = began + self._options.lease_s
+        except JournalError as error:
+            self._stop(error)
+
+    async def _keep_settled(self) -> None:
+        """Settle outcomes in groups, twenty times a second."""
+        try:
+            while True:
+                await asyncio.sleep(0.05)
+                await self._settle()
+        except JournalError as error:
+            self._stop(error)
+
+    async def _settle(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        if not outcomes:
+            return
+        try:
+            await self._thread(self._journal.settle, outcomes)
+        except JournalError:
+            self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
+            raise
+        if self._listener is not None:
+            self._listener(Progress("send", self._done, self._total))
+
+    # -- the gateway's side ------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while (batch := await self._next()) is not None:
+            self._in_flight += 1
+            try:
+                await self._request(batch)
+            finally:
+                self._in_flight -= 1
+                self._wake()
+
+    async def _next(self) -> Batch | None:
+        """The next claimed batch, or None when there will be no more."""
+        while self._stopped is None:
+            if self._ready:
+                batch = self._ready.popleft()
+                self._room.set()
+                return batch
+            if self._fed and not self._in_flight:  # a request in flight may yet be split in two
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return None
+
+    async def _request(self, batch: Batch) -> None:
+        """Make one request and note what came of it: the table "was it sent?", in code."""
+        if _clock() > self._lease_ends - self._options.lease_s / 10:
+            # The machine slept, or the journal hung: another run may believe this batch to be in doubt by now.
+            self._note(batch, RELEASED, reason="lease-ended")
+            self._stop(JournalError("The lease on this campaign could not be renewed in time; start it again."))
+            return
+        campaign = self._run.campaign
+        try:
+            message_id = await self._client.send(
+                batch.msisdns,
+                batch.text,
+                originator=campaign.originator,
+                deliver_at=campaign.deliver_at,
+                flash=self._options.flash,
+                destination_port=self._options.destination_port,
+            )
+        except RejectedError as error:
+            await self._rejected(batch, error)
+        except NotSentError as error:
+            self._note(batch, RELEASED, reason="not-reached")
+            self._stop(error)
+        except InDoubtError as error:
+            self._note(batch, IN_DOUBT, reason=error.reason)
+            self._doubts += 1
+            if self._doubts >= self._options.give_up_after:
+                self._stop(error)
+        except BaseException:  # cancelled, or a fault of ours: the request may have left
+            self._note(batch, IN_DOUBT, reason="interrupted")
+            raise
+        else:
+            self._note(batch, ACCEPTED, message_id=message_id)
+            self._doubts = self._refusals = 0
+
+    async def _rejected(self, batch: Batch, error: RejectedError) -> None:
+        if error.code == _BAD_RECIPIENT and len(batch.msisdns) > 1:
+            try:
+                self._ready.extendleft(reversed(await self._thread(self._journal.split, self._run, batch.id)))
+            except JournalError as failure:
+                self._note(batch, RELEASED, code=error.code, reason="refused")
+                self._stop(failure)
+        elif error.account_wide or error.code in _SAME_FOR_ALL:
+            self._note(batch, RELEASED, code=error.code, reason="refused")
+            self._stop(error)
+        else:
+            self._note(batch, REJECTED, code=error.code)
+            self._doubts = 0
+            if error.code != _BAD_RECIPIENT:
+                self._refusals += 1
+                if self._refusals >= self._options.give_up_after:
+                    self._stop(error)
+
+    def _note(
+        self,
+        batch: Batch,
+        state: str,
+        *,
+        message_id: str | None = None,
+        code: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        at = datetime.now(UTC)
+        self._outcomes.append(Outcome(batch.id, state, at, message_id, code, reason and reason[:40]))
+        if state != RELEASED:
+            self._done += len(batch.msisdns)
+
+
+def _released(batch: Batch, reason: str) -> Outcome:
+    return Outcome(batch.id, RELEASED, datetime.now(UTC), reason=reason)
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+#: What to mend before a campaign is continued, by the gateway's code (4.1.3).
+_MEND = {
+    7: "check user and password, and that the account may send",
+    11: "wait until the account may send more messages, or ask the gateway to raise its limit",
+    12: "buy credits for the account",
+    33: "register the originator with the gateway, or choose a registered one",
+    34: "check the delivery time",
+    35: "choose a delivery time in the future, under a campaign name of its own",
+}
+
+
+def _stopped(name: str, why: MyMSPError, counts: Counts) -> CampaignStoppedError:
+    if isinstance(why, RejectedError):
+        mend = _MEND.get(why.code, "ask the gateway's support what is wrong")
+    elif isinstance(why, InDoubtError):
+        mend = "find out why the gateway's answers do not arrive whole"
+    elif isinstance(why, InputError):
+        mend = "mend that"
+    else:
+        mend = "wait until the gateway answers again"
+    told = (
+        f"{counts.accepted} accepted, {counts.rejected} rejected, {counts.in_doubt} in doubt, "
+        f"{counts.planned} not sent yet"
+    )
+    return CampaignStoppedError(
+        f"Campaign {name!r} stopped: {why} So far: {told}. To continue: {mend}, then start the same campaign again; "
+        "nobody gets the message twice.",
+        counts=dataclasses.asdict(counts),
+    )

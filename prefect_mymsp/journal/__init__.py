@@ -1,0 +1,14 @@
+"""What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
+
+from prefect_mymsp.journal.store import (
+    Batch,
+    CampaignKey,
+    Counts,
+    Journal,
+    Outcome,
+    PlannedBlock,
+    Recording,
+    Run,
+)
+
+__all__ = ["Batch", "CampaignKey", "Counts", "Journal", "Outcome", "PlannedBlock", "Recording", "Run"]

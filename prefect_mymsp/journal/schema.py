@@ -1,0 +1,186 @@
+"""The journal's tables, one schema for SQLite and PostgreSQL.
+
+::
+
+    campaign 1 ──── n message n ──── 1 text          what we mean to send: one message is one SMS to one person
+        │               │ n
+        │               │
+        │ 1             │ 0..1
+        └──── n batch ──┘                            one batch is one sendSms request
+                 │ n
+                 └──── 1 run                         one process that sends, alive while its lease holds
+
+A message without a batch is *planned*; otherwise its state is its batch's::
+
+    sending ──► accepted        the gateway gave an id
+       │ ├────► rejected        the gateway refused, nothing was sent
+       │ ├────► in_doubt        it may have been sent; never sent again without evidence
+       │ ├────► released        provably not sent: its messages are planned again
+       │ └────► split           refused for a number it did not name: its messages moved to smaller batches
+       in_doubt ──► accepted | rejected | released      by evidence or by a person
+
+Times are integers: microseconds since 1970-01-01 UTC, the same in both databases.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+VERSION = 1
+
+SENDING = "sending"
+ACCEPTED = "accepted"
+REJECTED = "rejected"
+IN_DOUBT = "in_doubt"
+RELEASED = "released"
+SPLIT = "split"
+#: What a message is while no batch holds it.
+PLANNED = "planned"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime, stored as integer microseconds since the epoch."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Refuse naive times: they would silently be taken for UTC."""
+        if value is None:
+            return None
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Back to an aware datetime in UTC."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# SQLite numbers rows by itself only for INTEGER keys; PostgreSQL wants them wide.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # Which gateway account, as a fingerprint: a name tried on the sandbox must not count as sent at the real one.
+    Column("account", String(32), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("originator", String(64)),
+    Column("deliver_at", Instant),
+    Column("source", Text, nullable=False),
+    UniqueConstraint("account", "name"),
+    CheckConstraint("length(name) > 0", name="name"),
+)
+
+text = Table(
+    "text",
+    metadata,
+    # Ascending with first use, so that a campaign ordered by text keeps the order of its file.
+    Column("id", _Id, primary_key=True),
+    Column("digest", LargeBinary(16), nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+    Column("encoding", String(5), nullable=False),
+    Column("segments", SmallInteger, nullable=False),
+    CheckConstraint("encoding IN ('GSM-7', 'UCS-2')", name="encoding"),
+    CheckConstraint("segments > 0", name="segments"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("campaign_id", ForeignKey(campaign.c.id), nullable=False, index=True),
+    Column("started_at", Instant, nullable=False),
+    # Until when its claims are its own; moved ahead while the process lives.
+    Column("lease_until", Instant, nullable=False),
+    Column("ended_at", Instant),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
+    Column("run_id", ForeignKey(run.c.id), nullable=False),
+    Column("text_id", ForeignKey(text.c.id), nullable=False),
+    Column("originator", String(64)),
+    Column("deliver_at", Instant),
+    Column("state", String(8), nullable=False),
+    Column("claimed_at", Instant, nullable=False),
+    Column("settled_at", Instant),
+    Column("message_id", String(40)),
+    Column("code", Integer),
+    Column("reason", String(40)),
+    # Set when nothing more can be learnt from the gateway about it.
+    Column("final_at", Instant),
+    CheckConstraint("state IN ('sending', 'accepted', 'rejected', 'in_doubt', 'released', 'split')", name="state"),
+    CheckConstraint("(state = 'accepted') = (message_id IS NOT NULL)", name="accepted_has_id"),
+    CheckConstraint("(state = 'sending') = (settled_at IS NULL)", name="settled"),
+    CheckConstraint("state <> 'rejected' OR code IS NOT NULL", name="rejected_has_code"),
+    CheckConstraint("state <> 'in_doubt' OR reason IS NOT NULL", name="in_doubt_has_reason"),
+    Index("ix_batch_state", "campaign_id", "state", "id"),
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
+    Column("row", BigInteger, nullable=False),
+    Column("msisdn", String(15), nullable=False),
+    Column("text_id", ForeignKey(text.c.id), nullable=False),
+    Column("batch_id", ForeignKey(batch.c.id)),
+    Column("status", String(64)),
+    Column("sent_at", Instant),
+    Column("delivered_at", Instant),
+    # Nobody gets the same text twice in one campaign, whatever any process believes.
+    UniqueConstraint("campaign_id", "msisdn", "text_id"),
+    CheckConstraint("length(msisdn) BETWEEN 5 AND 15", name="msisdn"),
+)
+_unclaimed = message.c.batch_id.is_(None)
+Index(
+    "ix_message_planned",
+    message.c.campaign_id,
+    message.c.text_id,
+    message.c.id,
+    sqlite_where=_unclaimed,
+    postgresql_where=_unclaimed,
+)
+Index("ix_message_batch", message.c.batch_id)

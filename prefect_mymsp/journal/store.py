@@ -1,0 +1,794 @@
+"""Reading and writing the journal. Every public method is one transaction, or one block of a recording."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from prefect_mymsp.errors import ConfigurationError, InputError, JournalError
+from prefect_mymsp.journal import schema
+from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, PLANNED, REJECTED, RELEASED, SENDING, SPLIT
+from prefect_mymsp.models import RecipientStatus
+
+#: How many values one statement may name; SQLite's old limit is 999.
+_IN_ONE_STATEMENT = 900
+_LEASE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignKey:
+    """A campaign in the journal.
+
+    Attributes:
+        id: Its number in the journal.
+        name: Its name, unique for the account.
+        account: Fingerprint of gateway and user.
+        originator: The originator it sends with; None for the account's.
+        deliver_at: The delivery time it sends with, in UTC; None for at once.
+    """
+
+    id: int
+    name: str
+    account: str
+    originator: str | None
+    deliver_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBlock:
+    """Rows to record, by column, all of one length but for the texts.
+
+    Attributes:
+        rows: Line of the source each message comes from.
+        msisdns: Whom it goes to.
+        text_of: Index into ``texts`` for each row.
+        texts: The distinct texts of the block.
+        digests: 16 bytes identifying each text, see :func:`text_digest`.
+        encodings: ``GSM-7`` or ``UCS-2``, for each text.
+        segments: SMS each text needs.
+    """
+
+    rows: Sequence[int]
+    msisdns: Sequence[str]
+    text_of: Sequence[int]
+    texts: Sequence[str] = field(repr=False)
+    digests: Sequence[bytes] = field(repr=False)
+    encodings: Sequence[str]
+    segments: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One request that is ours to make: durable in the journal before anybody sees it.
+
+    Attributes:
+        id: Its number in the journal.
+        text: What to send.
+        msisdns: To whom.
+        text_id: The text's number in the journal.
+    """
+
+    id: int
+    text: str = field(repr=False)
+    msisdns: tuple[str, ...] = field(repr=False)
+    text_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one batch's request.
+
+    Attributes:
+        batch_id: Which batch.
+        state: ``accepted``, ``rejected``, ``in_doubt`` or ``released``.
+        at: When we knew.
+        message_id: The gateway's id, for ``accepted``.
+        code: The gateway's code, for ``rejected`` and where it explains ``released``.
+        reason: One short word, for ``in_doubt`` and ``released``.
+    """
+
+    batch_id: int
+    state: str
+    at: datetime
+    message_id: str | None = None
+    code: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process's right to send a campaign's messages.
+
+    Attributes:
+        id: Its number in the journal.
+        campaign: What it sends.
+        lease_s: Seconds each renewal lasts.
+        rows_per_text: Planned messages for each distinct text when it began, rounded up.
+    """
+
+    id: int
+    campaign: CampaignKey
+    lease_s: float
+    rows_per_text: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Messages of a campaign by state; the states add up to ``messages``.
+
+    Attributes:
+        messages: All of them.
+        planned: Not sent and not being sent.
+        sending: A request may be on its way.
+        accepted: The gateway gave an id.
+        rejected: The gateway refused.
+        in_doubt: May have been sent.
+        delivered: Of the accepted: the phone confirmed.
+        final: Of the accepted: nothing more can be learnt.
+        segments: SMS that the accepted messages cost.
+    """
+
+    messages: int
+    planned: int
+    sending: int
+    accepted: int
+    rejected: int
+    in_doubt: int
+    delivered: int
+    final: int
+    segments: int
+
+
+def text_digest(text: str) -> bytes:
+    """The 16 bytes that stand for a text: BLAKE2b of its UTF-8."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+
+
+def account_fingerprint(base_url: str, user: str) -> str:
+    """Tells accounts apart without storing who they are."""
+    return hashlib.blake2b(f"{base_url}\n{user}".encode(), digest_size=16).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """The journal, open. A context manager; may be shared between threads.
+
+    With SQLite every commit is on disk before it returns (``synchronous=FULL``): after a power cut the journal holds
+    every intent whose request left. PostgreSQL does the same unless its ``synchronous_commit`` was turned off.
+    """
+
+    def __init__(self, url: str | URL | Path) -> None:
+        """Open the journal, and create it if it is not there.
+
+        Args:
+            url: A file's path, or an SQLAlchemy URL of SQLite or PostgreSQL.
+
+        Raises:
+            ConfigurationError: The URL cannot be used.
+            JournalError: It cannot be opened, or was written by another version of this package.
+        """
+        self._url = _journal_url(url)
+        #: Where it is, without a password.
+        self.location = self._url.render_as_string(hide_password=True)
+        with self._errors("opened"):
+            self._engine = _engine(self._url)
+            with self._write() as connection:
+                self._prepare(connection)
+
+    @property
+    def url(self) -> URL:
+        """Its URL, the password included: never print it, hand it to another process only."""
+        return self._url
+
+    def __repr__(self) -> str:
+        return f"Journal({self.location!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._engine.dispose()
+
+    def _prepare(self, connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7262626)"))  # two processes, one first start
+        if not sa.inspect(connection).has_table("schema_version"):
+            schema.metadata.create_all(connection)
+            connection.execute(schema.schema_version.insert().values(version=schema.VERSION))
+        found = connection.execute(sa.select(schema.schema_version.c.version)).scalar()
+        if found != schema.VERSION:
+            raise JournalError(
+                f"The journal at {self.location} has version {found}, this package works with {schema.VERSION}. "
+                "Install the version of prefect-mymsp that wrote it, or choose another journal."
+            )
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """The one place where a database's complaint becomes ours."""
+        try:
+            yield
+        except exc.IntegrityError as error:
+            rule = type(error.orig).__name__
+            raise JournalError(f"The journal refused a change that breaks one of its rules ({rule}).") from None
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
+            ) from None
+        except (exc.SQLAlchemyError, OSError) as error:
+            # The original's text may quote parameters, and with them numbers and texts: its kind must do.
+            cause = getattr(error, "orig", None) or error
+            raise JournalError(
+                f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
+            ) from None
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Connection]:
+        connecting = self._engine.execution_options(writes=True)
+        with self._errors("written"), connecting.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._errors("read"), self._engine.connect() as connection:
+            yield connection
+
+    # -- what we mean to send ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def recording(
+        self, account: str, name: str, *, source: str, originator: str | None, deliver_at: datetime | None
+    ) -> Iterator[Recording]:
+        """Record what a campaign is to send; all of it or, when the block raises, nothing.
+
+        Args:
+            account: See :func:`account_fingerprint`.
+            name: The campaign's name. The same name continues the same campaign.
+            source: Where the rows come from, as a person knows it.
+            originator: The originator to send with.
+            deliver_at: The delivery time to send with, aware.
+
+        Raises:
+            InputError: The campaign exists with another originator or delivery time.
+            JournalError: The journal cannot be written.
+        """
+        with self._write() as connection:
+            key = self._campaign(connection, account, name)
+            if key is None:
+                values = {
+                    "account": account,
+                    "name": name,
+                    "created_at": _now(),
+                    "originator": originator,
+                    "deliver_at": deliver_at,
+                    "source": source,
+                }
+                connection.execute(schema.campaign.insert().values(values))
+                key = self._campaign(connection, account, name)
+                assert key is not None  # noqa: S101  just inserted
+            elif (key.originator, key.deliver_at) != (originator, deliver_at):
+                raise InputError(
+                    f"The campaign {name!r} was started with another originator or delivery time. Continue it with "
+                    "the same ones, or give this sending a name of its own."
+                )
+            yield Recording(connection, key)
+
+    def campaign(self, account: str, name: str) -> CampaignKey | None:
+        """The campaign of that name, or None."""
+        with self._read() as connection:
+            return self._campaign(connection, account, name)
+
+    @staticmethod
+    def _campaign(connection: Connection, account: str, name: str) -> CampaignKey | None:
+        table = schema.campaign
+        found = connection.execute(
+            sa.select(table.c.id, table.c.name, table.c.account, table.c.originator, table.c.deliver_at).where(
+                table.c.account == account, table.c.name == name
+            )
+        ).one_or_none()
+        return None if found is None else CampaignKey(*found)
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    def start_run(self, campaign: CampaignKey, *, lease_s: float = _LEASE_S) -> Run:
+        """Begin to send a campaign; other runs of it may be under way."""
+        now = _now()
+        values = {"campaign_id": campaign.id, "started_at": now, "lease_until": now + timedelta(seconds=lease_s)}
+        message = schema.message
+        planned = sa.select(sa.func.count(), sa.func.count(message.c.text_id.distinct())).where(
+            message.c.campaign_id == campaign.id, message.c.batch_id.is_(None)
+        )
+        with self._write() as connection:
+            messages, texts = connection.execute(planned).one()
+            number = connection.execute(schema.run.insert().values(values).returning(schema.run.c.id)).scalar_one()
+        return Run(number, campaign, lease_s, -(-messages // max(texts, 1)))
+
+    def renew(self, run: Run) -> None:
+        """Move the run's lease ahead.
+
+        Raises:
+            JournalError: The lease had ended: another run may have taken its claims over.
+        """
+        now = _now()
+        with self._write() as connection:
+            renewed = connection.execute(
+                schema.run.update()
+                .where(schema.run.c.id == run.id, schema.run.c.lease_until > now, schema.run.c.ended_at.is_(None))
+                .values(lease_until=now + timedelta(seconds=run.lease_s))
+            ).rowcount
+        if not renewed:
+            raise JournalError("This run's lease has ended; its claims are no longer its own.")
+
+    def end_run(self, run: Run) -> None:
+        """End a run. What it still claims was interrupted and may have left: it is in doubt."""
+        now = _now()
+        with self._write() as connection:
+            connection.execute(schema.run.update().where(schema.run.c.id == run.id).values(ended_at=now))
+            self._abandon(connection, schema.batch.c.run_id == run.id, "interrupted", now)
+
+    def take_over(self, campaign: CampaignKey) -> int:
+        """Put in doubt what runs claimed whose lease has ended; returns how many requests that concerns."""
+        now = _now()
+        dead = sa.select(schema.run.c.id).where(
+            schema.run.c.campaign_id == campaign.id, schema.run.c.lease_until <= now
+        )
+        with self._write() as connection:
+            return self._abandon(connection, schema.batch.c.run_id.in_(dead), "interrupted", now, campaign)
+
+    @staticmethod
+    def _abandon(
+        connection: Connection,
+        which: sa.ColumnElement[bool],
+        reason: str,
+        now: datetime,
+        campaign: CampaignKey | None = None,
+    ) -> int:
+        where = [which, schema.batch.c.state == SENDING]
+        if campaign is not None:
+            where.append(schema.batch.c.campaign_id == campaign.id)
+        return connection.execute(
+            schema.batch.update().where(*where).values(state=IN_DOUBT, reason=reason, settled_at=now)
+        ).rowcount
+
+    def claim(self, run: Run, *, requests: int, batch_size: int) -> list[Batch]:
+        """Take planned messages for up to ``requests`` requests; their intents are durable when this returns.
+
+        Rows with the same text go into one request, up to ``batch_size`` of them, in the order of the file.
+
+        Args:
+            run: Who sends them.
+            requests: How many requests to prepare at most.
+            batch_size: How many recipients one request may have.
+
+        Returns:
+            The requests to make; empty when nothing is planned any more.
+
+        Raises:
+            JournalError: The run's lease has ended.
+        """
+        message, now = schema.message, _now()
+        with self._write() as connection:
+            self._check_lease(connection, run, now)
+            shared = min(batch_size, run.rows_per_text)
+            select = (
+                sa.select(message.c.id, message.c.msisdn, message.c.text_id)
+                .where(message.c.campaign_id == run.campaign.id, message.c.batch_id.is_(None))
+                .order_by(message.c.text_id, message.c.id)
+                # Enough for whole batches, but not thousands of rows read for a few personalised texts.
+                .limit(requests if shared <= 1 else max(requests * shared, batch_size))
+                .with_for_update(skip_locked=True)
+            )
+            groups = _group(connection.execute(select), requests, batch_size)
+            return self._intend(connection, run, groups, now)
+
+    @staticmethod
+    def _check_lease(connection: Connection, run: Run, now: datetime) -> None:
+        holds = connection.execute(
+            sa.select(sa.literal(1)).where(
+                schema.run.c.id == run.id, schema.run.c.lease_until > now, schema.run.c.ended_at.is_(None)
+            )
+        ).scalar()
+        if holds is None:
+            raise JournalError("This run's lease has ended; its claims are no longer its own.")
+
+    @staticmethod
+    def _intend(
+        connection: Connection, run: Run, groups: Sequence[tuple[int, list[tuple[int, str]]]], now: datetime
+    ) -> list[Batch]:
+        """One batch a group of (message id, msisdn), recorded."""
+        if not groups:
+            return []
+        common = {
+            "campaign_id": run.campaign.id,
+            "run_id": run.id,
+            "originator": run.campaign.originator,
+            "deliver_at": run.campaign.deliver_at,
+            "state": SENDING,
+            "claimed_at": now,
+        }
+        numbers = connection.scalars(
+            schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True),
+            [{**common, "text_id": text_id} for text_id, _ in groups],
+        ).all()
+        connection.execute(
+            schema.message.update()
+            .where(schema.message.c.id == sa.bindparam("which"))
+            .values(batch_id=sa.bindparam("into")),
+            [
+                {"which": which, "into": number}
+                for number, (_, members) in zip(numbers, groups, strict=True)
+                for which, _ in members
+            ],
+        )
+        bodies = _texts(connection, {text_id for text_id, _ in groups})
+        return [
+            Batch(number, bodies[text_id], tuple(msisdn for _, msisdn in members), text_id)
+            for number, (text_id, members) in zip(numbers, groups, strict=True)
+        ]
+
+    def settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Record what came of requests, all in one transaction."""
+        batch, message = schema.batch, schema.message
+        values = [
+            {
+                "which": outcome.batch_id,
+                "to": outcome.state,
+                "at": outcome.at,
+                "gateway_id": outcome.message_id,
+                "with_code": outcome.code,
+                "because": outcome.reason,
+            }
+            for outcome in outcomes
+        ]
+        if not values:
+            return
+        released = [value["which"] for value in values if value["to"] == RELEASED]
+        with self._write() as connection:
+            # A take-over may have put it in doubt meanwhile; who made the request knows better.
+            connection.execute(
+                batch.update()
+                .where(batch.c.id == sa.bindparam("which"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
+                .values(
+                    state=sa.bindparam("to"),
+                    settled_at=sa.bindparam("at", type_=schema.Instant()),
+                    message_id=sa.bindparam("gateway_id"),
+                    code=sa.bindparam("with_code"),
+                    reason=sa.bindparam("because"),
+                ),
+                values,
+            )
+            for some in _slices(released):
+                connection.execute(message.update().where(message.c.batch_id.in_(some)).values(batch_id=None))
+
+    def split(self, run: Run, batch_id: int) -> list[Batch]:
+        """Divide a refused batch's messages between two new ones; their intents are durable when this returns."""
+        batch, message, now = schema.batch, schema.message, _now()
+        with self._write() as connection:
+            self._check_lease(connection, run, now)
+            text_id = connection.execute(
+                batch.update()
+                .where(batch.c.id == batch_id, batch.c.state == SENDING)
+                .values(state=SPLIT, settled_at=now, code=28)
+                .returning(batch.c.text_id)
+            ).scalar_one()
+            members: list[tuple[int, str]] = [
+                (row[0], row[1])
+                for row in connection.execute(
+                    sa.select(message.c.id, message.c.msisdn)
+                    .where(message.c.batch_id == batch_id)
+                    .order_by(message.c.id)
+                )
+            ]
+            middle = len(members) // 2
+            halves = [half for half in (members[:middle], members[middle:]) if half]
+            return self._intend(connection, run, [(text_id, half) for half in halves], now)
+
+    # -- following ---------------------------------------------------------------------------------------------
+
+    def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
+        """Accepted batches of which more can be learnt: (number, message id), numbers above ``after``, ascending."""
+        batch = schema.batch
+        with self._read() as connection:
+            found = connection.execute(
+                sa.select(batch.c.id, batch.c.message_id)
+                .where(
+                    batch.c.campaign_id == campaign.id,
+                    batch.c.state == ACCEPTED,
+                    batch.c.final_at.is_(None),
+                    batch.c.id > after,
+                )
+                .order_by(batch.c.id)
+                .limit(limit)
+            )
+            return [(row[0], row[1]) for row in found]
+
+    def note_statuses(self, statuses: Mapping[int, Sequence[RecipientStatus]], *, archived: Iterable[int] = ()) -> int:
+        """Record what the gateway says of batches' recipients; returns how many messages changed.
+
+        A recipient that is not ours changes nothing. A batch is final when all its messages are delivered.
+
+        Args:
+            statuses: The gateway's statuses by batch number.
+            archived: Batches the gateway no longer answers for: they keep what is known of them.
+        """
+        batch, message, now = schema.batch, schema.message, _now()
+        values = [
+            {"of": number, "who": one.recipient, "word": one.status[:64], "sent": one.sent_at, "got": one.delivered_at}
+            for number, several in statuses.items()
+            for one in several
+        ]
+        changed = 0
+        with self._write() as connection:
+            if values:
+                before = self._changes(connection)
+                fresh = sa.or_(
+                    message.c.status.is_distinct_from(sa.bindparam("word")),
+                    message.c.sent_at.is_distinct_from(sa.bindparam("sent", type_=schema.Instant())),
+                    message.c.delivered_at.is_distinct_from(sa.bindparam("got", type_=schema.Instant())),
+                )
+                result = connection.execute(
+                    message.update()
+                    .where(message.c.batch_id == sa.bindparam("of"), message.c.msisdn == sa.bindparam("who"), fresh)
+                    .values(
+                        status=sa.bindparam("word"),
+                        sent_at=sa.bindparam("sent", type_=schema.Instant()),
+                        delivered_at=sa.bindparam("got", type_=schema.Instant()),
+                    ),
+                    values,
+                )
+                changed = result.rowcount if before is None else (self._changes(connection) or 0) - before
+            for some in _slices(list(statuses)):
+                waiting = sa.select(sa.literal(1)).where(
+                    message.c.batch_id == batch.c.id, message.c.status.is_distinct_from("delivered")
+                )
+                connection.execute(batch.update().where(batch.c.id.in_(some), ~sa.exists(waiting)).values(final_at=now))
+            for some in _slices(list(archived)):
+                connection.execute(batch.update().where(batch.c.id.in_(some)).values(final_at=now))
+        return changed
+
+    @staticmethod
+    def _changes(connection: Connection) -> int | None:
+        """Rows changed so far on an SQLite connection: its executemany does not add them up reliably."""
+        if connection.dialect.name != "sqlite":
+            return None
+        return int(connection.exec_driver_sql("SELECT total_changes()").scalar_one())
+
+    # -- answers -----------------------------------------------------------------------------------------------
+
+    def counts(self, campaign: CampaignKey) -> Counts:
+        """Where the campaign's messages stand."""
+        batch, message, text = schema.batch, schema.message, schema.text
+        state = sa.func.coalesce(batch.c.state, PLANNED)
+        select = (
+            sa.select(
+                state,
+                sa.func.count(),
+                sa.func.sum(sa.case((message.c.status == "delivered", 1), else_=0)),
+                sa.func.sum(sa.case((batch.c.final_at.is_not(None), 1), else_=0)),
+                sa.func.sum(text.c.segments),
+            )
+            .select_from(_messages_with_batches())
+            .where(message.c.campaign_id == campaign.id)
+            .group_by(state)
+        )
+        with self._read() as connection:
+            found = {row[0]: [int(value or 0) for value in row[1:]] for row in connection.execute(select)}
+        nothing = [0, 0, 0, 0]
+        accepted = found.get(ACCEPTED, nothing)
+        return Counts(
+            messages=sum(row[0] for row in found.values()),
+            planned=found.get(PLANNED, nothing)[0],
+            sending=found.get(SENDING, nothing)[0],
+            accepted=accepted[0],
+            rejected=found.get(REJECTED, nothing)[0],
+            in_doubt=found.get(IN_DOUBT, nothing)[0],
+            delivered=accepted[1],
+            final=accepted[2],
+            segments=accepted[3],
+        )
+
+    def message_rows(self, campaign: CampaignKey, *, chunk: int = 50_000) -> Iterator[list[tuple[Any, ...]]]:
+        """A campaign's messages in the order of its source, in chunks of plain tuples.
+
+        Yields:
+            Tuples of (row, msisdn, state, message id, text digest, segments, claimed_at, settled_at, sent_at,
+            delivered_at, status, code, reason); times in integer microseconds since the epoch, in UTC.
+        """
+        batch, message, text = schema.batch, schema.message, schema.text
+        raw = [
+            sa.type_coerce(column, sa.BigInteger)
+            for column in (batch.c.claimed_at, batch.c.settled_at, message.c.sent_at, message.c.delivered_at)
+        ]
+        select = (
+            sa.select(
+                message.c.row,
+                message.c.msisdn,
+                sa.func.coalesce(batch.c.state, PLANNED),
+                batch.c.message_id,
+                text.c.digest,
+                text.c.segments,
+                *raw,
+                message.c.status,
+                batch.c.code,
+                batch.c.reason,
+            )
+            .select_from(_messages_with_batches())
+            .where(message.c.campaign_id == campaign.id)
+            .order_by(message.c.row, message.c.id)
+        )
+        with self._read() as connection:
+            result = connection.execution_options(yield_per=chunk).execute(select)
+            for part in result.partitions():
+                yield [tuple(row) for row in part]
+
+
+class Recording:
+    """A campaign while its messages are being recorded; nothing counts until the recording ends well."""
+
+    def __init__(self, connection: Connection, campaign: CampaignKey) -> None:
+        self._connection = connection
+        self._text_ids: dict[bytes, int] = {}
+        self.campaign = campaign
+        #: Messages of the campaign before this recording.
+        self.known = self._messages()
+
+    def _messages(self) -> int:
+        message = schema.message
+        return self._connection.execute(
+            sa.select(sa.func.count()).where(message.c.campaign_id == self.campaign.id)
+        ).scalar_one()
+
+    def new(self) -> int:
+        """How many messages this recording has added so far."""
+        return self._messages() - self.known
+
+    def add(self, block: PlannedBlock) -> None:
+        """Record a block's messages; those the campaign knows already stay as they are."""
+        if not len(block.rows):
+            return
+        numbers = self._texts(block)
+        campaign_id = self.campaign.id
+        insert = _insert(self._connection, schema.message).on_conflict_do_nothing()
+        self._connection.execute(
+            insert,
+            [
+                {"campaign_id": campaign_id, "row": row, "msisdn": msisdn, "text_id": numbers[which]}
+                for row, msisdn, which in zip(block.rows, block.msisdns, block.text_of, strict=True)
+            ],
+        )
+
+    def _texts(self, block: PlannedBlock) -> list[int]:
+        """The journal's numbers of the block's texts, recorded if they are new, in the order of the block."""
+        text = schema.text
+        if len(block.texts) == 1 and block.digests[0] in self._text_ids:
+            return [self._text_ids[block.digests[0]]]
+        self._connection.execute(
+            _insert(self._connection, text).on_conflict_do_nothing(),
+            [
+                {"digest": digest, "body": body, "encoding": encoding, "segments": segments}
+                for digest, body, encoding, segments in zip(
+                    block.digests, block.texts, block.encodings, block.segments, strict=True
+                )
+            ],
+        )
+        found: dict[bytes, int] = {}
+        for some in _slices(block.digests):
+            rows = self._connection.execute(sa.select(text.c.digest, text.c.id).where(text.c.digest.in_(some)))
+            found.update((bytes(row[0]), row[1]) for row in rows)
+        self._text_ids = found if len(found) == 1 else {}
+        return [found[digest] for digest in block.digests]
+
+
+def _messages_with_batches() -> sa.FromClause:
+    batch, message, text = schema.batch, schema.message, schema.text
+    return message.join(text, text.c.id == message.c.text_id).outerjoin(batch, batch.c.id == message.c.batch_id)
+
+
+def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), _IN_ONE_STATEMENT):
+        yield values[start : start + _IN_ONE_STATEMENT]
+
+
+def _texts(connection: Connection, numbers: set[int]) -> dict[int, str]:
+    bodies: dict[int, str] = {}
+    for some in _slices(sorted(numbers)):
+        rows = connection.execute(sa.select(schema.text.c.id, schema.text.c.body).where(schema.text.c.id.in_(some)))
+        bodies.update((row[0], row[1]) for row in rows)
+    return bodies
+
+
+def _group(rows: Iterable[Any], requests: int, batch_size: int) -> list[tuple[int, list[tuple[int, str]]]]:
+    """Neighbouring rows of one text together: at most ``requests`` groups of at most ``batch_size``."""
+    groups: list[tuple[int, list[tuple[int, str]]]] = []
+    for row in rows:
+        number, msisdn, text_id = row[0], row[1], row[2]
+        if not groups or groups[-1][0] != text_id or len(groups[-1][1]) == batch_size:
+            if len(groups) == requests:
+                break
+            groups.append((text_id, []))
+        groups[-1][1].append((number, msisdn))
+    return groups
+
+
+def _harmless(cause: BaseException) -> str:
+    """The text of an operating system's or SQLite's complaint, which quotes no data; nothing for other causes."""
+    if isinstance(cause, OSError) and cause.strerror:
+        return f": {cause.strerror}"
+    if type(cause).__module__ == "sqlite3":
+        return f": {cause}"
+    return ""
+
+
+def _journal_url(url: str | URL | Path) -> URL:
+    """An SQLAlchemy URL for a path or a URL.
+
+    Raises:
+        ConfigurationError: Neither SQLite nor PostgreSQL.
+    """
+    if isinstance(url, Path) or (isinstance(url, str) and "://" not in url):
+        path = Path(url).expanduser().absolute()
+        return URL.create("sqlite", database=str(path))
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (exc.ArgumentError, ValueError):
+        # Never quote it: it may hold a password.
+        raise ConfigurationError("The journal's URL cannot be read; write sqlite:///path or postgresql://…") from None
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError("A journal in memory would forget what was sent; give it a file.")
+        return parsed.set(drivername="sqlite")
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    assert url.database is not None  # noqa: S101  checked above
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": 60.0})
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin below, where it is known whether they write
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that begins by reading and writes later would fail when another one wrote in between.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
