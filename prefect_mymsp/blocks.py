@@ -1,0 +1,101 @@
+"""Blocks: stored configuration that builds a client, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import Field, SecretStr, field_validator
+
+from prefect_mymsp.client import (
+    DEFAULT_BASE_URL,
+    DEFAULT_CONNECTIONS,
+    DEFAULT_PATIENCE_S,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_TIMEZONE,
+    AsyncMyMSPClient,
+    MyMSPClient,
+    check_base_url,
+    check_timezone,
+)
+
+
+class MyMSPCredentials(CredentialsBlock):
+    """User and password of an account at myMSP, the SMS gateway of 21st Century Mobile.
+
+    Example:
+        Load stored credentials and send an SMS:
+        ```python
+        from prefect_mymsp import MyMSPCredentials
+
+        credentials = MyMSPCredentials.load("BLOCK_NAME")
+        with credentials.get_client() as client:
+            message_id = client.send(["46701740605"], "Hello!")
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "myMSP Credentials"
+    _block_type_slug: ClassVar[str | None] = "mymsp-credentials"
+    # Prefect's own picture for notification blocks: the gateway has no logo that may be passed on.
+    _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"  # type: ignore[assignment]
+    _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
+
+    user: str = Field(default=..., description="The account's user.", min_length=1)
+    password: SecretStr = Field(default=..., description="The account's password.", min_length=1)
+    base_url: str = Field(
+        default=DEFAULT_BASE_URL,
+        description="Where the gateway's endpoints live. Only https, or http on this machine for a sandbox.",
+    )
+    timezone: str = Field(
+        default=DEFAULT_TIMEZONE,
+        description="The IANA time zone of the times that the gateway writes without one.",
+    )
+    timeout_s: float = Field(
+        default=DEFAULT_TIMEOUT_S,
+        description="Seconds until a connection must be made, and until a whole answer must have come.",
+        gt=0,
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        return check_base_url(value)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        return check_timezone(value).key
+
+    def get_client(self, *, patience_s: float = DEFAULT_PATIENCE_S) -> MyMSPClient:
+        """A synchronous client for this account; use it as a context manager.
+
+        Args:
+            patience_s: Seconds to keep trying what never reached the gateway.
+        """
+        return MyMSPClient(
+            self.user,
+            self.password.get_secret_value(),
+            base_url=self.base_url,
+            timezone=self.timezone,
+            timeout_s=self.timeout_s,
+            patience_s=patience_s,
+        )
+
+    def get_async_client(
+        self, *, patience_s: float = DEFAULT_PATIENCE_S, connections: int = DEFAULT_CONNECTIONS
+    ) -> AsyncMyMSPClient:
+        """An asynchronous client for this account; use it as an async context manager.
+
+        Args:
+            patience_s: Seconds to keep trying what never reached the gateway.
+            connections: Requests in flight at once, at most.
+        """
+        return AsyncMyMSPClient(
+            self.user,
+            self.password.get_secret_value(),
+            base_url=self.base_url,
+            timezone=self.timezone,
+            timeout_s=self.timeout_s,
+            patience_s=patience_s,
+            connections=connections,
+        )

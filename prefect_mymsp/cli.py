@@ -1,0 +1,96 @@
+"""The command line: ``prefect-mymsp``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from prefect_mymsp.errors import MyMSPError
+
+app = App(
+    name="prefect-mymsp",
+    help="Send and follow SMS campaigns through myMSP from Prefect.",
+    version_flags=["--version"],
+)
+
+
+@app.command
+def sandbox(
+    *,
+    port: Annotated[int, Parameter(help="The port to listen on; 0 picks a free one.")] = 8025,
+    speed: Annotated[float, Parameter(help="How many times as fast as real time deliveries advance.")] = 1.0,
+) -> None:
+    """Run a gateway on this machine that sends nothing, until Ctrl-C.
+
+    It answers all eight endpoints as the vendor's document says. Point credentials at it and develop against it.
+    """
+    from prefect_mymsp.sandbox.accounts import DEFAULT_PASSWORD, DEFAULT_USER
+    from prefect_mymsp.sandbox.server import serve
+
+    console = Console()
+
+    def ready(url: str) -> None:
+        console.print(f"[bold]myMSP sandbox[/bold] at {url}")
+        console.print(f"  base URL   {url}/external")
+        console.print(f"  user       {DEFAULT_USER}")
+        console.print(f"  password   {DEFAULT_PASSWORD}")
+        console.print("Numbers from 46701740605 to 46701740699 have outcomes of their own; see docs/sandbox.md.")
+        console.print("Nothing leaves this machine. Ctrl-C ends it.")
+
+    serve(port=port, speed=speed, on_ready=ready)
+
+
+@app.command
+def demo(
+    *,
+    folder: Annotated[Path | None, Parameter(help="Where to work; the default is a new temporary folder.")] = None,
+) -> int:
+    """Send a sample campaign through a gateway on this machine: a CSV in, delivered and reported.
+
+    Prefect runs in the demo's own folder; your profile, your server and your journal are not touched.
+    """
+    try:
+        home = folder.expanduser().absolute() if folder else Path(tempfile.mkdtemp(prefix="prefect-mymsp-demo-"))
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        Console(stderr=True).print(f"The folder cannot be used: {error.strerror}.")
+        return 1
+    # A process of its own, because Prefect has read the settings of this one: its profile, its server, its .toml file.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect_mymsp.demo"]
+    try:
+        return subprocess.run(command, env=environment, cwd=home, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def main() -> None:
+    """Run the command line; our errors are one sentence, not a traceback."""
+    try:
+        result = app()
+    except MyMSPError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/bold red] {error}", highlight=False)
+        result = 1
+    except KeyboardInterrupt:
+        result = 130
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

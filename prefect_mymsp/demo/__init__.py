@@ -1,0 +1,1 @@
+"""The demonstration: a sample CSV through the sandbox gateway, with Prefect in a folder of its own."""

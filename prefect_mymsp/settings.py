@@ -1,0 +1,35 @@
+"""Settings: ``PREFECT_INTEGRATIONS_MYMSP_*`` in the environment, ``[integrations.mymsp]`` in ``prefect.toml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.settings import get_current_settings
+from prefect.settings.base import PrefectBaseSettings, build_settings_config
+from pydantic import Field, SecretStr
+
+
+class MyMSPSettings(PrefectBaseSettings):
+    """What the flows use unless they are told otherwise."""
+
+    model_config = build_settings_config(("integrations", "mymsp"))
+
+    journal_url: SecretStr | None = Field(
+        default=None,
+        description="Where the journal is: an SQLAlchemy URL of SQLite or PostgreSQL. "
+        "The default is mymsp/journal.db in Prefect's home.",
+    )
+    reports: Path | None = Field(
+        default=None,
+        description="The folder for delivery reports. The default is mymsp/reports in Prefect's home.",
+    )
+
+    def journal_location(self) -> str | Path:
+        """The journal's URL or path. It may hold a password: do not print it."""
+        if self.journal_url is not None:
+            return self.journal_url.get_secret_value()
+        return get_current_settings().home / "mymsp" / "journal.db"
+
+    def reports_folder(self) -> Path:
+        """The folder for delivery reports; it may not exist yet."""
+        return (self.reports or get_current_settings().home / "mymsp" / "reports").expanduser()

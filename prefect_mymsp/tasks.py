@@ -1,0 +1,208 @@
+"""One task for each endpoint, each with an async twin prefixed ``a``.
+
+``credentials`` comes first, then the parameters of the client's method. No result is ever taken from Prefect's cache:
+a legitimate repeat of a send must not be skipped, and a status must be fresh. Reads that change nothing are retried.
+A send, a change of a scheduled message and the destructive read are not, whatever Prefect's settings say; who asks
+for retries with ``.with_options(retries=…)`` gets them for failures that provably sent nothing, and for no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+
+from prefect_mymsp.blocks import MyMSPCredentials
+from prefect_mymsp.errors import InDoubtError, RateLimitedError, UnreachableError
+from prefect_mymsp.models import ReceivedMessage, ScheduledMessage, SmsResult, Updates
+
+
+def _failure(state: State[Any]) -> BaseException | None:
+    """The exception a task run ended with, without fetching anything."""
+    data = state.data
+    return data if isinstance(data, BaseException) else getattr(data, "result", None)
+
+
+def _nothing_happened(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether the failed request provably did nothing at the gateway."""
+    return isinstance(_failure(state), (UnreachableError, RateLimitedError))
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a read that changes nothing may succeed the next time."""
+    return isinstance(_failure(state), (UnreachableError, RateLimitedError, InDoubtError))
+
+
+_ONCE: dict[str, Any] = {
+    "retries": 0,
+    "retry_condition_fn": _nothing_happened,
+    "cache_policy": NO_CACHE,
+}
+_READ: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [2, 10, 30],
+    "retry_jitter_factor": 0.2,
+    "retry_condition_fn": _may_pass,
+    "cache_policy": NO_CACHE,
+}
+
+
+@task(**_ONCE)
+def send_sms(
+    credentials: MyMSPCredentials,
+    recipients: str | Iterable[str],
+    text: str,
+    *,
+    originator: str | None = None,
+    deliver_at: datetime | None = None,
+    flash: bool = False,
+    destination_port: int | None = None,
+) -> str:
+    """Send a text to one or several recipients; see :meth:`prefect_mymsp.client.MyMSPClient.send`.
+
+    A flow that is retried runs this task again and sends again: only a campaign remembers what has been sent.
+
+    Returns:
+        The message id.
+
+    Raises:
+        NotSentError: Nothing was sent.
+        InDoubtError: It may have been sent. Look at the gateway before sending again.
+    """
+    with credentials.get_client() as client:
+        return client.send(
+            recipients,
+            text,
+            originator=originator,
+            deliver_at=deliver_at,
+            flash=flash,
+            destination_port=destination_port,
+        )
+
+
+@task(**_ONCE)
+async def asend_sms(
+    credentials: MyMSPCredentials,
+    recipients: str | Iterable[str],
+    text: str,
+    *,
+    originator: str | None = None,
+    deliver_at: datetime | None = None,
+    flash: bool = False,
+    destination_port: int | None = None,
+) -> str:
+    """Send a text to one or several recipients; the async twin of :func:`send_sms`."""
+    async with credentials.get_async_client() as client:
+        return await client.send(
+            recipients,
+            text,
+            originator=originator,
+            deliver_at=deliver_at,
+            flash=flash,
+            destination_port=destination_port,
+        )
+
+
+@task(**_READ)
+def fetch_sms_result(credentials: MyMSPCredentials, message_id: str) -> SmsResult:
+    """How far a message has come, a status for each recipient."""
+    with credentials.get_client() as client:
+        return client.result(message_id)
+
+
+@task(**_READ)
+async def afetch_sms_result(credentials: MyMSPCredentials, message_id: str) -> SmsResult:
+    """How far a message has come; the async twin of :func:`fetch_sms_result`."""
+    async with credentials.get_async_client() as client:
+        return await client.result(message_id)
+
+
+@task(**_READ)
+def get_delivery_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
+    """When a message will be sent, in UTC; None when it has no delivery time."""
+    with credentials.get_client() as client:
+        return client.delivery_time(message_id)
+
+
+@task(**_READ)
+async def aget_delivery_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
+    """When a message will be sent; the async twin of :func:`get_delivery_time`."""
+    async with credentials.get_async_client() as client:
+        return await client.delivery_time(message_id)
+
+
+@task(**_READ)
+def list_scheduled(credentials: MyMSPCredentials) -> list[ScheduledMessage]:
+    """All messages of the account that wait for their delivery time, in the gateway's order."""
+    with credentials.get_client() as client:
+        return client.scheduled()
+
+
+@task(**_READ)
+async def alist_scheduled(credentials: MyMSPCredentials) -> list[ScheduledMessage]:
+    """All waiting messages; the async twin of :func:`list_scheduled`."""
+    async with credentials.get_async_client() as client:
+        return await client.scheduled()
+
+
+@task(**_ONCE)
+def update_delivery_time(credentials: MyMSPCredentials, message_id: str, deliver_at: datetime) -> None:
+    """Give a waiting message another delivery time, aware, rounded up to the minute."""
+    with credentials.get_client() as client:
+        client.reschedule(message_id, deliver_at)
+
+
+@task(**_ONCE)
+async def aupdate_delivery_time(credentials: MyMSPCredentials, message_id: str, deliver_at: datetime) -> None:
+    """Give a waiting message another delivery time; the async twin of :func:`update_delivery_time`."""
+    async with credentials.get_async_client() as client:
+        await client.reschedule(message_id, deliver_at)
+
+
+@task(**_ONCE)
+def cancel_scheduled(credentials: MyMSPCredentials, message_id: str) -> None:
+    """Cancel a message that waits for its delivery time."""
+    with credentials.get_client() as client:
+        client.cancel(message_id)
+
+
+@task(**_ONCE)
+async def acancel_scheduled(credentials: MyMSPCredentials, message_id: str) -> None:
+    """Cancel a waiting message; the async twin of :func:`cancel_scheduled`."""
+    async with credentials.get_async_client() as client:
+        await client.cancel(message_id)
+
+
+@task(**_READ)
+def fetch_inbox(credentials: MyMSPCredentials, after_id: str | int = 0) -> list[ReceivedMessage]:
+    """Received messages with an id above ``after_id``, not sorted; reading does not remove them."""
+    with credentials.get_client() as client:
+        return client.inbox(after_id)
+
+
+@task(**_READ)
+async def afetch_inbox(credentials: MyMSPCredentials, after_id: str | int = 0) -> list[ReceivedMessage]:
+    """Received messages; the async twin of :func:`fetch_inbox`."""
+    async with credentials.get_async_client() as client:
+        return await client.inbox(after_id)
+
+
+@task(**_ONCE)
+def fetch_updates(credentials: MyMSPCredentials) -> Updates:
+    """What has not been collected yet; reading removes it from the gateway. Keep ``raw`` before using the rest.
+
+    An InDoubtError from here carries in ``raw`` what had arrived.
+    """
+    with credentials.get_client() as client:
+        return client.updates()
+
+
+@task(**_ONCE)
+async def afetch_updates(credentials: MyMSPCredentials) -> Updates:
+    """What has not been collected yet; the async twin of :func:`fetch_updates`."""
+    async with credentials.get_async_client() as client:
+        return await client.updates()
