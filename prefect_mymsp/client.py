@@ -542,7 +542,11 @@ class AsyncMyMSPClient(_Gateway):
         arrived = bytearray()
         deadline = time.monotonic() + self.timeout_s
         try:
-            async with http.stream("POST", self._url(call), content=call.body) as response:
+            # httpx bounds each read; this bounds an answer whose headers come in a byte at a time.
+            async with (
+                asyncio.timeout(2 * self.timeout_s + 10.0),
+                http.stream("POST", self._url(call), content=call.body) as response,
+            ):
                 async for chunk in response.aiter_bytes():
                     _append(arrived, chunk, deadline)
         except _TRANSPORT_FAILURES as error:

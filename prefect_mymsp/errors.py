@@ -8,7 +8,9 @@
     │   │   ├── ConfigurationError   a setting: base URL, time zone, credentials
     │   │   ├── SourceError          the recipients' file or DataFrame cannot be read
     │   │   ├── TemplateError        the message text or one of its placeholders
-    │   │   └── RejectedRowsError    the file holds rows that cannot be sent, and you asked to stop then
+    │   │   ├── RejectedRowsError    the file holds rows that cannot be sent, and you asked to stop then
+    │   │   ├── ChangedTextError     people of this campaign would get a second, different text
+    │   │   └── RepeatError          people would get a text that another campaign sent them today
     │   ├── RejectedError            the gateway answered ``N`` and a code
     │   ├── UnreachableError         no connection was made: refused, timed out, TLS or proxy failure
     │   └── RateLimitedError         the gateway answered HTTP 429
@@ -17,7 +19,8 @@
     │   ├── UnexpectedStatusError    an HTTP status that says nothing certain (5xx, redirects, most of 4xx)
     │   └── ProtocolError            an answer that cannot be read: empty, HTML, cut short
     ├── CampaignError                a campaign did not run to its end
-    │   └── CampaignStoppedError     it stopped on purpose; the journal knows every row's state
+    │   ├── CampaignStoppedError     it stopped on purpose; the journal knows every row's state
+    │   └── CampaignCancelledError   a person cancelled it for good
     └── JournalError                 the journal cannot be opened, or a change broke one of its rules
 
 The fork holds for every endpoint: after an :class:`InDoubtError` from a read nothing was sent either, but a
@@ -77,6 +80,30 @@ class RejectedRowsError(InputError):
         super().__init__(message)
         self.rejects = rejects
         self.rows = rows
+
+
+class ChangedTextError(InputError):
+    """People who have got a text of this campaign would get another one, because the text or the file has changed.
+
+    Attributes:
+        messages: How many messages that concerns.
+    """
+
+    def __init__(self, message: str, *, messages: int) -> None:
+        super().__init__(message)
+        self.messages = messages
+
+
+class RepeatError(InputError):
+    """People would get a text today that another campaign has sent them today.
+
+    Attributes:
+        messages: How many messages that concerns.
+    """
+
+    def __init__(self, message: str, *, messages: int) -> None:
+        super().__init__(message)
+        self.messages = messages
 
 
 class RejectedError(NotSentError):
@@ -169,6 +196,10 @@ class CampaignStoppedError(CampaignError):
     def __init__(self, message: str, *, counts: dict[str, int]) -> None:
         super().__init__(message)
         self.counts = counts
+
+
+class CampaignCancelledError(CampaignError):
+    """A person has cancelled the campaign; what was sent before that is recorded."""
 
 
 class JournalError(MyMSPError):

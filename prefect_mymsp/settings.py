@@ -23,6 +23,11 @@ class MyMSPSettings(PrefectBaseSettings):
         default=None,
         description="The folder for delivery reports. The default is mymsp/reports in Prefect's home.",
     )
+    patience_s: float = Field(
+        default=60.0,
+        description="Seconds a campaign keeps trying while the gateway cannot be reached or turns requests away.",
+        ge=0,
+    )
 
     def journal_location(self) -> str | Path:
         """The journal's URL or path. It may hold a password: do not print it."""

@@ -14,6 +14,7 @@ Known deviations between the document's text and its examples:
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
@@ -304,7 +305,8 @@ def decode(body: bytes, content_type: str | None) -> str:
     """An answer's text: by its byte order mark, its declared charset, UTF-8 if it fits, else ISO-8859-1."""
     for mark, marked in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if body.startswith(mark):
-            return body.decode(marked, "replace").removeprefix("\ufeff")
+            # Not final: of a character that is cut in two, no half is shown.
+            return codecs.getincrementaldecoder(marked)("replace").decode(body).removeprefix("\ufeff")
     declared = _declared_charset(content_type)
     if declared is not None:
         with contextlib.suppress(LookupError, ValueError):  # a charset nobody knows, or not the one declared

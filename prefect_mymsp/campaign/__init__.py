@@ -1,7 +1,23 @@
 """The campaign engine: plan what to send, claim → send → settle it, follow what was sent. No Prefect in here."""
 
-from prefect_mymsp.campaign.follow import follow
+from prefect_mymsp.campaign.follow import FollowOptions, follow
 from prefect_mymsp.campaign.plan import Plan, Sample, mask, plan_source
-from prefect_mymsp.campaign.send import Listener, Progress, SendOptions, send_planned
+from prefect_mymsp.campaign.reconcile import Cancelled, LookOptions, cancel_scheduled
+from prefect_mymsp.campaign.send import JournalThread, Listener, Progress, SendOptions, send_planned
 
-__all__ = ["Listener", "Plan", "Progress", "Sample", "SendOptions", "follow", "mask", "plan_source", "send_planned"]
+__all__ = [
+    "Cancelled",
+    "FollowOptions",
+    "JournalThread",
+    "Listener",
+    "LookOptions",
+    "Plan",
+    "Progress",
+    "Sample",
+    "SendOptions",
+    "cancel_scheduled",
+    "follow",
+    "mask",
+    "plan_source",
+    "send_planned",
+]

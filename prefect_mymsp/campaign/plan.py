@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefect_mymsp.journal.store import PlannedBlock, Recording, text_digest
+from prefect_mymsp.errors import ChangedTextError, RepeatError
+from prefect_mymsp.journal.store import Earlier, PlannedBlock, Recording, text_digest
 from prefect_mymsp.recipients import REJECT_SCHEMA, Source
 from prefect_mymsp.texts import Rendered, Template, count_segments
 
@@ -57,6 +61,8 @@ class Plan:
         samples: The first few messages, and the longest.
         known: Messages the campaign had already; 0 when nothing was recorded.
         new: Messages recorded now; 0 when nothing was recorded.
+        withdrawn: Messages the campaign had, had not sent, and that the source no longer holds; they are dropped.
+        changed: Messages whose recipient got another text of this campaign that the source no longer holds.
     """
 
     source: str
@@ -71,6 +77,8 @@ class Plan:
     samples: tuple[Sample, ...] = field(repr=False)
     known: int = 0
     new: int = 0
+    withdrawn: int = 0
+    changed: int = 0
 
 
 def mask(msisdn: str) -> str:
@@ -78,17 +86,32 @@ def mask(msisdn: str) -> str:
     return f"{msisdn[:2]}{'•' * max(len(msisdn) - 4, 0)}{msisdn[-2:]}" if len(msisdn) > 4 else "•" * len(msisdn)
 
 
-def plan_source(source: Source, template: Template, recording: Recording | None = None) -> Plan:
+def plan_source(
+    source: Source,
+    template: Template,
+    recording: Recording | None = None,
+    *,
+    allow_changed: bool = False,
+    repeats_since: datetime | None = None,
+) -> Plan:
     """Read a source once, block by block, check and render every row, and record it when a recording is given.
+
+    A recording of a campaign that exists already continues it: what the source still holds stays, what it holds anew
+    is added, and what it no longer holds is dropped unless it has been sent.
 
     Args:
         source: Where the rows come from.
         template: The message.
         recording: Where to record the messages; None to look only.
+        allow_changed: Whether people who got a text of this campaign may get the changed one too.
+        repeats_since: Refuse messages that another campaign of the account has sent since then, aware; None to
+            allow them.
 
     Raises:
         TemplateError: The template needs a column the source has not.
         SourceError: The source cannot be read to its end.
+        ChangedTextError: People would get a second, different text.
+        RepeatError: People would get a text they got under another campaign's name.
         JournalError: The journal cannot be written.
     """
     template.check_columns(source.columns, source_label=source.label)
@@ -98,7 +121,41 @@ def plan_source(source: Source, template: Template, recording: Recording | None 
         tally.add(block.rejects, rendered)
         if recording is not None:
             recording.add(_planned(rendered))
-    return tally.plan(source.label, recording)
+    plan = tally.plan(source.label, recording)
+    return plan if recording is None else _continued(plan, tally, recording, allow_changed, repeats_since)
+
+
+def _continued(
+    plan: Plan, tally: _Tally, recording: Recording, allow_changed: bool, repeats_since: datetime | None
+) -> Plan:
+    """Compare with what the campaign, and other campaigns, had before; refuse what needs a person's say-so."""
+    name, withdrawn, changed = recording.campaign.name, 0, list[Earlier]()
+    if plan.known:
+        holds = tally.holds()
+        before = list(recording.planned_before())
+        dropped = [
+            number for (number, _), here in zip(before, holds([one for _, one in before]), strict=True) if not here
+        ]
+        recording.withdraw(dropped)
+        withdrawn = len(dropped)
+        doubled = recording.doubled()
+        changed = [one for one, here in zip(doubled, holds(doubled), strict=True) if not here]
+    if changed and not allow_changed:
+        rows = ", ".join(str(row) for row in sorted({one.row for one in changed})[:5])
+        raise ChangedTextError(
+            f"{len(changed)} people have got a text of campaign {name!r} that {plan.source} now has another one for "
+            f"(rows {rows}{', …' if len(changed) > 5 else ''}). Nothing was sent. Restore the text to send only what "
+            "is missing, or allow changed texts to send them the new one too.",
+            messages=len(changed),
+        )
+    if repeats_since is not None and (repeats := recording.repeats(repeats_since)):
+        other, count = max(repeats, key=lambda each: each[1])
+        raise RepeatError(
+            f"{count} of these messages went out today under the name {other!r}. Nothing was sent. Use that name to "
+            "send only what is missing, or allow the repeat.",
+            messages=sum(number for _, number in repeats),
+        )
+    return dataclasses.replace(plan, new=recording.new() + withdrawn, withdrawn=withdrawn, changed=len(changed))
 
 
 def _planned(rendered: Rendered) -> PlannedBlock:
@@ -174,6 +231,17 @@ class _Tally:
         for index in np.flatnonzero(ucs2)[: _LOOKED_AT - self._looked_at].tolist():
             self._looked_at += 1
             self._forcing.update(dict.fromkeys(count_segments(table.column("text")[index].as_py()).forcing))
+
+    def holds(self) -> Callable[[Sequence[Earlier]], list[bool]]:
+        """A test whether messages recorded before are in this source too."""
+        numbers, keys = _joined(self._numbers, np.int64), _joined(self._keys, np.int64)
+        here = set(zip(numbers.tolist(), keys.tolist(), strict=True))
+
+        def holds(messages: Sequence[Earlier]) -> list[bool]:
+            return [(int(one.msisdn), int.from_bytes(one.digest[:8], sys.byteorder, signed=True)) in here
+                    for one in messages]  # fmt: skip
+
+        return holds
 
     def plan(self, label: str, recording: Recording | None) -> Plan:
         """All of it."""

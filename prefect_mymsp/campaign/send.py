@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.errors import (
+    CampaignCancelledError,
     CampaignStoppedError,
     InDoubtError,
     InputError,
@@ -53,6 +55,9 @@ class SendOptions:
         give_up_after: Doubtful answers in a row, or refusals in a row, that stop the campaign.
         window_s: Seconds of work claimed ahead. What is claimed when a process dies is in doubt, so this is short.
         lease_s: Seconds after which another run may take over what a silent one had claimed.
+        guard_lead_s: With a number, messages of a campaign without a delivery time are not sent at once but scheduled
+            so many seconds ahead, so that a doubtful answer can be looked up. None to send at once.
+        look: How doubt about scheduled messages is looked up.
     """
 
     batch_size: int = 500
@@ -61,10 +66,17 @@ class SendOptions:
     give_up_after: int = 20
     window_s: float = 0.1
     lease_s: float = 60.0
+    guard_lead_s: float | None = None
+    look: LookOptions = field(default_factory=LookOptions)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.give_up_after < 1 or not self.window_s > 0 or not self.lease_s > 0:
             raise InputError("batch_size, give_up_after, window_s and lease_s must be above zero.")
+        if self.guard_lead_s is not None and self.guard_lead_s < self.look.last_look_s + self.look.absent_after_s:
+            raise InputError(
+                f"The lead time must be at least {self.look.last_look_s + self.look.absent_after_s:.0f} s, or doubt "
+                "could not be looked up before the messages go out."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,8 @@ class _Sending:
         self._total = 0
         self._lease_ends = _clock() + options.lease_s
         self._window = 2 * client.connections
+        self._scheduled = options.guard_lead_s is not None or run.campaign.deliver_at is not None
+        self._reconciler = Reconciler(journal, thread, client, run.campaign, options.look)
 
     async def all(self) -> None:
         """Everything that is planned, or up to the reason to stop."""
@@ -186,6 +200,8 @@ class _Sending:
         try:
             async with asyncio.TaskGroup() as keeping:
                 keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
+                if self._scheduled:
+                    keepers.append(keeping.create_task(self._keep_looking()))
                 async with asyncio.TaskGroup() as sending:
                     sending.create_task(self._feed())
                     for _ in range(self._client.connections):
@@ -196,7 +212,7 @@ class _Sending:
             self._outcomes += [_released(batch, "not-started") for batch in self._ready]
             self._ready.clear()
             await asyncio.shield(asyncio.ensure_future(self._settle()))
-        if isinstance(self._stopped, JournalError):
+        if isinstance(self._stopped, (JournalError, CampaignCancelledError)):
             raise self._stopped
         if self._stopped is not None:
             counts = await self._thread(self._journal.counts, self._run.campaign)
@@ -220,22 +236,61 @@ class _Sending:
             while self._stopped is None:
                 began = time.monotonic()
                 claimed = await self._thread(
-                    self._journal.claim, self._run, requests=self._window, batch_size=self._options.batch_size
+                    self._journal.claim,
+                    self._run,
+                    requests=self._window,
+                    batch_size=self._options.batch_size,
+                    deliver_at=self._deliver_at(),
                 )
                 self._ready.extend(claimed)
                 self._wake()
                 if not claimed:
+                    if await self._more_may_come():
+                        continue
                     return
                 while len(self._ready) > self._window // 2 and self._stopped is None:
                     self._room.clear()
                     await self._room.wait()
                 pace = len(claimed) / max(time.monotonic() - began, 1e-4) * self._options.window_s
                 self._window = int(min(512, max(2 * self._client.connections, pace)))
-        except JournalError as error:
+        except (JournalError, CampaignCancelledError) as error:
             self._stop(error)
         finally:
             self._fed = True
             self._wake()
+
+    def _deliver_at(self) -> datetime | None:
+        """The delivery time of what is claimed now: the campaign's, or a few minutes ahead to guard it."""
+        if self._run.campaign.deliver_at is not None or self._options.guard_lead_s is None:
+            return None
+        ahead = datetime.now(UTC) + timedelta(seconds=self._options.guard_lead_s + 59.999999)
+        return ahead.replace(second=0, microsecond=0)
+
+    async def _more_may_come(self) -> bool:
+        """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
+        if self._in_flight or self._outcomes or self._ready:
+            await asyncio.sleep(0.1)
+            return True
+        campaign = self._run.campaign
+        if await self._thread(self._journal.waits_for_others, campaign, self._run):
+            await asyncio.sleep(0.5)
+            await self._thread(self._journal.take_over, campaign)
+            return True
+        if self._scheduled and self._reconciler.pending:
+            await asyncio.sleep(0.2)
+            return True
+        return False
+
+    async def _keep_looking(self) -> None:
+        """Look up doubt again and again, not more than a tenth of the time."""
+        try:
+            while True:
+                began = time.monotonic()
+                if not self._outcomes:  # else the journal is about to know more
+                    await self._reconciler.look()
+                await asyncio.sleep(max(self._options.look.every_s, 9 * (time.monotonic() - began)))
+        except JournalError as error:
+            self._stop(error)
 
     async def _keep_lease(self) -> None:
         """Renew the lease three times as often as it needs to be."""
@@ -306,7 +361,7 @@ class _Sending:
                 batch.msisdns,
                 batch.text,
                 originator=campaign.originator,
-                deliver_at=campaign.deliver_at,
+                deliver_at=batch.deliver_at,
                 flash=self._options.flash,
                 destination_port=self._options.destination_port,
             )

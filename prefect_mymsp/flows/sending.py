@@ -109,10 +109,10 @@ def send_messages(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Send everything the journal holds planned for the campaign."""
     from prefect_mymsp.campaign import send_planned
 
-    listener = _listener.get()
+    listener, patience_s = _listener.get(), MyMSPSettings().patience_s
 
     async def send() -> Counts:
-        async with job.credentials.get_async_client(patience_s=60.0) as client:
+        async with job.credentials.get_async_client(patience_s=patience_s) as client:
             return await send_planned(journal, client, campaign, job.options, listener)
 
     return _finish(send())
@@ -121,15 +121,14 @@ def send_messages(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
 @task(name="follow-deliveries", **_STEP)
 def follow_deliveries(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
-    from prefect_mymsp.campaign import follow
+    from prefect_mymsp.campaign import FollowOptions, follow
 
     listener = _listener.get()
 
     async def run() -> Counts:
         async with job.credentials.get_async_client() as client:
-            return await follow(
-                journal, client, campaign, deadline_s=job.deadline_s, quiet_s=job.quiet_s, listener=listener
-            )
+            options = FollowOptions(deadline_s=job.deadline_s, quiet_s=job.quiet_s)
+            return await follow(journal, client, campaign, options, listener)
 
     return _finish(run())
 

@@ -4,11 +4,30 @@ from prefect_mymsp.journal.store import (
     Batch,
     CampaignKey,
     Counts,
+    Decision,
+    Earlier,
     Journal,
+    OpenBatch,
     Outcome,
     PlannedBlock,
     Recording,
     Run,
+    ScheduledBatch,
+    Watched,
 )
 
-__all__ = ["Batch", "CampaignKey", "Counts", "Journal", "Outcome", "PlannedBlock", "Recording", "Run"]
+__all__ = [
+    "Batch",
+    "CampaignKey",
+    "Counts",
+    "Decision",
+    "Earlier",
+    "Journal",
+    "OpenBatch",
+    "Outcome",
+    "PlannedBlock",
+    "Recording",
+    "Run",
+    "ScheduledBatch",
+    "Watched",
+]

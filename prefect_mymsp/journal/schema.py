@@ -17,9 +17,14 @@ A message without a batch is *planned*; otherwise its state is its batch's::
        │ ├────► in_doubt        it may have been sent; never sent again without evidence
        │ ├────► released        provably not sent: its messages are planned again
        │ └────► split           refused for a number it did not name: its messages moved to smaller batches
-       in_doubt ──► accepted | rejected | released      by evidence or by a person
+    in_doubt ─► accepted        evidence: the gateway has it under this id
+       │ ├────► released        evidence that it never arrived, or a person says so
+       │ └────► assumed         a person says it was sent
+    accepted ─► in_doubt        its id turned out to be somebody else's
+         └────► cancelled       taken back at the gateway before its delivery time
 
-Times are integers: microseconds since 1970-01-01 UTC, the same in both databases.
+Triggers hold these transitions, and that a message leaves a batch only when that was released or split. Times are
+integers: microseconds since 1970-01-01 UTC, the same in both databases.
 """
 
 from __future__ import annotations
@@ -45,9 +50,9 @@ from sqlalchemy import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine import Connection, Dialect
 
-VERSION = 1
+VERSION = 2
 
 SENDING = "sending"
 ACCEPTED = "accepted"
@@ -55,8 +60,18 @@ REJECTED = "rejected"
 IN_DOUBT = "in_doubt"
 RELEASED = "released"
 SPLIT = "split"
+ASSUMED = "assumed"
+CANCELLED = "cancelled"
 #: What a message is while no batch holds it.
 PLANNED = "planned"
+
+#: From each state, those it may turn into.
+TRANSITIONS: dict[str, tuple[str, ...]] = {
+    SENDING: (ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT),
+    IN_DOUBT: (ACCEPTED, REJECTED, RELEASED, ASSUMED),
+    ACCEPTED: (IN_DOUBT, CANCELLED),
+}
+STATES = (SENDING, ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -105,6 +120,8 @@ campaign = Table(
     Column("originator", String(64)),
     Column("deliver_at", Instant),
     Column("source", Text, nullable=False),
+    # Set when a person stopped it for good.
+    Column("cancelled_at", Instant),
     UniqueConstraint("account", "name"),
     CheckConstraint("length(name) > 0", name="name"),
 )
@@ -142,7 +159,7 @@ batch = Table(
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("originator", String(64)),
     Column("deliver_at", Instant),
-    Column("state", String(8), nullable=False),
+    Column("state", String(9), nullable=False),
     Column("claimed_at", Instant, nullable=False),
     Column("settled_at", Instant),
     Column("message_id", String(40)),
@@ -150,12 +167,17 @@ batch = Table(
     Column("reason", String(40)),
     # Set when nothing more can be learnt from the gateway about it.
     Column("final_at", Instant),
-    CheckConstraint("state IN ('sending', 'accepted', 'rejected', 'in_doubt', 'released', 'split')", name="state"),
-    CheckConstraint("(state = 'accepted') = (message_id IS NOT NULL)", name="accepted_has_id"),
+    # When it first came into doubt; what has been doubtful once is watched until its delivery time.
+    Column("doubted_at", Instant),
+    # When a result first named our recipients, so that the id is known to be ours.
+    Column("believed_at", Instant),
+    CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
+    CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
     CheckConstraint("(state = 'sending') = (settled_at IS NULL)", name="settled"),
     CheckConstraint("state <> 'rejected' OR code IS NOT NULL", name="rejected_has_code"),
     CheckConstraint("state <> 'in_doubt' OR reason IS NOT NULL", name="in_doubt_has_reason"),
     Index("ix_batch_state", "campaign_id", "state", "id"),
+    Index("ix_batch_message_id", "campaign_id", "message_id", unique=True),
 )
 
 message = Table(
@@ -184,3 +206,70 @@ Index(
     postgresql_where=_unclaimed,
 )
 Index("ix_message_batch", message.c.batch_id)
+
+#: Whom a batch was for that was in doubt and has been released: what it asked for may yet turn up at the gateway.
+ghost = Table(
+    "ghost",
+    metadata,
+    Column("batch_id", ForeignKey(batch.c.id), primary_key=True),
+    Column("msisdn", String(15), primary_key=True),
+)
+
+#: Answers of the destructive read, kept before they are parsed.
+collected = Table(
+    "collected",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account", String(32), nullable=False),
+    Column("collected_at", Instant, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+)
+
+#: What a trigger says when a rule is broken; the part after it is fit for a person to read.
+RULE = "journal rule: "
+
+_LEGAL = " OR ".join(
+    f"(OLD.state = '{old}' AND NEW.state IN ({', '.join(map(repr, new))}))" for old, new in TRANSITIONS.items()
+)
+_BATCH_BROKEN = f"NEW.state <> OLD.state AND NOT ({_LEGAL})"
+_HELD = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id) NOT IN ('released', 'split')"
+_TRIGGERS = (
+    (
+        "batch_transition",
+        "batch",
+        "UPDATE OF state",
+        _BATCH_BROKEN,
+        "a batch cannot change from one state to another so",
+    ),
+    ("message_claim", "message", "UPDATE OF batch_id", _HELD, "a message cannot leave a batch that may have sent it"),
+    ("message_delete", "message", "DELETE", "OLD.batch_id IS NOT NULL", "a message that was claimed is not forgotten"),
+)
+
+
+def trigger_statements(dialect: str) -> list[str]:
+    """The statements that create the triggers in ``sqlite`` or ``postgresql``."""
+    statements = []
+    for name, table, when, broken, told in _TRIGGERS:
+        if dialect == "sqlite":
+            statements.append(
+                f"CREATE TRIGGER {name} BEFORE {when} ON {table} FOR EACH ROW WHEN {broken} "
+                f"BEGIN SELECT RAISE(ABORT, '{RULE}{told}'); END"
+            )
+        else:
+            result = "OLD" if when == "DELETE" else "NEW"
+            statements += [
+                (
+                    f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {broken} THEN "
+                    f"RAISE EXCEPTION '{RULE}{told}' USING ERRCODE = 'check_violation'; END IF; RETURN {result}; END $$"
+                ),
+                f"CREATE TRIGGER {name} BEFORE {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()",
+            ]
+    return statements
+
+
+def create(connection: Connection) -> None:
+    """Create everything in an empty database."""
+    metadata.create_all(connection)
+    for statement in trigger_statements(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+    connection.execute(schema_version.insert().values(version=VERSION))

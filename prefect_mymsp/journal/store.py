@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,9 +18,19 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from prefect_mymsp.errors import ConfigurationError, InputError, JournalError
-from prefect_mymsp.journal import schema
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, PLANNED, REJECTED, RELEASED, SENDING, SPLIT
+from prefect_mymsp.errors import CampaignCancelledError, ConfigurationError, InputError, JournalError
+from prefect_mymsp.journal import migrations, schema
+from prefect_mymsp.journal.schema import (
+    ACCEPTED,
+    ASSUMED,
+    CANCELLED,
+    IN_DOUBT,
+    PLANNED,
+    REJECTED,
+    RELEASED,
+    SENDING,
+    SPLIT,
+)
 from prefect_mymsp.models import RecipientStatus
 
 #: How many values one statement may name; SQLite's old limit is 999.
@@ -78,12 +89,93 @@ class Batch:
         text: What to send.
         msisdns: To whom.
         text_id: The text's number in the journal.
+        deliver_at: The delivery time to ask for, a whole minute in UTC; None for at once.
     """
 
     id: int
     text: str = field(repr=False)
     msisdns: tuple[str, ...] = field(repr=False)
     text_id: int
+    deliver_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A batch that was in doubt at some time and whose delivery time is still to come.
+
+    Attributes:
+        id: Its number in the journal.
+        state: What it is now.
+        text_id: The text's number in the journal.
+        deliver_at: The delivery time that was asked for.
+        settled_at: When it came into its present state.
+        msisdns: To whom it was to go.
+    """
+
+    id: int
+    state: str
+    text_id: int
+    deliver_at: datetime
+    settled_at: datetime | None
+    msisdns: frozenset[str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    """An accepted batch that waits at the gateway.
+
+    Attributes:
+        id: Its number in the journal.
+        deliver_at: The delivery time that was asked for.
+        settled_at: When its message id was learnt.
+    """
+
+    id: int
+    deliver_at: datetime
+    settled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """An accepted batch of which more can be learnt.
+
+    Attributes:
+        id: Its number in the journal.
+        message_id: The gateway's id.
+        claimed_at: When it was about to be sent.
+        settled_at: When its id was learnt.
+        believed: Whether a result has named our recipients under that id.
+    """
+
+    id: int
+    message_id: str
+    claimed_at: datetime
+    settled_at: datetime
+    believed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A message recorded before: its number, its text and its row then.
+
+    Attributes:
+        msisdn: Whom it goes to.
+        digest: Its text, see :func:`text_digest`.
+        row: Its line in the source it was recorded from.
+    """
+
+    msisdn: str
+    digest: bytes
+    row: int
+
+
+class Decision(StrEnum):
+    """What a person decides about messages in doubt."""
+
+    #: They were sent: never send them again.
+    SENT = "sent"
+    #: They were not sent: the next start of the campaign sends them.
+    NOT_SENT = "not-sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +227,8 @@ class Counts:
         accepted: The gateway gave an id.
         rejected: The gateway refused.
         in_doubt: May have been sent.
+        assumed: Were in doubt until a person said they were sent.
+        cancelled: Taken back at the gateway before their delivery time.
         delivered: Of the accepted: the phone confirmed.
         final: Of the accepted: nothing more can be learnt.
         segments: SMS that the accepted messages cost.
@@ -146,6 +240,8 @@ class Counts:
     accepted: int
     rejected: int
     in_doubt: int
+    assumed: int
+    cancelled: int
     delivered: int
     final: int
     segments: int
@@ -214,14 +310,15 @@ class Journal:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7262626)"))  # two processes, one first start
         if not sa.inspect(connection).has_table("schema_version"):
-            schema.metadata.create_all(connection)
-            connection.execute(schema.schema_version.insert().values(version=schema.VERSION))
-        found = connection.execute(sa.select(schema.schema_version.c.version)).scalar()
-        if found != schema.VERSION:
+            schema.create(connection)
+        found = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one()
+        if found > schema.VERSION:
             raise JournalError(
-                f"The journal at {self.location} has version {found}, this package works with {schema.VERSION}. "
-                "Install the version of prefect-mymsp that wrote it, or choose another journal."
+                f"The journal at {self.location} was written by a later version of prefect-mymsp (its version is "
+                f"{found}, this package's {schema.VERSION}). Install that one, or choose another journal."
             )
+        if found < schema.VERSION:
+            migrations.migrate(connection, found)
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -229,8 +326,7 @@ class Journal:
         try:
             yield
         except exc.IntegrityError as error:
-            rule = type(error.orig).__name__
-            raise JournalError(f"The journal refused a change that breaks one of its rules ({rule}).") from None
+            raise JournalError(f"The journal refused a change: {_broken_rule(error)}.") from None
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
@@ -291,6 +387,8 @@ class Journal:
                     f"The campaign {name!r} was started with another originator or delivery time. Continue it with "
                     "the same ones, or give this sending a name of its own."
                 )
+            if self._cancelled(connection, key):
+                raise InputError(f"The campaign {name!r} was cancelled. Give a new sending a name of its own.")
             yield Recording(connection, key)
 
     def campaign(self, account: str, name: str) -> CampaignKey | None:
@@ -307,6 +405,12 @@ class Journal:
             )
         ).one_or_none()
         return None if found is None else CampaignKey(*found)
+
+    @staticmethod
+    def _cancelled(connection: Connection, campaign: CampaignKey) -> bool:
+        column = schema.campaign.c.cancelled_at
+        found = connection.execute(sa.select(column).where(schema.campaign.c.id == campaign.id)).scalar()
+        return found is not None
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -367,10 +471,10 @@ class Journal:
         if campaign is not None:
             where.append(schema.batch.c.campaign_id == campaign.id)
         return connection.execute(
-            schema.batch.update().where(*where).values(state=IN_DOUBT, reason=reason, settled_at=now)
+            schema.batch.update().where(*where).values(state=IN_DOUBT, reason=reason, settled_at=now, doubted_at=now)
         ).rowcount
 
-    def claim(self, run: Run, *, requests: int, batch_size: int) -> list[Batch]:
+    def claim(self, run: Run, *, requests: int, batch_size: int, deliver_at: datetime | None = None) -> list[Batch]:
         """Take planned messages for up to ``requests`` requests; their intents are durable when this returns.
 
         Rows with the same text go into one request, up to ``batch_size`` of them, in the order of the file.
@@ -379,16 +483,20 @@ class Journal:
             run: Who sends them.
             requests: How many requests to prepare at most.
             batch_size: How many recipients one request may have.
+            deliver_at: The delivery time to ask for, instead of the campaign's.
 
         Returns:
             The requests to make; empty when nothing is planned any more.
 
         Raises:
             JournalError: The run's lease has ended.
+            CampaignCancelledError: A person has cancelled the campaign.
         """
         message, now = schema.message, _now()
         with self._write() as connection:
             self._check_lease(connection, run, now)
+            if self._cancelled(connection, run.campaign):
+                raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
             shared = min(batch_size, run.rows_per_text)
             select = (
                 sa.select(message.c.id, message.c.msisdn, message.c.text_id)
@@ -399,7 +507,7 @@ class Journal:
                 .with_for_update(skip_locked=True)
             )
             groups = _group(connection.execute(select), requests, batch_size)
-            return self._intend(connection, run, groups, now)
+            return self._intend(connection, run, groups, now, deliver_at or run.campaign.deliver_at)
 
     @staticmethod
     def _check_lease(connection: Connection, run: Run, now: datetime) -> None:
@@ -413,7 +521,11 @@ class Journal:
 
     @staticmethod
     def _intend(
-        connection: Connection, run: Run, groups: Sequence[tuple[int, list[tuple[int, str]]]], now: datetime
+        connection: Connection,
+        run: Run,
+        groups: Sequence[tuple[int, list[tuple[int, str]]]],
+        now: datetime,
+        deliver_at: datetime | None,
     ) -> list[Batch]:
         """One batch a group of (message id, msisdn), recorded."""
         if not groups:
@@ -422,7 +534,7 @@ class Journal:
             "campaign_id": run.campaign.id,
             "run_id": run.id,
             "originator": run.campaign.originator,
-            "deliver_at": run.campaign.deliver_at,
+            "deliver_at": deliver_at,
             "state": SENDING,
             "claimed_at": now,
         }
@@ -442,12 +554,53 @@ class Journal:
         )
         bodies = _texts(connection, {text_id for text_id, _ in groups})
         return [
-            Batch(number, bodies[text_id], tuple(msisdn for _, msisdn in members), text_id)
+            Batch(number, bodies[text_id], tuple(msisdn for _, msisdn in members), text_id, deliver_at)
             for number, (text_id, members) in zip(numbers, groups, strict=True)
         ]
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
-        """Record what came of requests, all in one transaction."""
+        """Record what came of requests, all in one transaction.
+
+        An id that another batch of the campaign has already cannot be this one's: that batch is in doubt.
+        """
+        outcomes = list(outcomes)
+        if not outcomes:
+            return
+        try:
+            with self._write() as connection:
+                self._settle(connection, outcomes)
+        except JournalError:
+            taken = self._taken([one for one in outcomes if one.state == ACCEPTED])
+            if not taken:
+                raise
+            with self._write() as connection:
+                self._settle(connection, [taken.get(one.batch_id, one) for one in outcomes])
+
+    def _taken(self, accepted: Sequence[Outcome]) -> dict[int, Outcome]:
+        """Of accepted outcomes those whose id is not theirs alone, turned into doubt."""
+        batch = schema.batch
+        owners: dict[tuple[int, str], set[int]] = {}
+        with self._read() as connection:
+            campaigns: dict[int, int] = {}
+            for some in _slices([one.batch_id for one in accepted]):
+                rows = connection.execute(sa.select(batch.c.id, batch.c.campaign_id).where(batch.c.id.in_(some)))
+                campaigns.update((row[0], row[1]) for row in rows)
+            for some in _slices([one.message_id for one in accepted]):
+                holders = connection.execute(
+                    sa.select(batch.c.campaign_id, batch.c.message_id, batch.c.id).where(batch.c.message_id.in_(some))
+                )
+                for row in holders:
+                    owners.setdefault((row[0], row[1]), set()).add(row[2])
+        for one in accepted:
+            owners.setdefault((campaigns[one.batch_id], one.message_id or ""), set()).add(one.batch_id)
+        return {
+            one.batch_id: Outcome(one.batch_id, IN_DOUBT, one.at, reason="id-seen-before")
+            for one in accepted
+            if len(owners[campaigns[one.batch_id], one.message_id or ""]) > 1
+        }
+
+    @staticmethod
+    def _settle(connection: Connection, outcomes: Sequence[Outcome]) -> None:
         batch, message = schema.batch, schema.message
         values = [
             {
@@ -457,40 +610,44 @@ class Journal:
                 "gateway_id": outcome.message_id,
                 "with_code": outcome.code,
                 "because": outcome.reason,
+                "doubted": outcome.at if outcome.state == IN_DOUBT else None,
             }
             for outcome in outcomes
         ]
-        if not values:
-            return
-        released = [value["which"] for value in values if value["to"] == RELEASED]
-        with self._write() as connection:
-            # A take-over may have put it in doubt meanwhile; who made the request knows better.
-            connection.execute(
-                batch.update()
-                .where(batch.c.id == sa.bindparam("which"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
-                .values(
-                    state=sa.bindparam("to"),
-                    settled_at=sa.bindparam("at", type_=schema.Instant()),
-                    message_id=sa.bindparam("gateway_id"),
-                    code=sa.bindparam("with_code"),
-                    reason=sa.bindparam("because"),
-                ),
-                values,
-            )
-            for some in _slices(released):
-                connection.execute(message.update().where(message.c.batch_id.in_(some)).values(batch_id=None))
+        # A take-over may have put it in doubt meanwhile; who made the request knows better.
+        connection.execute(
+            batch.update()
+            .where(batch.c.id == sa.bindparam("which"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
+            .values(
+                state=sa.bindparam("to"),
+                settled_at=sa.bindparam("at", type_=schema.Instant()),
+                message_id=sa.bindparam("gateway_id"),
+                code=sa.bindparam("with_code"),
+                reason=sa.bindparam("because"),
+                doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.bindparam("doubted", type_=schema.Instant())),
+            ),
+            values,
+        )
+        released = [outcome.batch_id for outcome in outcomes if outcome.state == RELEASED]
+        for some in _slices(released):
+            Journal._remember(connection, some)
+            freed = sa.select(batch.c.id).where(batch.c.id.in_(some), batch.c.state == RELEASED)
+            connection.execute(message.update().where(message.c.batch_id.in_(freed)).values(batch_id=None))
 
     def split(self, run: Run, batch_id: int) -> list[Batch]:
         """Divide a refused batch's messages between two new ones; their intents are durable when this returns."""
         batch, message, now = schema.batch, schema.message, _now()
         with self._write() as connection:
             self._check_lease(connection, run, now)
-            text_id = connection.execute(
+            found = connection.execute(
                 batch.update()
                 .where(batch.c.id == batch_id, batch.c.state == SENDING)
                 .values(state=SPLIT, settled_at=now, code=28)
-                .returning(batch.c.text_id)
-            ).scalar_one()
+                .returning(batch.c.text_id, batch.c.deliver_at)
+            ).one_or_none()
+            if found is None:
+                raise JournalError("This batch is no longer this run's to divide.")
+            text_id, deliver_at = found
             members: list[tuple[int, str]] = [
                 (row[0], row[1])
                 for row in connection.execute(
@@ -501,16 +658,153 @@ class Journal:
             ]
             middle = len(members) // 2
             halves = [half for half in (members[:middle], members[middle:]) if half]
-            return self._intend(connection, run, [(text_id, half) for half in halves], now)
+            return self._intend(connection, run, [(text_id, half) for half in halves], now, deliver_at)
 
-    # -- following ---------------------------------------------------------------------------------------------
-
-    def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[tuple[int, str]]:
-        """Accepted batches of which more can be learnt: (number, message id), numbers above ``after``, ascending."""
+    def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
+        """Whether other runs have requests of this campaign on their way."""
         batch = schema.batch
         with self._read() as connection:
             found = connection.execute(
-                sa.select(batch.c.id, batch.c.message_id)
+                sa.select(sa.literal(1))
+                .where(batch.c.campaign_id == campaign.id, batch.c.state == SENDING, batch.c.run_id != run.id)
+                .limit(1)
+            ).scalar()
+        return found is not None
+
+    # -- looking up doubt --------------------------------------------------------------------------------------
+
+    def watched(self, campaign: CampaignKey, now: datetime) -> list[Watched]:
+        """Batches that were in doubt at some time and have a delivery time after ``now``, and all on their way.
+
+        Those on their way (``sending``) are there because what a schedule shows may be theirs.
+        """
+        batch = schema.batch
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(batch.c.id, batch.c.state, batch.c.text_id, batch.c.deliver_at, batch.c.settled_at)
+                .where(
+                    batch.c.campaign_id == campaign.id,
+                    batch.c.deliver_at > now,
+                    batch.c.doubted_at.is_not(None) | (batch.c.state == SENDING),
+                )
+                .order_by(batch.c.id)
+            ).all()
+            members = self._intended(connection, [row[0] for row in rows])
+        return [Watched(row[0], row[1], row[2], row[3], row[4], frozenset(members.get(row[0], ()))) for row in rows]
+
+    @staticmethod
+    def _intended(connection: Connection, batches: Sequence[int]) -> dict[int, list[str]]:
+        """Whom batches were meant for, also those whose messages have moved on since they were released."""
+        members: dict[int, list[str]] = {}
+        for table, column in ((schema.message, schema.message.c.batch_id), (schema.ghost, schema.ghost.c.batch_id)):
+            for some in _slices(batches):
+                for row in connection.execute(sa.select(column, table.c.msisdn).where(column.in_(some))):
+                    members.setdefault(row[0], []).append(row[1])
+        return members
+
+    def known_ids(self, campaign: CampaignKey, ids: Sequence[str]) -> set[str]:
+        """Those of ``ids`` that belong to a batch of any campaign of the account."""
+        batch, known = schema.batch, set[str]()
+        with self._read() as connection:
+            for some in _slices(ids):
+                rows = connection.execute(
+                    sa.select(batch.c.message_id)
+                    .join(schema.campaign, schema.campaign.c.id == batch.c.campaign_id)
+                    .where(schema.campaign.c.account == campaign.account, batch.c.message_id.in_(some))
+                )
+                known.update(row[0] for row in rows)
+        return known
+
+    def disbelieve(self, batch_id: int, reason: str) -> None:
+        """Put an accepted batch in doubt: the id it was given is not its own."""
+        batch, now = schema.batch, _now()
+        with self._write() as connection:
+            connection.execute(
+                batch.update()
+                .where(batch.c.id == batch_id, batch.c.state == ACCEPTED)
+                .values(
+                    state=IN_DOUBT,
+                    message_id=None,
+                    reason=reason,
+                    settled_at=now,
+                    doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.literal(now, schema.Instant())),
+                )
+            )
+
+    def decide(self, campaign: CampaignKey, decision: Decision) -> int:
+        """Settle what is in doubt by a person's word; returns how many messages that concerns."""
+        batch, message, now = schema.batch, schema.message, _now()
+        state = ASSUMED if decision is Decision.SENT else RELEASED
+        where = (batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
+        with self._write() as connection:
+            numbers = connection.scalars(sa.select(batch.c.id).where(*where)).all()
+            count = 0
+            for some in _slices(numbers):
+                count += connection.execute(
+                    sa.select(sa.func.count()).select_from(message).where(message.c.batch_id.in_(some))
+                ).scalar_one()
+                if state == RELEASED:
+                    self._remember(connection, some)
+                connection.execute(
+                    batch.update().where(batch.c.id.in_(some)).values(state=state, settled_at=now, reason="decided")
+                )
+                if state == RELEASED:
+                    connection.execute(message.update().where(message.c.batch_id.in_(some)).values(batch_id=None))
+            return count
+
+    @staticmethod
+    def _remember(connection: Connection, released: Sequence[int]) -> None:
+        """Keep whom doubtful batches were for after they are released: their request may yet turn up."""
+        batch, message, ghost = schema.batch, schema.message, schema.ghost
+        doubtful = (
+            sa.select(message.c.batch_id, message.c.msisdn)
+            .join(batch, batch.c.id == message.c.batch_id)
+            .where(batch.c.id.in_(released), batch.c.doubted_at.is_not(None), batch.c.deliver_at.is_not(None))
+        )
+        connection.execute(ghost.insert().from_select(["batch_id", "msisdn"], doubtful))
+
+    # -- stopping ----------------------------------------------------------------------------------------------
+
+    def cancel(self, campaign: CampaignKey) -> None:
+        """Stop a campaign for good: nothing of it is claimed from now on, by any run."""
+        table = schema.campaign
+        with self._write() as connection:
+            connection.execute(
+                table.update()
+                .where(table.c.id == campaign.id, table.c.cancelled_at.is_(None))
+                .values(cancelled_at=_now())
+            )
+
+    def scheduled_batches(self, campaign: CampaignKey, now: datetime) -> dict[str, ScheduledBatch]:
+        """Accepted batches whose delivery time is after ``now``, by message id."""
+        batch = schema.batch
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at)
+                .where(batch.c.campaign_id == campaign.id, batch.c.state == ACCEPTED, batch.c.deliver_at > now)
+                .order_by(batch.c.id)
+            )
+            return {row[0]: ScheduledBatch(row[1], row[2], row[3]) for row in rows}
+
+    def mark_cancelled(self, batches: Sequence[int]) -> None:
+        """Record that accepted batches were taken back at the gateway."""
+        batch, now = schema.batch, _now()
+        with self._write() as connection:
+            for some in _slices(batches):
+                connection.execute(
+                    batch.update()
+                    .where(batch.c.id.in_(some), batch.c.state == ACCEPTED)
+                    .values(state=CANCELLED, settled_at=now, final_at=now)
+                )
+
+    # -- following ---------------------------------------------------------------------------------------------
+
+    def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[OpenBatch]:
+        """Accepted batches of which more can be learnt, numbers above ``after``, ascending."""
+        batch = schema.batch
+        with self._read() as connection:
+            found = connection.execute(
+                sa.select(batch.c.id, batch.c.message_id, batch.c.claimed_at, batch.c.settled_at, batch.c.believed_at)
                 .where(
                     batch.c.campaign_id == campaign.id,
                     batch.c.state == ACCEPTED,
@@ -520,7 +814,44 @@ class Journal:
                 .order_by(batch.c.id)
                 .limit(limit)
             )
-            return [(row[0], row[1]) for row in found]
+            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None) for row in found]
+
+    def members(self, batches: Sequence[int]) -> dict[int, set[str]]:
+        """The MSISDNs of each batch."""
+        message, members = schema.message, dict[int, set[str]]()
+        with self._read() as connection:
+            for some in _slices(batches):
+                rows = connection.execute(
+                    sa.select(message.c.batch_id, message.c.msisdn).where(message.c.batch_id.in_(some))
+                )
+                for row in rows:
+                    members.setdefault(row[0], set()).add(row[1])
+        return members
+
+    def believe(self, batches: Sequence[int]) -> None:
+        """Record that a result named these batches' recipients: their ids are theirs."""
+        batch, now = schema.batch, _now()
+        with self._write() as connection:
+            for some in _slices(batches):
+                connection.execute(batch.update().where(batch.c.id.in_(some)).values(believed_at=now))
+
+    def keep_collected(self, account: str, raw: bytes) -> None:
+        """Keep an answer of the destructive read before anybody looks into it."""
+        values = {"account": account, "collected_at": _now(), "raw": raw}
+        with self._write() as connection:
+            connection.execute(schema.collected.insert().values(values))
+
+    def doubtful(self, campaign: CampaignKey) -> list[Watched]:
+        """All batches in doubt, whatever their delivery time; ``deliver_at`` is when they were about to be sent."""
+        batch = schema.batch
+        with self._read() as connection:
+            rows = connection.execute(
+                sa.select(batch.c.id, batch.c.state, batch.c.text_id, batch.c.claimed_at, batch.c.settled_at)
+                .where(batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
+                .order_by(batch.c.id)
+            ).all()
+            members = self._intended(connection, [row[0] for row in rows])
+        return [Watched(row[0], row[1], row[2], row[3], row[4], frozenset(members.get(row[0], ()))) for row in rows]
 
     def note_statuses(self, statuses: Mapping[int, Sequence[RecipientStatus]], *, archived: Iterable[int] = ()) -> int:
         """Record what the gateway says of batches' recipients; returns how many messages changed.
@@ -602,6 +933,8 @@ class Journal:
             accepted=accepted[0],
             rejected=found.get(REJECTED, nothing)[0],
             in_doubt=found.get(IN_DOUBT, nothing)[0],
+            assumed=found.get(ASSUMED, nothing)[0],
+            cancelled=found.get(CANCELLED, nothing)[0],
             delivered=accepted[1],
             final=accepted[2],
             segments=accepted[3],
@@ -651,6 +984,7 @@ class Recording:
         self.campaign = campaign
         #: Messages of the campaign before this recording.
         self.known = self._messages()
+        self._before = connection.execute(sa.select(sa.func.coalesce(sa.func.max(schema.message.c.id), 0))).scalar_one()
 
     def _messages(self) -> int:
         message = schema.message
@@ -661,6 +995,81 @@ class Recording:
     def new(self) -> int:
         """How many messages this recording has added so far."""
         return self._messages() - self.known
+
+    def doubled(self) -> list[Earlier]:
+        """Messages the campaign had before, to numbers for which this recording has added another one."""
+        new, old, text = schema.message.alias("new"), schema.message.alias("old"), schema.text
+        return [
+            Earlier(row[0], bytes(row[1]), row[2])
+            for row in self._connection.execute(
+                sa.select(old.c.msisdn, text.c.digest, old.c.row)
+                .distinct()
+                .select_from(
+                    new.join(
+                        old,
+                        (old.c.campaign_id == new.c.campaign_id)
+                        & (old.c.msisdn == new.c.msisdn)
+                        & (old.c.id <= self._before),
+                    ).join(text, text.c.id == old.c.text_id)
+                )
+                .where(new.c.campaign_id == self.campaign.id, new.c.id > self._before, old.c.batch_id.is_not(None))
+            )
+        ]
+
+    def planned_before(self) -> Iterator[tuple[int, Earlier]]:
+        """Messages the campaign had before and that nobody has claimed: (number, message)."""
+        message, text = schema.message, schema.text
+        rows = self._connection.execute(
+            sa.select(message.c.id, message.c.msisdn, text.c.digest, message.c.row)
+            .join(text, text.c.id == message.c.text_id)
+            .where(
+                message.c.campaign_id == self.campaign.id, message.c.batch_id.is_(None), message.c.id <= self._before
+            )
+        )
+        return ((row[0], Earlier(row[1], bytes(row[2]), row[3])) for row in rows)
+
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Forget messages that were never claimed: the source does not have them any more."""
+        message = schema.message
+        for some in _slices(numbers):
+            self._connection.execute(message.delete().where(message.c.id.in_(some)))
+
+    def repeats(self, since: datetime) -> list[tuple[str, int]]:
+        """Other campaigns of the account that sent the same since then: (name, how many of the new messages)."""
+        new, old, batch = schema.message.alias("new"), schema.message.alias("old"), schema.batch
+        campaign = schema.campaign
+        sent = (SENDING, ACCEPTED, IN_DOUBT, ASSUMED)
+        recent = self._connection.execute(
+            sa.select(batch.c.campaign_id, campaign.c.name)
+            .distinct()
+            .join(campaign, campaign.c.id == batch.c.campaign_id)
+            .where(
+                campaign.c.account == self.campaign.account,
+                campaign.c.id != self.campaign.id,
+                batch.c.claimed_at >= since,
+                batch.c.state.in_(sent),
+            )
+        ).all()
+        found = []
+        for number, name in recent:
+            same = (
+                sa.select(sa.func.count())
+                .select_from(
+                    new.join(old, (old.c.msisdn == new.c.msisdn) & (old.c.text_id == new.c.text_id)).join(
+                        batch, batch.c.id == old.c.batch_id
+                    )
+                )
+                .where(
+                    new.c.campaign_id == self.campaign.id,
+                    new.c.id > self._before,
+                    old.c.campaign_id == number,
+                    batch.c.claimed_at >= since,
+                    batch.c.state.in_(sent),
+                )
+            )
+            if count := self._connection.execute(same).scalar_one():
+                found.append((name, count))
+        return found
 
     def add(self, block: PlannedBlock) -> None:
         """Record a block's messages; those the campaign knows already stay as they are."""
@@ -732,6 +1141,17 @@ def _group(rows: Iterable[Any], requests: int, batch_size: int) -> list[tuple[in
             groups.append((text_id, []))
         groups[-1][1].append((number, msisdn))
     return groups
+
+
+def _broken_rule(error: exc.IntegrityError) -> str:
+    """Which rule a change would have broken: ours in our words, a constraint by its name; never the data."""
+    text = str(error.orig)
+    if schema.RULE in text:
+        return text.split(schema.RULE, 1)[1].splitlines()[0]
+    name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    if name is None and "constraint failed: " in text:  # SQLite: a check's name, or the columns
+        name = text.split("constraint failed: ", 1)[1].splitlines()[0]
+    return f"it breaks the rule {name or type(error.orig).__name__}"
 
 
 def _harmless(cause: BaseException) -> str:

@@ -1,0 +1,315 @@
+"""Scheduled sends are exactly-once: what came into doubt is looked up at the gateway before its delivery time.
+
+``sendlater/getall`` shows what waits, ``getSmsResult`` to whom. A message there that is nobody's we know of, with the
+delivery time and just the recipients of a doubtful request of ours, is that request's. So the request is proven to
+have arrived (its id is adopted), or proven absent (its messages are planned again), or, where several texts went to
+the same recipients for the same minute, what cannot be told apart is cancelled and sent again. Anything that arrives
+later than that is found by the same look, up to the delivery time, and cancelled. Messages of other systems are never
+touched: they match no doubtful request, or they are known not to.
+
+Absence is believed only when the answer may not be late any more, and when several lists in a row show it that hold
+all we know to be there: a list may have been cut short without anybody noticing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
+from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, RELEASED, SENDING
+from prefect_mymsp.journal.store import CampaignKey, Journal, Outcome, ScheduledBatch, Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from prefect_mymsp.campaign.send import JournalThread
+    from prefect_mymsp.client import AsyncMyMSPClient
+    from prefect_mymsp.models import ScheduledMessage, SmsResult
+
+#: Lists in a row that must show a message to be absent.
+_LISTS = 3
+#: The message was sent already (4.3.5.3).
+_SENT_ALREADY = 351
+_NO_SUCH_MESSAGE = 32
+
+_Key = tuple[datetime, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LookOptions:
+    """How doubt is looked up.
+
+    Attributes:
+        absent_after_s: Seconds after which a request whose answer was lost can no longer arrive.
+        last_look_s: Seconds before the delivery time after which nothing is sent again any more.
+        every_s: Seconds between two looks.
+    """
+
+    absent_after_s: float = 30.0
+    last_look_s: float = 60.0
+    every_s: float = 3.0
+
+
+def digits(recipient: str) -> str:
+    """A recipient as the gateway shows it, reduced to what identifies it."""
+    return "".join(character for character in recipient if character in "0123456789") or recipient
+
+
+def named(result: SmsResult) -> frozenset[str] | None:
+    """The recipients a result names; None when it names fewer than it counts, and so was cut short."""
+    found = frozenset(digits(status.recipient) for status in result.statuses)
+    return found if len(result.statuses) >= max(result.recipients, 1) else None
+
+
+class Reconciler:
+    """Looks at the gateway's schedule for one campaign, as often as it is asked to."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        thread: JournalThread,
+        client: AsyncMyMSPClient,
+        campaign: CampaignKey,
+        options: LookOptions,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._journal = journal
+        self._thread = thread
+        self._client = client
+        self._campaign = campaign
+        self._options = options
+        self._clock = clock
+        #: Recipients of messages that are not known to be ours, by id; these do not change.
+        self._strangers: dict[str, frozenset[str]] = {}
+        self._absent: defaultdict[int, int] = defaultdict(int)
+        self._unlisted: defaultdict[int, int] = defaultdict(int)
+        self._listed: set[str] = set()
+        self._form_known = False
+        #: Whether further looks can still settle something.
+        self.pending = True
+        #: Messages of ours that turned up late and have to be watched for until their delivery time.
+        self.ghosts = 0
+
+    async def look(self) -> bool:
+        """One look; returns whether messages were planned again."""
+        now = self._clock()
+        watched = await self._thread(self._journal.watched, self._campaign, now)
+        waiting = await self._thread(self._journal.scheduled_batches, self._campaign, now)
+        doubts = [one for one in watched if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
+        self.ghosts = sum(one.state == RELEASED for one in watched)
+        unlisted = [message_id for message_id in waiting if message_id not in self._listed]
+        self.pending = bool(doubts or unlisted)
+        if not (doubts or unlisted or self.ghosts):
+            return False
+        taken_at = self._clock()
+        try:
+            schedule = await self._client.scheduled()
+        except (InDoubtError, NotSentError):
+            return False
+        # What was accepted before the list was taken is on it, unless its time has come meanwhile.
+        soon = self._clock() + timedelta(seconds=5)
+        listed = {one.message_id for one in schedule}
+        complete = all(
+            message_id in listed or batch.deliver_at <= soon
+            for message_id, batch in waiting.items()
+            if message_id in self._listed
+        )
+        self._check_ids(schedule, waiting)
+        released = await self._settle(schedule, complete, taken_at)
+        await self._disbelieve(waiting)
+        return released
+
+    def _in_time(self, deliver_at: datetime, now: datetime) -> bool:
+        return deliver_at - now > timedelta(seconds=self._options.last_look_s)
+
+    # -- are our ids ours? -------------------------------------------------------------------------------------
+
+    def _check_ids(self, schedule: Sequence[ScheduledMessage], waiting: dict[str, ScheduledBatch]) -> None:
+        times = {one.message_id: one.deliver_at for one in schedule}
+        for message_id, batch in waiting.items():
+            if message_id in self._listed:
+                continue
+            shown = times.get(message_id)
+            if shown is not None and _minute(shown) == batch.deliver_at:
+                self._listed.add(message_id)
+                self._unlisted.pop(batch.id, None)
+            else:
+                self._unlisted[batch.id] += 1
+
+    async def _disbelieve(self, waiting: dict[str, ScheduledBatch]) -> None:
+        """An id that the schedule does not have with our delivery time was cut short on its way: in doubt."""
+        for message_id, batch in waiting.items():
+            if self._unlisted.get(batch.id, 0) >= _LISTS and self._in_time(batch.deliver_at, self._clock()):
+                del self._unlisted[batch.id]
+                self._strangers.pop(message_id, None)
+                await self._thread(self._journal.disbelieve, batch.id, "id-not-scheduled")
+                self.pending = True
+
+    # -- what became of the doubtful? --------------------------------------------------------------------------
+
+    async def _settle(self, schedule: Sequence[ScheduledMessage], complete: bool, taken_at: datetime) -> bool:
+        # The journal is read after the list was taken: what it does not know now is not an answer still on its way.
+        now = self._clock()
+        watched = await self._thread(self._journal.watched, self._campaign, now)
+        times = {one.deliver_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
+        candidates = [
+            one.message_id for one in schedule if one.deliver_at is not None and _minute(one.deliver_at) in times
+        ]
+        known = await self._thread(self._journal.known_ids, self._campaign, candidates)
+        unknown = (
+            {
+                one.message_id: _minute(one.deliver_at)
+                for one in schedule
+                if one.deliver_at is not None and one.message_id in candidates and one.message_id not in known
+            }
+            if candidates
+            else {}
+        )
+        readable = await self._recipients(unknown)
+        # Adopted or accepted by another run while we asked?
+        known = await self._thread(self._journal.known_ids, self._campaign, list(unknown))
+        found: defaultdict[_Key, list[str]] = defaultdict(list)
+        for message_id, deliver_at in unknown.items():
+            if message_id in self._strangers and message_id not in known:
+                found[deliver_at, self._strangers[message_id]].append(message_id)
+        groups: defaultdict[_Key, list[Watched]] = defaultdict(list)
+        for one in watched:
+            groups[one.deliver_at, one.msisdns].append(one)
+        ours = set(groups)
+        released = False
+        for key, group in groups.items():
+            if any(one.state == SENDING for one in group):
+                continue  # what is there may be theirs
+            doubtful = [one for one in group if one.state == IN_DOUBT]
+            ghosts = [one for one in group if one.state == RELEASED]
+            arrived = sorted(found.get(key, ()), key=lambda each: (len(each), each))
+            texts = {one.text_id for one in (*doubtful, *ghosts)}
+            if doubtful and arrived and len(texts) == 1 and len(doubtful) == 1:
+                adopted, *arrived = arrived
+                outcome = Outcome(doubtful[0].id, ACCEPTED, now, message_id=adopted)
+                await self._thread(self._journal.settle, [outcome])
+                self._listed.add(adopted)
+                doubtful = []
+            if arrived and (doubtful or ghosts):
+                await self._cancel(arrived)
+            elif doubtful and complete and readable and await self._foreign_is_foreign(key, found, ours):
+                released |= await self._absent_now(doubtful, taken_at)
+        return released
+
+    async def _recipients(self, unknown: Iterable[str]) -> bool:
+        """Learn to whom unknown messages go; returns whether all of them could be read."""
+        readable = True
+        for message_id in unknown:
+            if message_id in self._strangers:
+                continue
+            try:
+                recipients = named(await self._client.result(message_id))
+            except RejectedError as error:
+                readable &= error.code == _NO_SUCH_MESSAGE  # cancelled in between
+                continue
+            except (InDoubtError, NotSentError):
+                readable = False
+                continue
+            if recipients is None:
+                readable = False
+            else:
+                self._strangers[message_id] = recipients
+        return readable
+
+    async def _foreign_is_foreign(self, key: _Key, found: dict[_Key, list[str]], ours: set[_Key]) -> bool:
+        """Whether messages for the same minute that match nothing of ours are surely not ours.
+
+        They might be, in two ways: the gateway may have left some of our recipients out, or it may write numbers in a
+        form we do not expect. The first shows as recipients in common, the second is excluded once one message of
+        ours was seen under its own numbers.
+        """
+        others = [who for at, who in found if at == key[0] and (at, who) not in ours]
+        if any(who & key[1] for who in others):
+            return False
+        if others and not self._form_known:
+            self._form_known = await self._one_of_ours_is_recognised()
+        return self._form_known or not others
+
+    async def _one_of_ours_is_recognised(self) -> bool:
+        opened = await self._thread(self._journal.open_batches, self._campaign, limit=1)
+        if not opened:
+            return False
+        members = await self._thread(self._journal.members, [opened[0].id])
+        try:
+            ours = frozenset(members.get(opened[0].id, ()))
+            return named(await self._client.result(opened[0].message_id)) == ours
+        except (InDoubtError, NotSentError):
+            return False
+
+    async def _absent_now(self, doubtful: Sequence[Watched], taken_at: datetime) -> bool:
+        """Count one more list without these; enough of them, late enough, and their messages are planned again."""
+        gone = []
+        for one in doubtful:
+            late = one.settled_at is None or taken_at - one.settled_at < timedelta(seconds=self._options.absent_after_s)
+            if late or not self._in_time(one.deliver_at, self._clock()):
+                continue
+            self._absent[one.id] += 1
+            if self._absent[one.id] >= _LISTS:
+                gone.append(Outcome(one.id, RELEASED, self._clock(), reason="absent"))
+        await self._thread(self._journal.settle, gone)
+        return bool(gone)
+
+    async def _cancel(self, message_ids: Iterable[str]) -> None:
+        """Take messages back; one whose cancellation is lost is still on the next list, or it is not."""
+        for message_id in message_ids:
+            try:
+                await self._client.cancel(message_id)
+            except (InDoubtError, NotSentError):
+                continue
+
+
+def _minute(when: datetime) -> datetime:
+    return when.replace(second=0, microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What a cancellation came to, in requests.
+
+    Attributes:
+        cancelled: Taken back at the gateway.
+        sent: Too late: the gateway had sent them.
+        unknown: The gateway did not say; they may be sent.
+    """
+
+    cancelled: int
+    sent: int
+    unknown: int
+
+
+async def cancel_scheduled(
+    journal: Journal, thread: JournalThread, client: AsyncMyMSPClient, campaign: CampaignKey, *, rounds: int = 5
+) -> Cancelled:
+    """Take back everything of a campaign that waits at the gateway; journal and gateway agree afterwards."""
+    sent: set[str] = set()
+    tried: set[str] = set()
+    for _ in range(rounds):
+        waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC))
+        left = {message_id: batch for message_id, batch in waiting.items() if message_id not in sent}
+        if not left:
+            break
+        done: list[int] = []
+        for message_id, batch in left.items():
+            try:
+                await client.cancel(message_id)
+                done.append(batch.id)
+            except RejectedError as error:
+                if error.code == _SENT_ALREADY:
+                    sent.add(message_id)
+                elif error.code == _NO_SUCH_MESSAGE and message_id in tried:
+                    done.append(batch.id)  # an earlier try, whose answer was lost, had done it
+            except (InDoubtError, NotSentError):
+                pass
+            tried.add(message_id)
+        await thread(journal.mark_cancelled, done)
+    waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC))
+    counts = await thread(journal.counts, campaign)
+    return Cancelled(counts.cancelled, len(sent), sum(message_id not in sent for message_id in waiting))
