@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
+from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
 from prefect_mymsp.client import (
@@ -18,6 +19,14 @@ from prefect_mymsp.client import (
     check_base_url,
     check_timezone,
 )
+from prefect_mymsp.settings import MyMSPSettings
+
+if TYPE_CHECKING:
+    from prefect_mymsp.journal import Journal
+
+
+# A picture of Prefect's own: the gateway has no logo that may be passed on.
+_LOGO_URL = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
 
 class MyMSPCredentials(CredentialsBlock):
@@ -36,8 +45,7 @@ class MyMSPCredentials(CredentialsBlock):
 
     _block_type_name: ClassVar[str | None] = "myMSP Credentials"
     _block_type_slug: ClassVar[str | None] = "mymsp-credentials"
-    # Prefect's own picture for notification blocks: the gateway has no logo that may be passed on.
-    _logo_url = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"  # type: ignore[assignment]
+    _logo_url = _LOGO_URL  # type: ignore[assignment]
     _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
 
     user: str = Field(default=..., description="The account's user.", min_length=1)
@@ -99,3 +107,54 @@ class MyMSPCredentials(CredentialsBlock):
             patience_s=patience_s,
             connections=connections,
         )
+
+
+class CampaignJournal(Block):
+    """Where campaigns remember what was sent: a database that several machines can reach.
+
+    Without this block the journal is an SQLite file in Prefect's home, which a container forgets when it ends.
+
+    Example:
+        Load a stored journal and send a campaign with it:
+        ```python
+        from prefect_mymsp import CampaignJournal, MyMSPCredentials
+        from prefect_mymsp.flows import send_campaign
+
+        journal = CampaignJournal.load("BLOCK_NAME")
+        send_campaign("customers.csv", MyMSPCredentials.load("default"), "Hello!", journal=journal)
+        ```
+    """
+
+    _block_type_name: ClassVar[str | None] = "myMSP Campaign Journal"
+    _block_type_slug: ClassVar[str | None] = "mymsp-campaign-journal"
+    _logo_url = _LOGO_URL  # type: ignore[assignment]
+    _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
+
+    url: SecretStr = Field(
+        default=...,
+        description="An SQLAlchemy URL: postgresql://user:password@host/database, or sqlite:///path/to/journal.db.",
+        min_length=1,
+    )
+
+    def get_journal(self) -> Journal:
+        """The journal, open; use it as a context manager.
+
+        Raises:
+            ConfigurationError: The URL cannot be used.
+            JournalError: The journal cannot be opened.
+        """
+        from prefect_mymsp.journal import Journal
+
+        return Journal(self.url.get_secret_value())
+
+
+def open_journal(block: CampaignJournal | None = None) -> Journal:
+    """The journal of a block, or the one that the settings name.
+
+    Raises:
+        ConfigurationError: Its URL cannot be used.
+        JournalError: It cannot be opened.
+    """
+    from prefect_mymsp.journal import Journal
+
+    return block.get_journal() if block is not None else Journal(MyMSPSettings().journal_location())

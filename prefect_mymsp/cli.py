@@ -11,8 +11,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from prefect_mymsp.errors import MyMSPError
+from prefect_mymsp.models import Decision
 
 app = App(
     name="prefect-mymsp",
@@ -78,6 +81,51 @@ def demo(
         return subprocess.run(command, env=environment, cwd=home, check=False).returncode
     except KeyboardInterrupt:
         return 130
+
+
+@app.command
+def resolve(
+    campaign: Annotated[str, Parameter(help="The campaign's name.")],
+    *,
+    credentials: Annotated[str, Parameter(help="The name of the stored credentials block.")],
+    decision: Annotated[Decision | None, Parameter(help="What became of them; leave it out to look only.")] = None,
+    show_numbers: Annotated[bool, Parameter(help="Show the numbers of the people in full.")] = False,
+) -> None:
+    """Show whose messages of a campaign may or may not have been sent, and settle them by your word.
+
+    Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them.
+    """
+    from prefect_mymsp.blocks import MyMSPCredentials
+    from prefect_mymsp.campaign import mask
+    from prefect_mymsp.flows import resolve_in_doubt
+
+    doubtful = resolve_in_doubt(campaign, MyMSPCredentials.load(credentials), decision)
+    table = Table("row", "recipient", "text", "why")
+    for row, recipient, text_key, error in doubtful[["row", "recipient", "text_key", "error"]].itertuples(index=False):
+        shown = recipient if show_numbers else mask(recipient)
+        table.add_row(str(row), Text(shown), Text(text_key[:8]), Text(str(error)))
+    console = Console()
+    console.print(table)
+    told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
+    console.print(f"{len(doubtful)} messages {told}.")
+
+
+@app.command
+def cancel(
+    campaign: Annotated[str, Parameter(help="The campaign's name.")],
+    *,
+    credentials: Annotated[str, Parameter(help="The name of the stored credentials block.")],
+) -> int:
+    """Stop a campaign for good, and cancel at the gateway what waits there. Exit code 3 if not all could be stopped."""
+    from prefect_mymsp.blocks import MyMSPCredentials
+    from prefect_mymsp.flows import cancel_campaign
+
+    told = cancel_campaign(campaign, MyMSPCredentials.load(credentials))
+    console = Console(highlight=False)
+    console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
+    console.print(f"Too late, sent already:   {told.sent}.")
+    console.print(f"Could not be cancelled:   {told.unknown}.")
+    return 3 if told.sent or told.unknown else 0
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +125,12 @@ class Updates:
     delivery_reports: tuple[DeliveryReport, ...]
     received_messages: tuple[ReceivedMessage, ...]
     unparsed: tuple[str, ...] = ()
+
+
+class Decision(StrEnum):
+    """What a person decides about messages in doubt."""
+
+    #: They were sent: never send them again.
+    SENT = "sent"
+    #: They were not sent: the next start of the campaign sends them.
+    NOT_SENT = "not-sent"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import uuid
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,14 +23,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import Field
 
-from prefect_mymsp.blocks import MyMSPCredentials
-from prefect_mymsp.errors import InputError
+from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
+from prefect_mymsp.errors import CampaignStoppedError, InputError, MyMSPError
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prefect_mymsp.campaign import Listener, Plan, SendOptions
+    from prefect_mymsp.campaign import Cancelled, FollowOptions, Listener, Plan, SendOptions
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
     from prefect_mymsp.reports import CampaignReport
 
@@ -66,25 +68,17 @@ class _Job:
     transliterate: bool
     options: SendOptions
     wait: bool
-    deadline_s: float
-    quiet_s: float
+    follow: FollowOptions
+    allow_changed: bool
+    allow_repeat: bool
+    all_or_nothing: bool
+    journal: CampaignJournal | None
 
     @property
     def account(self) -> str:
         from prefect_mymsp.journal.store import account_fingerprint
 
         return account_fingerprint(self.credentials.base_url, self.credentials.user)
-
-
-def open_journal() -> Journal:
-    """The journal that the settings name.
-
-    Raises:
-        JournalError: It cannot be opened.
-    """
-    from prefect_mymsp.journal import Journal
-
-    return Journal(MyMSPSettings().journal_location())
 
 
 @task(name="check-recipients", **_STEP)
@@ -98,10 +92,18 @@ def check_recipients(job: _Job, journal: Journal | None) -> tuple[Plan, Campaign
     template = Template(job.message, transliterate=job.transliterate)
     if journal is None:
         return plan_source(source, template), None
+    midnight = datetime.now(ZoneInfo(job.credentials.timezone)).replace(hour=0, minute=0, second=0, microsecond=0)
     with journal.recording(
         job.account, job.campaign, source=source.label, originator=job.originator, deliver_at=job.deliver_at
     ) as recording:
-        return plan_source(source, template, recording), recording.campaign
+        plan = plan_source(
+            source,
+            template,
+            recording,
+            allow_changed=job.allow_changed,
+            repeats_since=None if job.allow_repeat else midnight,
+        )
+        return plan, recording.campaign
 
 
 @task(name="send-messages", **_STEP)
@@ -115,25 +117,41 @@ def send_messages(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
         async with job.credentials.get_async_client(patience_s=patience_s) as client:
             return await send_planned(journal, client, campaign, job.options, listener)
 
-    return _finish(send())
+    return finish(send())
 
 
 @task(name="follow-deliveries", **_STEP)
 def follow_deliveries(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
-    from prefect_mymsp.campaign import FollowOptions, follow
+    from prefect_mymsp.campaign import follow
 
     listener = _listener.get()
 
     async def run() -> Counts:
         async with job.credentials.get_async_client() as client:
-            options = FollowOptions(deadline_s=job.deadline_s, quiet_s=job.quiet_s)
-            return await follow(journal, client, campaign, options, listener)
+            return await follow(journal, client, campaign, job.follow, listener)
 
-    return _finish(run())
+    return finish(run())
 
 
-def _finish(work: Coroutine[Any, Any, T]) -> T:
+@task(name="take-back-messages", **_STEP)
+def take_back_messages(credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey) -> Cancelled:
+    """Cancel the campaign for good, and at the gateway what still waits there for its delivery time."""
+    from prefect_mymsp.campaign import JournalThread, cancel_scheduled
+
+    async def run() -> Cancelled:
+        thread = JournalThread()
+        try:
+            async with credentials.get_async_client() as client:
+                return await cancel_scheduled(journal, thread, client, campaign)
+        finally:
+            thread.close()
+
+    journal.cancel(campaign)
+    return finish(run())
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where an event loop is running already (a notebook, an async flow)."""
     try:
         asyncio.get_running_loop()
@@ -154,7 +172,7 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
         report = CampaignReport.of(job.campaign, plan, None, None)
         logger.info("Dry run, nothing was sent. %s", _told(report))
         return report
-    with open_journal() as journal:
+    with open_journal(job.journal) as journal:
         plan, campaign = check_recipients(job, journal)
         assert campaign is not None  # noqa: S101  recorded above
         logger.info(
@@ -167,7 +185,7 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
             plan.known,
         )
         try:
-            send_messages(job, journal, campaign)
+            _send(job, journal, campaign)
             if job.wait:
                 follow_deliveries(job, journal, campaign)
         finally:
@@ -180,6 +198,28 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
                     report.in_doubt,
                 )
         return report
+
+
+def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
+    """Send; where half a campaign is worse than none, take it back unless all of it was accepted."""
+    if not job.all_or_nothing:
+        send_messages(job, journal, campaign)
+        return
+    try:
+        counts = send_messages(job, journal, campaign)
+        if counts.accepted < counts.messages:
+            raise CampaignStoppedError(
+                f"Only {counts.accepted} of {counts.messages} messages of campaign {job.campaign!r} were accepted.",
+                counts=dataclasses.asdict(counts),
+            )
+    except MyMSPError as error:
+        told = take_back_messages(job.credentials, journal, campaign)
+        raise CampaignStoppedError(
+            f"{error} All or nothing was asked for: {told.cancelled} requests were cancelled at the gateway, "
+            f"{told.sent} had been sent, {told.unknown} could not be cancelled. The campaign is closed; start again "
+            "under another name.",
+            counts=dataclasses.asdict(journal.counts(campaign)),
+        ) from error
 
 
 def _report(job: _Job, journal: Journal, campaign: CampaignKey, plan: Plan) -> CampaignReport:
@@ -216,7 +256,17 @@ def _checked(deliver_at: datetime | None) -> datetime | None:
         raise InputError("deliver_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
     if deliver_at <= datetime.now(UTC):
         raise InputError("deliver_at is not in the future; leave it out to send at once.")
-    return deliver_at.astimezone(UTC)
+    # As the gateway will have it: whole minutes, rounded up.
+    return (deliver_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
+
+
+class Guard(StrEnum):
+    """How a campaign without a delivery time is sent."""
+
+    #: At once: a request whose answer is lost stays in doubt.
+    NONE = "none"
+    #: Scheduled a few minutes ahead: a request whose answer is lost can be looked up, and every message is sent once.
+    SCHEDULE = "schedule"
 
 
 Source = Annotated[str | Path, Field(description="Path or URL of the CSV file with the recipients.")]
@@ -242,6 +292,13 @@ def send_campaign(
     flash: bool = False,
     destination_port: int | None = None,
     quiet_s: float = 900.0,
+    guard: Guard = Guard.NONE,
+    lead_s: float = 300.0,
+    allow_changed: bool = False,
+    allow_repeat: bool = False,
+    all_or_nothing: bool = False,
+    use_updates: bool = False,
+    journal: CampaignJournal | None = None,
 ) -> CampaignReport:
     """Send a text to everybody in a CSV file, once, and follow the deliveries.
 
@@ -266,6 +323,14 @@ def send_campaign(
         flash: Show the SMS at once instead of storing it.
         destination_port: Port on the phone; the default is an ordinary SMS.
         quiet_s: Seconds without any change after which no more deliveries are expected.
+        guard: ``schedule`` has the messages sent ``lead_s`` seconds later, and each exactly once: while they wait at
+            the gateway, what became of a lost answer can be looked up. ``none`` sends at once, at most once.
+        lead_s: Seconds ahead for ``guard="schedule"``.
+        allow_changed: Send people who got a text of this campaign its changed text as well.
+        allow_repeat: Send texts that the same people were sent today under another campaign name.
+        all_or_nothing: Take a scheduled campaign back at the gateway unless all of it was accepted.
+        use_updates: Read the account's uncollected updates for hints; other systems will not see those then.
+        journal: Where to remember what was sent; the default is the journal that the settings name.
 
     Returns:
         Counts, and ``.deliveries`` and ``.rejects`` as DataFrames; the deliveries are left as CSV at ``report_path``.
@@ -273,9 +338,13 @@ def send_campaign(
     Raises:
         InputError: Something given cannot be sent; nothing was.
         CampaignStoppedError: The gateway refuses or cannot be reached; continue by starting the campaign again.
+        CampaignCancelledError: A person cancelled the campaign.
         JournalError: The journal failed; nothing was sent that it does not know of.
     """
-    from prefect_mymsp.campaign import SendOptions
+    from prefect_mymsp.campaign import FollowOptions, SendOptions
+
+    if all_or_nothing and deliver_at is None and guard is not Guard.SCHEDULE:
+        raise InputError("all_or_nothing needs scheduled messages: give deliver_at, or guard='schedule'.")
 
     given: Any = (_frames.get() or {}).get(str(source), source)
     label = "dataframe" if given is not source else _source_label(str(source))
@@ -289,10 +358,18 @@ def send_campaign(
         phone_column=phone_column,
         region=region,
         transliterate=transliterate,
-        options=SendOptions(batch_size=batch_size, flash=flash, destination_port=destination_port),
+        options=SendOptions(
+            batch_size=batch_size,
+            flash=flash,
+            destination_port=destination_port,
+            guard_lead_s=lead_s if guard is Guard.SCHEDULE else None,
+        ),
         wait=wait,
-        deadline_s=deadline_s,
-        quiet_s=quiet_s,
+        follow=FollowOptions(deadline_s=deadline_s, quiet_s=quiet_s, use_updates=use_updates),
+        allow_changed=allow_changed,
+        allow_repeat=allow_repeat,
+        all_or_nothing=all_or_nothing,
+        journal=journal,
     )
     return _run(job, dry_run=dry_run)
 

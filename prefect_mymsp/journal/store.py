@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +30,7 @@ from prefect_mymsp.journal.schema import (
     SENDING,
     SPLIT,
 )
-from prefect_mymsp.models import RecipientStatus
+from prefect_mymsp.models import Decision, RecipientStatus
 
 #: How many values one statement may name; SQLite's old limit is 999.
 _IN_ONE_STATEMENT = 900
@@ -167,15 +166,6 @@ class Earlier:
     msisdn: str
     digest: bytes
     row: int
-
-
-class Decision(StrEnum):
-    """What a person decides about messages in doubt."""
-
-    #: They were sent: never send them again.
-    SENT = "sent"
-    #: They were not sent: the next start of the campaign sends them.
-    NOT_SENT = "not-sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +385,13 @@ class Journal:
         """The campaign of that name, or None."""
         with self._read() as connection:
             return self._campaign(connection, account, name)
+
+    def campaign_names(self, account: str, *, limit: int = 5) -> list[str]:
+        """The account's latest campaigns, the newest first."""
+        table = schema.campaign
+        with self._read() as connection:
+            select = sa.select(table.c.name).where(table.c.account == account).order_by(table.c.id.desc()).limit(limit)
+            return list(connection.scalars(select))
 
     @staticmethod
     def _campaign(connection: Connection, account: str, name: str) -> CampaignKey | None:

@@ -44,7 +44,7 @@ def deliveries_frame(journal: Journal, campaign: CampaignKey) -> pd.DataFrame:
 
     Returns:
         Columns as in :data:`DELIVERY_DTYPES`, the same whether empty or not: ``campaign``; ``row``, the source's line;
-        ``recipient``, the MSISDN; ``state``, one of planned, sending, accepted, rejected, in_doubt; ``message_id``;
+        ``recipient``, the MSISDN; ``state``, one of planned, sending, accepted, rejected, in_doubt, assumed, cancelled; ``message_id``;
         ``text_key``, which tells texts apart; ``segments``; ``accepted_at`` (our clock, to the microsecond);
         ``sent_at`` and ``delivered_at`` (the gateway's clock, to the minute); ``status``, the gateway's word;
         ``error``, ours. All times in UTC, missing values are NA.
@@ -159,6 +159,8 @@ class CampaignReport:
         accepted: Taken by the gateway.
         rejected: Refused by the gateway.
         in_doubt: May have been sent; never sent again without evidence.
+        assumed: Were in doubt until a person said they were sent.
+        cancelled: Taken back at the gateway before their delivery time.
         delivered: Confirmed by the phone.
         forcing: Characters that force UCS-2, at most 20.
         samples: A few messages, numbers masked.
@@ -181,6 +183,8 @@ class CampaignReport:
     accepted: int
     rejected: int
     in_doubt: int
+    assumed: int
+    cancelled: int
     delivered: int
     forcing: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = field(default=(), repr=False)
@@ -209,6 +213,8 @@ class CampaignReport:
             accepted=0 if counts is None else counts.accepted,
             rejected=0 if counts is None else counts.rejected,
             in_doubt=0 if counts is None else counts.in_doubt,
+            assumed=0 if counts is None else counts.assumed,
+            cancelled=0 if counts is None else counts.cancelled,
             delivered=0 if counts is None else counts.delivered,
             forcing=plan.forcing,
             samples=plan.samples,
@@ -257,7 +263,13 @@ class CampaignReport:
             ("rejected", f"{self.rejected:,}"),
             ("in doubt", f"{self.in_doubt:,}"),
         ]
-        for label, count in (("not sent yet", self.planned), ("being sent elsewhere", self.sending)):
+        rare = (
+            ("settled as sent by a person", self.assumed),
+            ("cancelled", self.cancelled),
+            ("not sent yet", self.planned),
+            ("being sent elsewhere", self.sending),
+        )
+        for label, count in rare:
             if count:
                 pairs.append((label, f"{count:,}"))
         return pairs
