@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefect_mymsp.errors import MyMSPError
+from prefect_mymsp.blocks import MyMSPCredentials
+from prefect_mymsp.errors import ConfigurationError, MyMSPError
 from prefect_mymsp.models import Decision
 
 app = App(
@@ -95,11 +96,10 @@ def resolve(
 
     Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them.
     """
-    from prefect_mymsp.blocks import MyMSPCredentials
     from prefect_mymsp.campaign import mask
     from prefect_mymsp.flows import resolve_in_doubt
 
-    doubtful = resolve_in_doubt(campaign, MyMSPCredentials.load(credentials), decision)
+    doubtful = resolve_in_doubt(campaign, _load(credentials), decision)
     table = Table("row", "recipient", "text", "why")
     for row, recipient, text_key, error in doubtful[["row", "recipient", "text_key", "error"]].itertuples(index=False):
         shown = recipient if show_numbers else mask(recipient)
@@ -117,15 +117,26 @@ def cancel(
     credentials: Annotated[str, Parameter(help="The name of the stored credentials block.")],
 ) -> int:
     """Stop a campaign for good, and cancel at the gateway what waits there. Exit code 3 if not all could be stopped."""
-    from prefect_mymsp.blocks import MyMSPCredentials
     from prefect_mymsp.flows import cancel_campaign
 
-    told = cancel_campaign(campaign, MyMSPCredentials.load(credentials))
+    told = cancel_campaign(campaign, _load(credentials))
     console = Console(highlight=False)
     console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
     console.print(f"Too late, sent already:   {told.sent}.")
     console.print(f"Could not be cancelled:   {told.unknown}.")
     return 3 if told.sent or told.unknown else 0
+
+
+def _load(name: str) -> MyMSPCredentials:
+    try:
+        block = MyMSPCredentials.load(name)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"There are no credentials named {name!r}. Save a myMSP Credentials block under that name, in Prefect's "
+            "UI or from Python."
+        ) from error
+    assert isinstance(block, MyMSPCredentials)  # noqa: S101  outside of an event loop, load() has loaded it
+    return block
 
 
 def main() -> None:

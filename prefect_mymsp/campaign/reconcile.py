@@ -88,20 +88,30 @@ class Reconciler:
         self._unlisted: defaultdict[int, int] = defaultdict(int)
         self._listed: set[str] = set()
         self._form_known = False
-        #: Whether further looks can still settle something.
-        self.pending = True
+        self._changes = 1
+        self._seen = 0
+        self._left = False
         #: Messages of ours that turned up late and have to be watched for until their delivery time.
         self.ghosts = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether further looks can still settle something."""
+        return self._left or self._seen != self._changes
+
+    def notice(self) -> None:
+        """The journal knows more than the last look did."""
+        self._changes += 1
+
     async def look(self) -> bool:
         """One look; returns whether messages were planned again."""
-        now = self._clock()
+        now, changes = self._clock(), self._changes
         watched = await self._thread(self._journal.watched, self._campaign, now)
         waiting = await self._thread(self._journal.scheduled_batches, self._campaign, now)
         doubts = [one for one in watched if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
         self.ghosts = sum(one.state == RELEASED for one in watched)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
-        self.pending = bool(doubts or unlisted)
+        self._left, self._seen = bool(doubts or unlisted), changes
         if not (doubts or unlisted or self.ghosts):
             return False
         taken_at = self._clock()
@@ -146,7 +156,7 @@ class Reconciler:
                 del self._unlisted[batch.id]
                 self._strangers.pop(message_id, None)
                 await self._thread(self._journal.disbelieve, batch.id, "id-not-scheduled")
-                self.pending = True
+                self.notice()
 
     # -- what became of the doubtful? --------------------------------------------------------------------------
 

@@ -181,6 +181,7 @@ class _Sending:
         self._ready: deque[Batch] = deque()
         self._outcomes: list[Outcome] = []
         self._in_flight = 0
+        self._settling = False
         self._fed = False
         self._stopped: MyMSPError | None = None
         self._changed = asyncio.Event()
@@ -188,7 +189,7 @@ class _Sending:
         self._doubts = 0
         self._refusals = 0
         self._done = 0
-        self._total = 0
+        self._total = run.planned
         self._lease_ends = _clock() + options.lease_s
         self._window = 2 * client.connections
         self._scheduled = options.guard_lead_s is not None or run.campaign.deliver_at is not None
@@ -196,7 +197,6 @@ class _Sending:
 
     async def all(self) -> None:
         """Everything that is planned, or up to the reason to stop."""
-        self._total = (await self._thread(self._journal.counts, self._run.campaign)).planned
         try:
             async with asyncio.TaskGroup() as keeping:
                 keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
@@ -268,7 +268,7 @@ class _Sending:
 
     async def _more_may_come(self) -> bool:
         """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
-        if self._in_flight or self._outcomes or self._ready:
+        if self._in_flight or self._outcomes or self._settling or self._ready:
             await asyncio.sleep(0.1)
             return True
         campaign = self._run.campaign
@@ -316,11 +316,15 @@ class _Sending:
         outcomes, self._outcomes = self._outcomes, []
         if not outcomes:
             return
+        self._settling = True
         try:
             await self._thread(self._journal.settle, outcomes)
         except JournalError:
             self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
             raise
+        finally:
+            self._reconciler.notice()
+            self._settling = False
         if self._listener is not None:
             self._listener(Progress("send", self._done, self._total))
 

@@ -31,6 +31,17 @@ def _to_2(operations: Operations) -> None:
             if operations.get_bind().dialect.name != "sqlite":
                 table.drop_constraint(operations.f(name), type_="check")
             table.create_check_constraint(operations.f(name), checks[name].sqltext)
+    bind = operations.get_bind()
+    bind.execute(batch.update().where(batch.c.state == schema.IN_DOUBT).values(doubted_at=batch.c.settled_at))
+    # An id belongs to one batch now; of several that were given the same, the first keeps it.
+    earlier = batch.alias("earlier")
+    taken = sa.exists().where(
+        earlier.c.campaign_id == batch.c.campaign_id,
+        earlier.c.message_id == batch.c.message_id,
+        earlier.c.id < batch.c.id,
+    )
+    doubt = {"state": schema.IN_DOUBT, "message_id": None, "reason": "id-seen-before", "final_at": None}
+    bind.execute(batch.update().where(taken).values(doubted_at=batch.c.settled_at, **doubt))
     operations.create_index("ix_batch_message_id", "batch", ["campaign_id", "message_id"], unique=True)
     schema.ghost.create(operations.get_bind())
     schema.collected.create(operations.get_bind())

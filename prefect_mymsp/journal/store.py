@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,6 +38,10 @@ from prefect_mymsp.models import Decision, RecipientStatus
 #: How many values one statement may name; SQLite's old limit is 999.
 _IN_ONE_STATEMENT = 900
 _LEASE_S = 60.0
+#: Seconds to wait for another process's write to SQLite.
+_PATIENCE_S = 60.0
+#: What is done by one transaction at a time on PostgreSQL: its numbers among the database's advisory locks.
+_PREPARING, _RECORDING = 7262626, 7262627
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +204,14 @@ class Run:
         id: Its number in the journal.
         campaign: What it sends.
         lease_s: Seconds each renewal lasts.
+        planned: Planned messages when it began.
         rows_per_text: Planned messages for each distinct text when it began, rounded up.
     """
 
     id: int
     campaign: CampaignKey
     lease_s: float
+    planned: int
     rows_per_text: int
 
 
@@ -270,11 +279,21 @@ class Journal:
         """
         self._url = _journal_url(url)
         #: Where it is, without a password.
-        self.location = self._url.render_as_string(hide_password=True)
-        with self._errors("opened"):
+        self.location = _location(self._url)
+        try:
             self._engine = _engine(self._url)
-            with self._write() as connection:
-                self._prepare(connection)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
+            ) from None
+        except (exc.SQLAlchemyError, OSError) as error:
+            raise self._failure("opened", error) from None
+        try:
+            with self._errors("opened"):
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> URL:
@@ -296,19 +315,31 @@ class Journal:
         """Close its connections."""
         self._engine.dispose()
 
-    def _prepare(self, connection: Connection) -> None:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7262626)"))  # two processes, one first start
+    def _prepare(self) -> None:
+        """Create the tables or bring them up to date. A journal that is up to date is only read: it may be in use."""
+        with self._engine.connect() as connection:
+            if self._version(connection) == schema.VERSION:
+                return
+        with self._engine.execution_options(writes=True, rebuilds=True).begin() as connection:
+            _one_at_a_time(connection, _PREPARING)  # two processes, one first start
+            found = self._version(connection)
+            if found is None:
+                schema.create(connection)
+            elif found < schema.VERSION:
+                migrations.migrate(connection, found)
+        self._engine.dispose()  # SQLite: a connection that rebuilt tables does not check foreign keys
+
+    def _version(self, connection: Connection) -> int | None:
+        """The version it was written in, None while it is empty."""
         if not sa.inspect(connection).has_table("schema_version"):
-            schema.create(connection)
+            return None
         found = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one()
         if found > schema.VERSION:
             raise JournalError(
                 f"The journal at {self.location} was written by a later version of prefect-mymsp (its version is "
                 f"{found}, this package's {schema.VERSION}). Install that one, or choose another journal."
             )
-        if found < schema.VERSION:
-            migrations.migrate(connection, found)
+        return int(found)
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -317,16 +348,15 @@ class Journal:
             yield
         except exc.IntegrityError as error:
             raise JournalError(f"The journal refused a change: {_broken_rule(error)}.") from None
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
-            ) from None
-        except (exc.SQLAlchemyError, OSError) as error:
-            # The original's text may quote parameters, and with them numbers and texts: its kind must do.
-            cause = getattr(error, "orig", None) or error
-            raise JournalError(
-                f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
-            ) from None
+        except exc.SQLAlchemyError as error:
+            raise self._failure(what, error) from None
+
+    def _failure(self, what: str, error: Exception) -> JournalError:
+        # The original's text may quote parameters, and with them numbers and texts: its kind must do.
+        cause = getattr(error, "orig", None) or error
+        return JournalError(
+            f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
+        )
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -359,6 +389,7 @@ class Journal:
             JournalError: The journal cannot be written.
         """
         with self._write() as connection:
+            _one_at_a_time(connection, _RECORDING)  # the same rows in two orders would wait for each other for ever
             key = self._campaign(connection, account, name)
             if key is None:
                 values = {
@@ -405,8 +436,11 @@ class Journal:
 
     @staticmethod
     def _cancelled(connection: Connection, campaign: CampaignKey) -> bool:
+        """Whether it is cancelled; if not, it will not be before this transaction ends."""
         column = schema.campaign.c.cancelled_at
-        found = connection.execute(sa.select(column).where(schema.campaign.c.id == campaign.id)).scalar()
+        found = connection.execute(
+            sa.select(column).where(schema.campaign.c.id == campaign.id).with_for_update(read=True)
+        ).scalar()
         return found is not None
 
     # -- sending -----------------------------------------------------------------------------------------------
@@ -422,7 +456,7 @@ class Journal:
         with self._write() as connection:
             messages, texts = connection.execute(planned).one()
             number = connection.execute(schema.run.insert().values(values).returning(schema.run.c.id)).scalar_one()
-        return Run(number, campaign, lease_s, -(-messages // max(texts, 1)))
+        return Run(number, campaign, lease_s, messages, -(-messages // max(texts, 1)))
 
     def renew(self, run: Run) -> None:
         """Move the run's lease ahead.
@@ -523,8 +557,9 @@ class Journal:
         groups: Sequence[tuple[int, list[tuple[int, str]]]],
         now: datetime,
         deliver_at: datetime | None,
+        held_by: int | None = None,
     ) -> list[Batch]:
-        """One batch a group of (message id, msisdn), recorded."""
+        """One batch a group of (message id, msisdn), recorded; the messages were in batch ``held_by`` or in none."""
         if not groups:
             return []
         common = {
@@ -539,21 +574,32 @@ class Journal:
             schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True),
             [{**common, "text_id": text_id} for text_id, _ in groups],
         ).all()
-        connection.execute(
-            schema.message.update()
-            .where(schema.message.c.id == sa.bindparam("which"))
-            .values(batch_id=sa.bindparam("into")),
-            [
-                {"which": which, "into": number}
-                for number, (_, members) in zip(numbers, groups, strict=True)
-                for which, _ in members
-            ],
-        )
+        Journal._move(connection, numbers, [members for _, members in groups], held_by)
         bodies = _texts(connection, {text_id for text_id, _ in groups})
         return [
             Batch(number, bodies[text_id], tuple(msisdn for _, msisdn in members), text_id, deliver_at)
             for number, (text_id, members) in zip(numbers, groups, strict=True)
         ]
+
+    @staticmethod
+    def _move(
+        connection: Connection, batches: Sequence[int], groups: Sequence[list[tuple[int, str]]], held_by: int | None
+    ) -> None:
+        """Put each group of messages into its batch."""
+        message = schema.message
+        free = message.c.batch_id.is_(None) if held_by is None else message.c.batch_id == held_by
+        into = message.update().values(batch_id=sa.bindparam("into"))
+        single = [
+            {"into": number, "which": members[0][0]}
+            for number, members in zip(batches, groups, strict=True)
+            if len(members) == 1
+        ]
+        if single:
+            connection.execute(into.where(message.c.id == sa.bindparam("which"), free), single)
+        for number, members in zip(batches, groups, strict=True):
+            if len(members) > 1:
+                ids = [which for which, _ in members]
+                connection.execute(into.where(_among(connection, message.c.id, ids), free), {"into": number})
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
         """Record what came of requests, all in one transaction.
@@ -627,7 +673,7 @@ class Journal:
         )
         released = [outcome.batch_id for outcome in outcomes if outcome.state == RELEASED]
         for some in _slices(released):
-            Journal._remember(connection, some)
+            Journal._remember(connection, some, RELEASED)
             freed = sa.select(batch.c.id).where(batch.c.id.in_(some), batch.c.state == RELEASED)
             connection.execute(message.update().where(message.c.batch_id.in_(freed)).values(batch_id=None))
 
@@ -655,7 +701,7 @@ class Journal:
             ]
             middle = len(members) // 2
             halves = [half for half in (members[:middle], members[middle:]) if half]
-            return self._intend(connection, run, [(text_id, half) for half in halves], now, deliver_at)
+            return self._intend(connection, run, [(text_id, half) for half in halves], now, deliver_at, batch_id)
 
     def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
         """Whether other runs have requests of this campaign on their way."""
@@ -724,6 +770,8 @@ class Journal:
                     message_id=None,
                     reason=reason,
                     settled_at=now,
+                    believed_at=None,
+                    final_at=None,
                     doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.literal(now, schema.Instant())),
                 )
             )
@@ -734,14 +782,14 @@ class Journal:
         state = ASSUMED if decision is Decision.SENT else RELEASED
         where = (batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
         with self._write() as connection:
-            numbers = connection.scalars(sa.select(batch.c.id).where(*where)).all()
+            numbers = connection.scalars(sa.select(batch.c.id).where(*where).with_for_update()).all()
             count = 0
             for some in _slices(numbers):
                 count += connection.execute(
                     sa.select(sa.func.count()).select_from(message).where(message.c.batch_id.in_(some))
                 ).scalar_one()
                 if state == RELEASED:
-                    self._remember(connection, some)
+                    self._remember(connection, some, IN_DOUBT)
                 connection.execute(
                     batch.update().where(batch.c.id.in_(some)).values(state=state, settled_at=now, reason="decided")
                 )
@@ -750,13 +798,18 @@ class Journal:
             return count
 
     @staticmethod
-    def _remember(connection: Connection, released: Sequence[int]) -> None:
+    def _remember(connection: Connection, batches: Sequence[int], state: str) -> None:
         """Keep whom doubtful batches were for after they are released: their request may yet turn up."""
         batch, message, ghost = schema.batch, schema.message, schema.ghost
         doubtful = (
             sa.select(message.c.batch_id, message.c.msisdn)
             .join(batch, batch.c.id == message.c.batch_id)
-            .where(batch.c.id.in_(released), batch.c.doubted_at.is_not(None), batch.c.deliver_at.is_not(None))
+            .where(
+                batch.c.id.in_(batches),
+                batch.c.state == state,
+                batch.c.doubted_at.is_not(None),
+                batch.c.deliver_at.is_not(None),
+            )
         )
         connection.execute(ghost.insert().from_select(["batch_id", "msisdn"], doubtful))
 
@@ -967,9 +1020,9 @@ class Journal:
             .order_by(message.c.row, message.c.id)
         )
         with self._read() as connection:
-            result = connection.execution_options(yield_per=chunk).execute(select)
-            for part in result.partitions():
-                yield [tuple(row) for row in part]
+            with connection.execution_options(yield_per=chunk).execute(select) as result:
+                for part in result.partitions():
+                    yield [tuple(row) for row in part]
 
 
 class Recording:
@@ -1105,9 +1158,25 @@ class Recording:
         return [found[digest] for digest in block.digests]
 
 
+def _among(connection: Connection, column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    """Whether a column is one of many numbers, in one parameter: a long IN list costs more than the update."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(
+            sa.cast(sa.literal(ids, postgresql.ARRAY(sa.BigInteger)), postgresql.ARRAY(sa.BigInteger))
+        )
+    listed = sa.func.json_each(json.dumps(ids)).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
+
+
 def _messages_with_batches() -> sa.FromClause:
     batch, message, text = schema.batch, schema.message, schema.text
     return message.join(text, text.c.id == message.c.text_id).outerjoin(batch, batch.c.id == message.c.batch_id)
+
+
+def _one_at_a_time(connection: Connection, what: int) -> None:
+    """Wait until no other transaction does this; on SQLite there is one that writes anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(what)))
 
 
 def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -1176,12 +1245,18 @@ def _journal_url(url: str | URL | Path) -> URL:
         # Never quote it: it may hold a password.
         raise ConfigurationError("The journal's URL cannot be read; write sqlite:///path or postgresql://…") from None
     if backend == "sqlite":
-        if not parsed.database or parsed.database == ":memory:":
+        if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
             raise ConfigurationError("A journal in memory would forget what was sent; give it a file.")
         return parsed.set(drivername="sqlite")
     if backend in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
+
+
+def _location(url: URL) -> str:
+    """The URL without its passwords, in whichever of its parts they are."""
+    hidden = {key: "***" for key in url.query if "password" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _engine(url: URL) -> Engine:
@@ -1192,20 +1267,36 @@ def _engine(url: URL) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": 60.0})
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE_S})
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin below, where it is known whether they write
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
+        _use_wal(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("rebuilds", False):
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # has no effect once the transaction has begun
         # A transaction that begins by reading and writes later would fail when another one wrote in between.
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")
 
     return engine
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Turn the write-ahead log on. SQLite does not wait for this lock by itself: two first starts meet here."""
+    patience = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)

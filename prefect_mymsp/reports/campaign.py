@@ -44,10 +44,10 @@ def deliveries_frame(journal: Journal, campaign: CampaignKey) -> pd.DataFrame:
 
     Returns:
         Columns as in :data:`DELIVERY_DTYPES`, the same whether empty or not: ``campaign``; ``row``, the source's line;
-        ``recipient``, the MSISDN; ``state``, one of planned, sending, accepted, rejected, in_doubt, assumed, cancelled; ``message_id``;
-        ``text_key``, which tells texts apart; ``segments``; ``accepted_at`` (our clock, to the microsecond);
-        ``sent_at`` and ``delivered_at`` (the gateway's clock, to the minute); ``status``, the gateway's word;
-        ``error``, ours. All times in UTC, missing values are NA.
+        ``recipient``, the MSISDN; ``state``, one of planned, sending, accepted, rejected, in_doubt, assumed,
+        cancelled; ``message_id``; ``text_key``, which tells texts apart; ``segments``; ``accepted_at`` (our clock, to
+        the microsecond); ``sent_at`` and ``delivered_at`` (the gateway's clock, to the minute); ``status``, the
+        gateway's word; ``error``, ours. All times in UTC, missing values are NA.
 
     Raises:
         JournalError: The journal cannot be read.

@@ -1,0 +1,212 @@
+"""How fast a campaign is sent with every intent durable first, as ratios measured side by side.
+
+    python tests/benchmarks/bench_send.py [--rows 4000] [--rounds 5] [--baselines]
+
+Each round measures all ways once, so that a machine whose speed drifts does so for all of them; a ratio is taken
+within a round, and the median of the rounds is printed. With --baselines also what people write today: a loop with
+requests, and one Prefect task for each row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prefect_mymsp.campaign import SendOptions, send_planned
+from prefect_mymsp.client import AsyncMyMSPClient
+from prefect_mymsp.journal import CampaignKey, Journal, PlannedBlock
+from prefect_mymsp.journal.store import text_digest
+
+GATEWAY = Path(__file__).with_name("fast_gateway.py")
+CONNECTIONS = 16
+
+
+@contextlib.contextmanager
+def gateway(latency_s: float) -> Iterator[str]:
+    """A fast gateway in a process of its own; its base URL."""
+    with subprocess.Popen([sys.executable, str(GATEWAY), str(latency_s)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/external"
+        server.kill()
+
+
+def client(base_url: str) -> AsyncMyMSPClient:
+    return AsyncMyMSPClient("user", "password", base_url=base_url, connections=CONNECTIONS)
+
+
+def texts_of(rows: int, personal: bool) -> list[str]:
+    return [f"Hello number {row}, your appointment is tomorrow at noon." for row in range(rows if personal else 1)]
+
+
+def bare(base_url: str, rows: int, batch: int | None) -> float:
+    """Seconds the client needs without a journal."""
+    work = (
+        [([f"46700{row:06d}"], f"Hello number {row}, your appointment is tomorrow at noon.") for row in range(rows)]
+        if batch is None
+        else [
+            ([f"46700{row:06d}" for row in range(first, min(first + batch, rows))], texts_of(rows, False)[0])
+            for first in range(0, rows, batch)
+        ]
+    )
+
+    async def run() -> float:
+        async with client(base_url) as sender:
+            left = iter(work)
+
+            async def lane() -> None:
+                for recipients, text in left:
+                    await sender.send(recipients, text)
+
+            began = time.perf_counter()
+            await asyncio.gather(*(lane() for _ in range(CONNECTIONS)))
+            return time.perf_counter() - began
+
+    return asyncio.run(run())
+
+
+def recorded(journal: Journal, name: str, rows: int, personal: bool) -> CampaignKey:
+    texts = texts_of(rows, personal)
+    with journal.recording("bench", name, source="bench", originator=None, deliver_at=None) as recording:
+        recording.add(
+            PlannedBlock(
+                rows=range(rows),
+                msisdns=[f"46700{row:06d}" for row in range(rows)],
+                text_of=range(rows) if personal else [0] * rows,
+                texts=texts,
+                digests=[text_digest(text) for text in texts],
+                encodings=["GSM-7"] * len(texts),
+                segments=[1] * len(texts),
+            )
+        )
+        return recording.campaign
+
+
+def journalled(base_url: str, rows: int, batch: int | None) -> float:
+    """Seconds the engine needs, its journal on this machine's disk, every intent durable before its request."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, Journal(Path(folder) / "journal.db") as journal:
+        campaign = recorded(journal, "bench", rows, personal=batch is None)
+
+        async def run() -> float:
+            async with client(base_url) as sender:
+                began = time.perf_counter()
+                counts = await send_planned(journal, sender, campaign, SendOptions(batch_size=batch or 500))
+                took = time.perf_counter() - began
+            assert counts.accepted == rows, counts
+            return took
+
+        return asyncio.run(run())
+
+
+def requests_loop(base_url: str, rows: int) -> float:
+    """Seconds of a loop over the rows with requests."""
+    import requests  # type: ignore[import-untyped]
+
+    began = time.perf_counter()
+    for row in range(rows):
+        answer = requests.post(
+            f"{base_url}/sendSms",
+            data={"user": "user", "pwd": "password", "recipients": f"46700{row:06d}", "msg": f"Hello number {row}"},
+            timeout=30,
+        )
+        assert answer.text.startswith("A")
+    return time.perf_counter() - began
+
+
+def task_per_row(base_url: str, rows: int) -> float:
+    """Seconds of a flow with a task for each row on Prefect's thread runner, and a running server."""
+    from prefect import flow
+    from prefect.task_runners import ThreadPoolTaskRunner
+    from pydantic import SecretStr
+
+    from prefect_mymsp import MyMSPCredentials
+    from prefect_mymsp.tasks import send_sms
+
+    credentials = MyMSPCredentials(user="user", password=SecretStr("password"), base_url=base_url)
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=CONNECTIONS))  # type: ignore[arg-type]
+    def campaign() -> float:
+        began = time.perf_counter()
+        futures = [send_sms.submit(credentials, f"46700{row:06d}", f"Hello number {row}") for row in range(rows)]
+        for future in futures:
+            future.result()
+        return time.perf_counter() - began
+
+    return campaign()
+
+
+def compare(name: str, rows: int, rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+    ratios, rates = [], []
+    for _ in range(rounds):
+        mine, other = ours(), theirs()
+        ratios.append(other / mine)
+        rates.append(rows / mine)
+    print(
+        f"{name}: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}), "
+        f"{statistics.median(rates):,.0f} rows/s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--baselines", action="store_true")
+    arguments = parser.parse_args()
+    rows, rounds = arguments.rows, arguments.rounds
+    for latency_s in (0.0, 0.02):
+        with gateway(latency_s) as url:
+            print(f"latency {latency_s * 1000:.0f} ms, {CONNECTIONS} connections")
+            compare(
+                "  personal rows, journal against bare client",
+                rows,
+                rounds,
+                lambda url=url: journalled(url, rows, None),  # type: ignore[misc]
+                lambda url=url: bare(url, rows, None),  # type: ignore[misc]
+            )
+            if latency_s:
+                limit_s = rows / (CONNECTIONS / latency_s)
+                compare(
+                    "  personal rows, journal against connections ÷ latency",
+                    rows,
+                    rounds,
+                    lambda url=url: journalled(url, rows, None),  # type: ignore[misc]
+                    lambda: limit_s,
+                )
+            many = rows * 50
+            compare(
+                "  one text for all, journal against bare client",
+                many,
+                rounds,
+                lambda url=url: journalled(url, many, 500),  # type: ignore[misc]
+                lambda url=url: bare(url, many, 500),  # type: ignore[misc]
+            )
+    if arguments.baselines:
+        with gateway(0.0) as url:
+            compare(
+                "personal rows, journal against a loop with requests",
+                rows,
+                rounds,
+                lambda: journalled(url, rows, None),
+                lambda: requests_loop(url, rows),
+            )
+            some = 500
+            compare(
+                "personal rows, journal against a task for each row",
+                some,
+                rounds,
+                lambda: journalled(url, some, None),
+                lambda: task_per_row(url, some),
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The least a gateway can be: accepts everything, as fast as Python allows, after a given latency."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+
+class Answering(asyncio.Protocol):
+    """One connection: a request is complete when its body is, and gets an id."""
+
+    next_id = 100_000
+    latency_s = 0.0
+
+    def __init__(self) -> None:
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            if len(self.buffer) < end + 4 + length:
+                return
+            self.buffer = self.buffer[end + 4 + length :]
+            if self.latency_s:
+                asyncio.get_running_loop().call_later(self.latency_s, self.answer)
+            else:
+                self.answer()
+
+    def answer(self) -> None:
+        Answering.next_id += 1
+        body = b"A\n%d\n" % Answering.next_id
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+
+
+async def serve(latency_s: float) -> None:
+    """Listen on a free port, print it, and answer until killed."""
+    Answering.latency_s = latency_s
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(float(sys.argv[1])))

@@ -1,0 +1,34 @@
+"""A process that sends a campaign and may be killed at any moment; run by the torture test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from prefect_mymsp.campaign import LookOptions, SendOptions, send_planned
+from prefect_mymsp.client import AsyncMyMSPClient
+from prefect_mymsp.errors import CampaignStoppedError
+from prefect_mymsp.journal import Journal
+
+
+async def send(job: dict[str, Any]) -> None:
+    options = SendOptions(
+        batch_size=job["batch_size"], give_up_after=1000, lease_s=job["lease_s"], look=LookOptions(**job["look"])
+    )
+    with Journal(job["journal"]) as journal:
+        campaign = journal.campaign(job["account"], job["campaign"])
+        assert campaign is not None
+        async with AsyncMyMSPClient(
+            "demo", "demo-password", base_url=job["base_url"], timeout_s=job["timeout_s"], connections=16
+        ) as client:
+            await send_planned(journal, client, campaign, options)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(send(json.loads(sys.stdin.read())))
+    except CampaignStoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(5)

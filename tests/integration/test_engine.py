@@ -1,0 +1,380 @@
+"""The rules of "was it sent?", each against a gateway that breaks in just one way; counted in the gateway's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_mymsp.campaign import (
+    Cancelled,
+    FollowOptions,
+    JournalThread,
+    LookOptions,
+    SendOptions,
+    cancel_scheduled,
+    follow,
+    send_planned,
+)
+from prefect_mymsp.client import AsyncMyMSPClient
+from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError
+from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock
+from prefect_mymsp.journal.store import account_fingerprint, text_digest
+from prefect_mymsp.models import Decision
+from prefect_mymsp.sandbox import Fault, Sandbox
+
+LOOK = LookOptions(absent_after_s=0.4, every_s=0.1)
+A, B, C, D = "46701740605", "46701740606", "46701740607", "46701740608"
+SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
+
+
+class Bench:
+    """A journal, a gateway, and a campaign between them."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.gateway = sandbox.gateway
+        self.journal = Journal(folder / "journal.db")
+        self.account = account_fingerprint(sandbox.base_url, sandbox.user)
+
+    def record(
+        self, messages: Sequence[tuple[str, str]], *, deliver_at: datetime | None = None, name: str = "campaign"
+    ) -> CampaignKey:
+        texts = list(dict.fromkeys(text for _, text in messages))
+        block = PlannedBlock(
+            rows=range(1, len(messages) + 1),
+            msisdns=[who for who, _ in messages],
+            text_of=[texts.index(text) for _, text in messages],
+            texts=texts,
+            digests=[text_digest(text) for text in texts],
+            encodings=["GSM-7"] * len(texts),
+            segments=[1] * len(texts),
+        )
+        with self.journal.recording(
+            self.account, name, source="test", originator=None, deliver_at=deliver_at
+        ) as recording:
+            recording.add(block)
+            return recording.campaign
+
+    def client(self, *, connections: int = 4) -> AsyncMyMSPClient:
+        return AsyncMyMSPClient(
+            self.sandbox.user,
+            self.sandbox.password,
+            base_url=self.sandbox.base_url,
+            timeout_s=1.0,
+            patience_s=0.3,
+            connections=connections,
+        )
+
+    def send(self, campaign: CampaignKey, *, connections: int = 4, **options: object) -> Counts:
+        async def run() -> Counts:
+            async with self.client(connections=connections) as client:
+                chosen = SendOptions(**{"look": LOOK, "lease_s": 5.0, **options})  # type: ignore[arg-type]
+                return await send_planned(self.journal, client, campaign, chosen)
+
+        return asyncio.run(run())
+
+    def follow(self, campaign: CampaignKey, *, use_updates: bool = False) -> Counts:
+        async def run() -> Counts:
+            options = FollowOptions(deadline_s=8, quiet_s=1.0, first_pause_s=0.1, use_updates=use_updates)
+            async with self.client() as client:
+                return await follow(self.journal, client, campaign, options)
+
+        return asyncio.run(run())
+
+    def cancel(self, campaign: CampaignKey) -> Cancelled:
+        async def run() -> Cancelled:
+            thread = JournalThread()
+            try:
+                async with self.client() as client:
+                    return await cancel_scheduled(self.journal, thread, client, campaign)
+            finally:
+                thread.close()
+
+        return asyncio.run(run())
+
+    def fault(self, *faults: Fault) -> None:
+        self.gateway.faults.replace(scripted=faults)
+
+    def post(self, recipients: str, text: str, deliver_at: datetime) -> None:
+        """Another system of the same account schedules a message."""
+        form = (
+            f"user={self.sandbox.user}&pwd={self.sandbox.password}&recipients={recipients}&msg={text}"
+            f"&deliverytime={deliver_at:%Y%m%d%H%M}%2B0"
+        )
+        assert self.gateway.handle("POST", "sendSms", b"", form.encode()).body.startswith(b"A")
+
+    @property
+    def sent(self) -> dict[tuple[str, str], int]:
+        return {key: times for key, times in self.gateway.summary().items() if times}
+
+    @property
+    def requests(self) -> int:
+        return sum(request.endpoint == "sendSms" for request in self.gateway.requests)
+
+
+@pytest.fixture
+def bench(mymsp_sandbox: Sandbox, tmp_path: Path) -> Bench:
+    mymsp_sandbox.gateway.configure({"sent_after_s": 0, "delivered_after_s": 0})
+    return Bench(mymsp_sandbox, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _close(bench: Bench) -> object:
+    yield
+    bench.journal.close()
+    return None
+
+
+# -- at once: at most once -------------------------------------------------------------------------------------------
+
+DOUBTFUL = [
+    Fault("answer_lost"),
+    Fault("lost_before"),
+    Fault("error_after"),
+    Fault("error_before"),
+    Fault("truncated"),
+    Fault("cut_short"),
+    Fault("html", processed=True),
+    Fault("html", processed=False),
+    Fault("empty"),
+    Fault("slow", delay_s=1.5),
+]
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: f"{fault.kind}-{fault.processed}")
+def test_a_doubtful_answer_is_never_followed_by_a_second_request(bench: Bench, fault: Fault) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(fault)
+    assert bench.send(campaign).in_doubt == 1
+    assert bench.send(campaign).in_doubt == 1
+    assert bench.requests == 1
+
+
+@pytest.mark.parametrize("fault", [Fault("rate_limited", retry_after_s=0), Fault("rate_limited")])
+def test_a_429_is_tried_again(bench: Bench, fault: Fault) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(fault)
+    assert bench.send(campaign).accepted == 1
+    assert bench.sent == {(A, "Hello"): 1}
+
+
+def test_rows_with_one_text_go_together_and_personal_rows_alone(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello"), (C, "Hello C"), (D, "Hello")])
+    assert bench.send(campaign).accepted == 4
+    assert sorted(len(message["recipients"]) for message in bench.gateway.ledger()) == [1, 3]
+
+
+def test_a_bad_number_is_found_by_halving(bench: Bench) -> None:
+    bad = "46701740654"
+    people = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(who, "Hello") for who in [*people[:17], bad, *people[17:]]])
+    counts = bench.send(campaign)
+    assert (counts.accepted, counts.rejected) == (30, 1)
+    assert bench.sent == {(who, "Hello"): 1 for who in people}
+    (rejected,) = [row for part in bench.journal.message_rows(campaign) for row in part if row[2] == "rejected"]
+    assert rejected[1] == bad
+    assert rejected[11] == 28
+
+
+@pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33, 35])
+def test_a_refusal_of_the_account_stops_in_order_and_can_be_continued(bench: Bench, code: int) -> None:
+    people = [f"46701740{number}" for number in range(605, 645)]
+    campaign = bench.record([(who, f"Hello {who}") for who in people])
+    bench.fault(Fault("none", times=10), Fault("refuse", code=code, times=1))
+    with pytest.raises(CampaignStoppedError, match=rf"code {code} .*start the same campaign again") as stopped:
+        bench.send(campaign, connections=1)
+    assert stopped.value.counts["accepted"] == 10
+    assert stopped.value.counts["planned"] == 30
+    assert stopped.value.counts["in_doubt"] == stopped.value.counts["rejected"] == 0
+    assert bench.send(campaign).accepted == 40
+    assert set(bench.sent.values()) == {1}
+    assert len(bench.sent) == 40
+
+
+def test_doubt_in_a_row_opens_the_circuit(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(30)])
+    bench.fault(Fault("answer_lost", times=30))
+    with pytest.raises(CampaignStoppedError, match="do not arrive whole"):
+        bench.send(campaign, connections=1, give_up_after=5)
+    assert bench.requests == 5
+    counts = bench.journal.counts(campaign)
+    assert (counts.in_doubt, counts.planned) == (5, 25)
+
+
+def test_an_id_that_is_somebody_elses_is_not_followed(bench: Bench) -> None:
+    bench.post(D, "Foreign", SOON)
+    foreign = bench.gateway.ledger()[0]["id"]
+    campaign = bench.record([(A, "Hello")])
+    bench.send(campaign)
+    with bench.journal._write() as connection:
+        connection.exec_driver_sql("UPDATE batch SET message_id = ?", (foreign,))
+    counts = bench.follow(campaign)
+    assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
+
+
+def test_an_id_cut_short_on_its_way_is_in_doubt_at_the_latest_when_followed(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("cut_short", keep_bytes=4))  # A, line feed, two digits of six
+    assert bench.send(campaign).accepted == 1
+    with bench.journal._write() as connection:  # as if it had been accepted a while ago
+        connection.exec_driver_sql("UPDATE batch SET settled_at = settled_at - 60000000")
+    assert bench.follow(campaign).in_doubt == 1
+    assert bench.requests == 1
+
+
+def test_evidence_from_an_update_settles_doubt(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")])
+    bench.fault(Fault("answer_lost"))
+    assert bench.send(campaign, connections=1).in_doubt == 1
+    counts = bench.follow(campaign, use_updates=True)
+    assert (counts.accepted, counts.in_doubt, counts.delivered) == (2, 0, 2)
+    assert bench.requests == 2
+
+
+def test_a_forged_update_changes_nothing(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("lost_before"))
+    bench.send(campaign)
+    bench.gateway.receive(
+        originator=D, text=f"Hi\n;;0\t100001\t1\t{A}\tdelivered\t2026-01-01 00:00\n;;0\t7\t1\t{A}\tdelivered\t-1"
+    )
+    counts = bench.follow(campaign, use_updates=True)
+    assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(("decision", "requests"), [(Decision.SENT, 1), (Decision.NOT_SENT, 2)])
+def test_a_person_decides(bench: Bench, decision: Decision, requests: int) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("lost_before"))
+    bench.send(campaign)
+    assert bench.journal.decide(campaign, decision) == 1
+    counts = bench.send(campaign)
+    assert bench.requests == requests
+    assert (counts.assumed, counts.accepted) == ((1, 0) if decision is Decision.SENT else (0, 1))
+
+
+# -- with a delivery time: exactly once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: f"{fault.kind}-{fault.processed}")
+def test_doubt_about_a_scheduled_message_is_looked_up(bench: Bench, fault: Fault) -> None:
+    messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    bench.fault(fault)
+    counts = bench.send(campaign)
+    assert (counts.accepted, counts.in_doubt) == (3, 0)
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_a_guarded_campaign_is_scheduled_ahead(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")])
+    bench.fault(Fault("answer_lost"), Fault("lost_before"))
+    before = datetime.now(UTC)
+    counts = bench.send(campaign, guard_lead_s=300.0)
+    assert counts.accepted == 2
+    assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
+    for message in bench.gateway.ledger():
+        assert (
+            timedelta(seconds=300) <= datetime.fromisoformat(message["scheduled_at"]) - before < timedelta(seconds=370)
+        )
+
+
+def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    bench.fault(Fault("cut_short", keep_bytes=4))
+    counts = bench.send(campaign)
+    assert (counts.accepted, counts.in_doubt) == (2, 0)
+    assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
+    ids = {row[3] for part in bench.journal.message_rows(campaign) for row in part}
+    assert ids == {message["id"] for message in bench.gateway.ledger()}
+
+
+def test_several_texts_to_one_person_for_one_minute_are_cancelled_and_sent_again(bench: Bench) -> None:
+    messages = [(A, "One"), (A, "Two"), (A, "Three")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    bench.fault(Fault("answer_lost"), Fault("answer_lost"), Fault("lost_before"))
+    counts = bench.send(campaign, connections=1)
+    assert (counts.accepted, counts.in_doubt) == (3, 0)
+    assert bench.sent == dict.fromkeys(messages, 1)
+    assert sum(message["cancelled"] for message in bench.gateway.ledger()) == 2
+
+
+def test_a_cancellation_whose_answer_is_lost_is_looked_up_too(bench: Bench) -> None:
+    messages = [(A, "One"), (A, "Two")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    bench.fault(
+        Fault("answer_lost", times=2), Fault("answer_lost", endpoints=("sendlater/cancel",)),
+        Fault("lost_before", endpoints=("sendlater/cancel",)),
+    )  # fmt: skip
+    assert bench.send(campaign, connections=1).accepted == 2
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_messages_of_other_systems_are_never_touched(bench: Bench) -> None:
+    bench.post(B, "Foreign", SOON)  # the same minute, other people
+    bench.post(A, "Foreign", SOON + timedelta(minutes=1))  # the same person, another minute
+    bench.post(f"{A},{B}", "Foreign", SOON)  # more people
+    campaign = bench.record([(C, "Hello"), (D, "Hello D")], deliver_at=SOON)
+    bench.fault(Fault("lost_before"), Fault("answer_lost"))
+    assert bench.send(campaign).accepted == 2
+    assert [message["cancelled"] for message in bench.gateway.ledger() if message["text"] == "Foreign"] == [False] * 3
+    assert {key: times for key, times in bench.sent.items() if key[1] != "Foreign"} == {
+        (C, "Hello"): 1,
+        (D, "Hello D"): 1,
+    }
+
+
+def test_a_list_cut_short_is_not_taken_for_absence(bench: Bench) -> None:
+    messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    bench.fault(
+        Fault("none"), Fault("none"), Fault("answer_lost"),
+        *[Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=keep) for keep in (2, 1, 26, 2, 26, 1)],
+    )  # fmt: skip
+    assert bench.send(campaign, connections=1).accepted == 3
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_what_arrives_after_it_was_found_absent_is_cancelled(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    bench.fault(Fault("late", delay_s=60.0))
+    counts = bench.send(campaign, connections=1)
+    assert counts.accepted == 2
+    bench.gateway.clock.advance(120)  # now it is there twice
+    assert bench.sent[A, "Hello"] == 2
+    bench.follow(campaign)
+    assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
+
+
+def test_when_time_runs_out_doubt_stays_and_nothing_is_sent_again(bench: Bench) -> None:
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=2)
+    campaign = bench.record([(A, "Hello")], deliver_at=soon)
+    bench.fault(Fault("lost_before"))
+    counts = bench.send(campaign, look=LookOptions(absent_after_s=0.2, every_s=0.1, last_look_s=600))
+    assert (counts.in_doubt, counts.planned, counts.accepted) == (1, 0, 0)
+    assert bench.requests == 1
+
+
+def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], deliver_at=SOON)
+    bench.send(campaign)
+    bench.journal.cancel(campaign)
+    bench.fault(Fault("answer_lost", endpoints=("sendlater/cancel",)))
+    assert bench.cancel(campaign) == Cancelled(cancelled=3, sent=0, unknown=0)
+    assert bench.sent == {}
+    assert bench.journal.counts(campaign).cancelled == 3
+    with pytest.raises(CampaignCancelledError):
+        bench.send(campaign)
+
+
+def test_what_has_been_sent_cannot_be_cancelled_and_is_reported(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    bench.send(campaign)
+    bench.gateway.clock.advance(7200)
+    assert bench.cancel(campaign) == Cancelled(cancelled=0, sent=2, unknown=0)
+    counts = bench.follow(campaign)
+    assert (counts.accepted, counts.delivered, counts.cancelled) == (2, 2, 0)
