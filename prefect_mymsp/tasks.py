@@ -4,6 +4,8 @@
 a legitimate repeat of a send must not be skipped, and a status must be fresh. Reads that change nothing are retried.
 A send, a change of a scheduled message and the destructive read are not, whatever Prefect's settings say; who asks
 for retries with ``.with_options(retries=…)`` gets them for failures that provably sent nothing, and for no other.
+
+With ``.map`` write ``unmapped(credentials)``: Prefect would iterate over the block's fields.
 """
 
 from __future__ import annotations

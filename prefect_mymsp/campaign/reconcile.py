@@ -97,7 +97,12 @@ class Reconciler:
     @property
     def pending(self) -> bool:
         """Whether further looks can still settle something."""
-        return self._left or self._seen != self._changes
+        return self._left or self.unseen
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the journal knows more than the last look did."""
+        return self._seen != self._changes
 
     def notice(self) -> None:
         """The journal knows more than the last look did."""

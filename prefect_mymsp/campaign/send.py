@@ -186,6 +186,7 @@ class _Sending:
         self._stopped: MyMSPError | None = None
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
+        self._look_now = asyncio.Event()
         self._doubts = 0
         self._refusals = 0
         self._done = 0
@@ -252,7 +253,9 @@ class _Sending:
                     self._room.clear()
                     await self._room.wait()
                 pace = len(claimed) / max(time.monotonic() - began, 1e-4) * self._options.window_s
-                self._window = int(min(512, max(2 * self._client.connections, pace)))
+                # Idle workers empty the first window at once: no faster than doubling, or too much would be in doubt
+                # after a crash.
+                self._window = int(min(512, 2 * self._window, max(2 * self._client.connections, pace)))
         except (JournalError, CampaignCancelledError) as error:
             self._stop(error)
         finally:
@@ -277,6 +280,8 @@ class _Sending:
             await self._thread(self._journal.take_over, campaign)
             return True
         if self._scheduled and self._reconciler.pending:
+            if self._reconciler.unseen:
+                self._look_now.set()
             await asyncio.sleep(0.2)
             return True
         return False
@@ -288,7 +293,11 @@ class _Sending:
                 began = time.monotonic()
                 if not self._outcomes:  # else the journal is about to know more
                     await self._reconciler.look()
-                await asyncio.sleep(max(self._options.look.every_s, 9 * (time.monotonic() - began)))
+                await asyncio.sleep(9 * (time.monotonic() - began))
+                with contextlib.suppress(TimeoutError):
+                    # With nothing left to send, ids that have not been looked up yet need not wait for their turn.
+                    await asyncio.wait_for(self._look_now.wait(), self._options.look.every_s)
+                self._look_now.clear()
         except JournalError as error:
             self._stop(error)
 

@@ -1217,6 +1217,8 @@ def _broken_rule(error: exc.IntegrityError) -> str:
     name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     if name is None and "constraint failed: " in text:  # SQLite: a check's name, or the columns
         name = text.split("constraint failed: ", 1)[1].splitlines()[0]
+    if name is None and text.startswith("FOREIGN KEY"):  # SQLite says no more
+        name = "foreign key"
     return f"it breaks the rule {name or type(error.orig).__name__}"
 
 

@@ -128,6 +128,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            path.chmod(0o600)  # also when it was there before
             safe.to_csv(file, index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ")
     except OSError as error:
         raise JournalError(f"The report {path} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,95 @@
+"""What is public, what an import costs, and that Prefect's server finds the block."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+from prefect import Flow, Task
+
+import prefect_mymsp
+from prefect_mymsp import flows, tasks
+
+_PROGRAM = """
+import json, sys
+import prefect
+before = set(sys.modules)
+import {module}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def loaded_by(module: str) -> set[str]:
+    """What an import of ours loads in a fresh interpreter that has Prefect already."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(module=module)], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_import_is_light() -> None:
+    # Prefect's server and every worker import the package root; flows pay for their tools when they run.
+    loaded = loaded_by("prefect_mymsp")
+    heavy = {"pandas", "pyarrow", "numpy", "phonenumbers", "sqlalchemy", "uvicorn", "starlette", "rich", "jinja2"}
+    assert not heavy & loaded
+    assert {name for name in loaded if name.startswith("prefect_mymsp")} == {
+        "prefect_mymsp",
+        "prefect_mymsp.blocks",
+        "prefect_mymsp.client",
+        "prefect_mymsp.errors",
+        "prefect_mymsp.models",
+        "prefect_mymsp.settings",
+        "prefect_mymsp.wire",
+    }
+
+
+def test_flows_and_tasks_are_light_too() -> None:
+    loaded = loaded_by("prefect_mymsp.flows, prefect_mymsp.tasks")
+    assert not {"pandas", "pyarrow", "numpy", "phonenumbers", "uvicorn"} & loaded
+    ours = {
+        name.removeprefix("prefect_mymsp.").partition(".")[0] for name in loaded if name.startswith("prefect_mymsp.")
+    }
+    assert not {"journal", "campaign", "recipients", "texts", "reports", "sandbox", "cli"} & ours
+
+
+def test_public_names() -> None:
+    assert prefect_mymsp.__all__ == ["CampaignJournal", "MyMSPCredentials"]
+    declared = {name: value for name, value in vars(flows).items() if isinstance(value, Flow)}
+    assert {name: value.name for name, value in declared.items()} == {
+        "send_campaign": "send-campaign",
+        "cancel_campaign": "cancel-campaign",
+        "resolve_in_doubt": "resolve-in-doubt",
+    }
+    for value in declared.values():
+        assert (value.retries, value.persist_result) == (0, False)
+    assert sorted(flows.__all__) == sorted([*declared, "Guard", "listening", "send_dataframe"])
+    for module in (prefect_mymsp, flows):
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_sixteen_tasks() -> None:
+    found = {name for name, value in vars(tasks).items() if isinstance(value, Task)}
+    plain = {
+        "send_sms",
+        "fetch_sms_result",
+        "get_delivery_time",
+        "list_scheduled",
+        "update_delivery_time",
+        "cancel_scheduled",
+        "fetch_inbox",
+        "fetch_updates",
+    }
+    assert found == plain | {f"a{name}" for name in plain}
+    for name in found:
+        assert getattr(tasks, name).name == name
+        assert getattr(tasks, name).description
+
+
+def test_prefect_finds_the_package() -> None:
+    registered = entry_points(group="prefect.collections")
+    assert [(e.name, e.value) for e in registered if e.value.startswith("prefect_mymsp")] == [
+        ("prefect_mymsp", "prefect_mymsp")
+    ]
+    assert registered["prefect_mymsp"].load() is prefect_mymsp

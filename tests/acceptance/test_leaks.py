@@ -1,0 +1,289 @@
+"""Where a password, a phone number or a text may turn up, after everything that can go wrong has gone wrong.
+
+The password must be nowhere. Numbers and texts belong into the journal, the reports and the DataFrames; they must not
+be in logs, errors, names, states, stored parameters, or anywhere else in Prefect's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import pickle
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.sorting import LogSort
+from prefect.serializers import PickleSerializer
+from prefect.settings import (
+    PREFECT_RESULTS_PERSIST_BY_DEFAULT,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    temporary_settings,
+)
+
+from prefect_mymsp import MyMSPCredentials, tasks
+from prefect_mymsp.errors import CampaignStoppedError, InDoubtError, InputError, MyMSPError, RejectedError
+from prefect_mymsp.flows import send_campaign
+from prefect_mymsp.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+LATER = datetime(2090, 1, 31, 9, 0, tzinfo=UTC)
+
+#: A password the gateway does not know.
+WRONG = "canary-Tornseglare-90be4417aa-åäö&=%"
+TEXT = "canary text Gråsparv 5521"
+#: Assembled, for a traceback shows the lines of this file.
+CANARY = "467017406" + "73"
+OTHER = "467017406" + "74"
+SPACED = "070-174 06 " + "75"
+#: CANARY and its neighbours, as a person or a program may write them.
+NUMBER = re.compile(rb"70[- ]?174[- ]?06[- ]?7[3-9]")
+
+
+def forms(secret: str) -> list[bytes]:
+    """A secret as it may stand in a file: plain, percent-encoded, escaped by JSON or repr, or in base64."""
+    core = secret.encode("ascii", "ignore")[:24]
+    whole = [secret.encode(), secret.encode("iso-8859-1"), quote(secret).encode(), json.dumps(secret)[1:-1].encode()]
+    encoded = [base64.b64encode(b" " * shift + core)[4 * bool(shift) : -4].rstrip(b"=") for shift in range(3)]
+    return [core, *whole, *encoded]
+
+
+class Records(logging.Handler):
+    """Every log record, formatted with its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        self.lines.append(repr(record.args))
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    """Everything that is logged while a test runs, by anybody, at DEBUG."""
+    handler = Records()
+    known = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+    levels = {logger: logger.level for logger in [logging.root, *known]}
+    for logger in levels:
+        # SQLAlchemy keeps itself at WARNING: at DEBUG it would log every row it reads.
+        if logger is logging.root or (logger.level != logging.NOTSET and not logger.name.startswith("sqlalchemy")):
+            logger.setLevel(logging.DEBUG)
+        if logger is logging.root or not logger.propagate:
+            logger.addHandler(handler)
+    yield handler
+    for logger, level in levels.items():
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def told(error: BaseException) -> Iterator[bytes]:
+    """All the forms in which an error leaves its place."""
+    yield str(error).encode()
+    yield repr(error).encode()
+    yield pickle.dumps(error)
+    yield PickleSerializer().dumps(error)
+    yield base64.b64decode(PickleSerializer().dumps(error))
+    yield repr(pickle.loads(pickle.dumps(error))).encode()
+    yield "".join(traceback.format_exception(error)).encode()
+
+
+def database_files() -> list[Path]:
+    """Prefect's own database, with what stands in its write-ahead log."""
+    url = PREFECT_SERVER_DATABASE_CONNECTION_URL.value()
+    path = Path(urlsplit(str(url)).path.removeprefix("/"))
+    return [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
+
+
+def files_under(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def searched(
+    places: Iterable[tuple[str, bytes]], needles: Iterable[bytes], pattern: re.Pattern[bytes] | None
+) -> list[str]:
+    """The names of the places where something was found."""
+    wanted = list(needles)
+    return [
+        name
+        for name, content in places
+        if any(needle in content for needle in wanted) or (pattern is not None and pattern.search(content))
+    ]
+
+
+def wait_for_prefect(*names: str) -> list[Any]:
+    """What Prefect's API has about the runs of those names, once it has heard of all their tasks and logs."""
+    deadline = time.monotonic() + 20
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=list(names))), limit=200)
+        found: list[Any] = [*runs, *client.read_artifacts(limit=200)]
+        for run in runs:
+            here = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+            its_logs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+            while True:
+                task_runs = client.read_task_runs(flow_run_filter=here, limit=200)
+                logs = client.read_logs(its_logs, limit=200, sort=LogSort.TIMESTAMP_DESC)
+                ended = any(one.message.startswith("Finished in state") and one.task_run_id is None for one in logs)
+                if ended and task_runs and all(one.state is not None and one.state.is_final() for one in task_runs):
+                    break
+                assert time.monotonic() < deadline, "the server never heard of it all"
+                time.sleep(0.1)
+            found += [*task_runs, *logs, *client.read_flow_run_states(run.id)]
+    return found
+
+
+def every_endpoint(
+    credentials: MyMSPCredentials, collect: Callable[[Callable[[], object]], None], sandbox: Sandbox
+) -> None:
+    """All eight endpoints, and every way they fail."""
+    faults = sandbox.gateway.faults
+    later = tasks.send_sms(credentials, [CANARY, OTHER], TEXT, deliver_at=LATER)
+    first = tasks.send_sms(credentials, CANARY, TEXT)
+    quick: dict[str, Any] = {"retries": 1, "retry_delay_seconds": 0}
+    read = tasks.fetch_sms_result.with_options(**quick)
+    inbox = tasks.fetch_inbox.with_options(**quick)
+    read(credentials, first)
+    tasks.get_delivery_time(credentials, later)
+    tasks.list_scheduled(credentials)
+    tasks.update_delivery_time(credentials, later, LATER)
+    tasks.cancel_scheduled(credentials, later)
+    inbox(credentials)
+    tasks.fetch_updates(credentials)
+    asyncio.run(tasks.asend_sms(credentials, CANARY, TEXT))
+
+    wrong = credentials.model_copy(update={"password": type(credentials.password)(WRONG)})
+    nobody = credentials.model_copy(update={"base_url": "http://127.0.0.1:9/external", "timeout_s": 1.0})
+    collect(lambda: tasks.send_sms(wrong, CANARY, TEXT))
+    collect(lambda: tasks.fetch_updates(wrong))
+    collect(lambda: read(nobody, first))
+    collect(lambda: tasks.send_sms.submit(nobody, CANARY, TEXT).result())
+    collect(lambda: tasks.send_sms(credentials, CANARY, TEXT * 40))
+    collect(lambda: tasks.send_sms(credentials, f"{CANARY},{OTHER}", TEXT))
+    collect(lambda: tasks.send_sms(credentials, [CANARY, ""], TEXT))
+    collect(lambda: tasks.send_sms(credentials, SPACED, TEXT))
+    collect(lambda: tasks.send_sms(credentials, CANARY, TEXT, deliver_at=datetime(2090, 1, 1)))
+    for kind in ("answer_lost", "error_after", "html", "empty", "cut_short", "truncated"):
+        fault = Fault.from_json({"kind": kind, "endpoints": ["sendSms", "getMsgUpdates"]})
+        faults.replace(scripted=[fault])
+        collect(lambda: tasks.send_sms(credentials, CANARY, TEXT))
+        if kind != "cut_short":  # nobody can tell that the end of a text is missing
+            sandbox.gateway.receive(originator=OTHER, text=TEXT)
+            faults.replace(scripted=[fault])
+            collect(lambda: tasks.fetch_updates(credentials))
+    faults.replace(scripted=[Fault("error_before", ("getMsgReceived",), times=2)])
+    collect(lambda: inbox(credentials))
+    faults.replace(scripted=[])
+
+
+def test_nothing_leaks(
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+    prefect_home: Path,
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    password = credentials.password.get_secret_value()
+    defaults: Any = MyMSPCredentials.get_client.__kwdefaults__
+    monkeypatch.setitem(defaults, "patience_s", 0.0)
+    errors: list[BaseException] = []
+
+    def collect(action: Callable[[], object]) -> None:
+        with pytest.raises(MyMSPError) as caught:
+            action()
+        errors.append(caught.value)
+
+    @flow(name="leaks", flow_run_name="leaks-unsaved")
+    def unsaved(account: MyMSPCredentials) -> None:
+        every_endpoint(account, collect, gateway)
+        gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+        tasks.send_sms(account, OTHER, TEXT)
+
+    people = tmp_path / "people.csv"
+    rows = ["0701740673;" + TEXT, "070-174 06 79;" + TEXT, "0701740654;" + TEXT, "08-465 004 00;" + TEXT]
+    rows += ["0701740660;" + TEXT, "0701740673;" + TEXT]
+    people.write_text("\n".join(["telefon;ord", *rows]), encoding="utf-8")
+    credentials.save("leaks", overwrite=True)
+    saved: Any = MyMSPCredentials.load("leaks")
+    reference: Any = {"$ref": {"block_document_slug": "mymsp-credentials/leaks"}}
+    campaign = send_campaign.with_options(flow_run_name="leaks-campaign")
+
+    with pytest.raises(InDoubtError) as lost:
+        unsaved(credentials)
+    errors.append(lost.value)
+    # The user's settings may keep every result; a campaign's are kept out of that.
+    with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
+        reports = [
+            campaign(people, credentials, "Hej {ord}", "unsaved", quiet_s=0.0),
+            campaign(people, saved, "Hej {ord}", "saved", quiet_s=0.0, allow_repeat=True),
+            campaign(people, reference, "Hej {ord}", "by reference", dry_run=True),
+        ]
+        gateway.gateway.faults.replace(scripted=[Fault("refuse", code=7, times=9)])
+        with pytest.raises(CampaignStoppedError) as stopped:
+            campaign(people, credentials, "Hej  {ord}", "stopped")
+        gateway.gateway.faults.replace(scripted=[])
+        with pytest.raises(InputError) as unknown:
+            campaign(people, credentials, "Hej {nobody}", "never")
+    errors += [stopped.value, unknown.value]
+    assert {type(error).__name__ for error in errors} >= {
+        "RejectedError",
+        "UnreachableError",
+        "NoAnswerError",
+        "UnexpectedStatusError",
+        "ProtocolError",
+        "InputError",
+        "CampaignStoppedError",
+        "TemplateError",
+    }
+    assert any(isinstance(error, RejectedError) and error.code == 7 for error in errors)
+    seen = wait_for_prefect("leaks-unsaved", "leaks-campaign")
+
+    public = [("logs", "\n".join(records.lines).encode())]
+    public += [(f"error {error!r:.60}", b"\n".join(told(error))) for error in errors if not getattr(error, "raw", None)]
+    public += [(f"API {type(one).__name__}", repr(one).encode()) for one in seen]
+    public += [(f"database {path.name}", path.read_bytes()) for path in database_files()]
+    public += [("reports", "\n".join(map(repr, reports)).encode())]
+    with httpx.Client(base_url=gateway.url, trust_env=False) as http:
+        requests = http.get("/_sandbox/requests")
+        shown = [requests.content, http.get("/_sandbox/settings").content, http.get("/").content]
+    public += [("sandbox's request log", requests.content)]
+
+    private = [(path.name, path.read_bytes()) for path in [*files_under(tmp_path), *files_under(prefect_home)]]
+    private += [("error with an answer", b"\n".join(told(error))) for error in errors]
+    private += [("sandbox", b"\n".join(shown))]
+    assert {"journal.db", "unsaved.csv", "unsaved-rejects.csv", "stopped.csv"} <= {name for name, _ in private}
+
+    secrets = [*forms(password), *forms(WRONG)]
+    assert searched([*public, *private], secrets, None) == []
+    # The raw answer that such an error carries is the one thing in it that may hold a text; it is never shown.
+    assert any(getattr(error, "raw", None) for error in errors)
+    public += [("error's words", f"{error}{error!r}".encode()) for error in errors]
+    assert searched(public, [TEXT.encode(), b"sparv 5521"], NUMBER) == []
+    assert requests.json()["credentials_in_url"] == 0
+    # And the search does find what is there.
+    assert searched(private, [TEXT.encode()], NUMBER)
+    assert searched([("self", base64.b64encode(b"xy" + password.encode()))], secrets, None) == ["self"]
+    assert len("\n".join(records.lines)) > 100_000
+    assert {line.partition(".")[0].partition(" ")[0] for line in records.lines} >= {"prefect", "httpx", "httpcore"}

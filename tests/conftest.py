@@ -1,0 +1,121 @@
+"""One Prefect server a session for those tests that need it, a sandbox gateway, and a folder for each test."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from prefect_mymsp import MyMSPCredentials
+    from prefect_mymsp.sandbox import Sandbox
+
+# Before anything imports Prefect: what it finds in the environment it keeps, and child processes inherit this too.
+_HOME = Path(tempfile.mkdtemp(prefix="prefect-mymsp-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+os.environ.update(
+    {
+        "PREFECT_HOME": str(_HOME),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "DO_NOT_TRACK": "1",
+    }
+)
+
+pytest_plugins = ["prefect_mymsp.sandbox.pytest_plugin"]
+
+#: The sandbox account's password in these tests: unlike anything else, so that a search for it means something.
+CANARY_PASSWORD = "canary-Kolibri-7f3a9c51e2d84b06-åäö&=%"
+
+
+@pytest.fixture(scope="session")
+def prefect_home() -> Path:
+    """Prefect's home of this session, a temporary folder."""
+    return _HOME
+
+
+@pytest.fixture(scope="session")
+def prefect_harness(pytestconfig: pytest.Config) -> Iterator[None]:
+    """A Prefect server on a temporary database, started once (about 9 s)."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    # Without the heartbeat a synchronous flow ends a second earlier.
+    with prefect_test_harness(server_startup_timeout=60), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        port = urlsplit(PREFECT_API_URL.value() or "").port
+        # Prefect forgets to close a connection to its own server; ours, to other ports, stay errors.
+        pytestconfig.addinivalue_line(
+            "filterwarnings",
+            rf"ignore:Exception ignored in. <socket.socket.*'127.0.0.1', {port}\):"
+            "pytest.PytestUnraisableExceptionWarning",
+        )
+        yield
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one test's journal and reports are."""
+
+    journal: Path
+    reports: Path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A journal and a reports folder of this test's own, through the environment as a user would set them."""
+    places = Workspace(tmp_path / "journal.db", tmp_path / "reports")
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL", f"sqlite:///{places.journal}")
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_REPORTS", str(places.reports))
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_PATIENCE_S", "0.3")
+    return places
+
+
+@pytest.fixture
+def gateway(mymsp_sandbox: Sandbox) -> Sandbox:
+    """The sandbox, delivering at once, with the canary as its account's password."""
+    mymsp_sandbox.gateway.configure(
+        {
+            "sent_after_s": 0,
+            "delivered_after_s": 0,
+            "accounts": {mymsp_sandbox.user: {"password": CANARY_PASSWORD}},
+        }
+    )
+    return mymsp_sandbox
+
+
+@pytest.fixture
+def credentials(gateway: Sandbox) -> MyMSPCredentials:
+    """A block for the sandbox's account, not saved."""
+    from prefect_mymsp import MyMSPCredentials
+
+    values: dict[str, Any] = {"user": gateway.user, "password": CANARY_PASSWORD, "base_url": gateway.base_url}
+    return MyMSPCredentials(**values)
+
+
+@contextlib.contextmanager
+def _unreachable(sandbox: Sandbox) -> Iterator[None]:
+    port = int(sandbox.url.rpartition(":")[2])
+    sandbox.stop()
+    try:
+        yield
+    finally:
+        sandbox._port = port
+        sandbox.start()
+
+
+@pytest.fixture
+def unreachable() -> Callable[[Sandbox], contextlib.AbstractContextManager[None]]:
+    """While entered, a sandbox is down; it comes back on the same port with what it held."""
+    return _unreachable
