@@ -181,7 +181,7 @@ class _Sending:
         self._ready: deque[Batch] = deque()
         self._outcomes: list[Outcome] = []
         self._in_flight = 0
-        self._settling = False
+        self._settling = asyncio.Lock()
         self._fed = False
         self._stopped: MyMSPError | None = None
         self._changed = asyncio.Event()
@@ -271,8 +271,11 @@ class _Sending:
 
     async def _more_may_come(self) -> bool:
         """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
-        if self._in_flight or self._outcomes or self._settling or self._ready:
-            await asyncio.sleep(0.1)
+        while self._in_flight and not self._ready:
+            self._changed.clear()
+            await self._changed.wait()
+        await self._settle()
+        if self._in_flight or self._ready:
             return True
         campaign = self._run.campaign
         if await self._thread(self._journal.waits_for_others, campaign, self._run):
@@ -322,18 +325,18 @@ class _Sending:
             self._stop(error)
 
     async def _settle(self) -> None:
-        outcomes, self._outcomes = self._outcomes, []
-        if not outcomes:
-            return
-        self._settling = True
-        try:
-            await self._thread(self._journal.settle, outcomes)
-        except JournalError:
-            self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
-            raise
-        finally:
-            self._reconciler.notice()
-            self._settling = False
+        """Record the outcomes there are; afterwards the journal knows all that was known when this was called."""
+        async with self._settling:
+            outcomes, self._outcomes = self._outcomes, []
+            if not outcomes:
+                return
+            try:
+                await self._thread(self._journal.settle, outcomes)
+            except JournalError:
+                self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
+                raise
+            finally:
+                self._reconciler.notice()
         if self._listener is not None:
             self._listener(Progress("send", self._done, self._total))
 

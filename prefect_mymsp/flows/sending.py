@@ -94,7 +94,12 @@ def check_recipients(job: _Job, journal: Journal | None) -> tuple[Plan, Campaign
         return plan_source(source, template), None
     midnight = datetime.now(ZoneInfo(job.credentials.timezone)).replace(hour=0, minute=0, second=0, microsecond=0)
     with journal.recording(
-        job.account, job.campaign, source=source.label, originator=job.originator, deliver_at=job.deliver_at
+        job.account,
+        job.campaign,
+        source=source.label,
+        originator=job.originator,
+        deliver_at=job.deliver_at,
+        batch_size=job.options.batch_size,
     ) as recording:
         plan = plan_source(
             source,

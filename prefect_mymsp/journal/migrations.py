@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy.schema import CreateTable
 
 from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.schema import Instant
@@ -19,19 +20,31 @@ if TYPE_CHECKING:
 
 def _to_2(operations: Operations) -> None:
     """Doubt can be resolved, ids are believed or not, campaigns can be cancelled; triggers hold the transitions."""
-    batch = schema.batch
-    with operations.batch_alter_table("campaign") as campaign:
-        campaign.add_column(sa.Column("cancelled_at", Instant))
-    checks = {str(check.name): check for check in batch.constraints if isinstance(check, sa.CheckConstraint)}
-    with operations.batch_alter_table("batch", table_args=_kept_checks()) as table:
-        table.alter_column("state", type_=sa.String(9), existing_type=sa.String(8), existing_nullable=False)
-        table.add_column(sa.Column("doubted_at", Instant))
-        table.add_column(sa.Column("believed_at", Instant))
-        for name in ("ck_batch_state", "ck_batch_accepted_has_id"):
-            if operations.get_bind().dialect.name != "sqlite":
-                table.drop_constraint(operations.f(name), type_="check")
-            table.create_check_constraint(operations.f(name), checks[name].sqltext)
-    bind = operations.get_bind()
+    batch, bind = schema.batch, operations.get_bind()
+    operations.add_column("campaign", sa.Column("cancelled_at", Instant))
+    message = schema.message
+    members = sa.select(sa.func.count()).where(message.c.batch_id == batch.c.id)
+    delivered = members.where(message.c.status == "delivered").scalar_subquery()
+    if bind.dialect.name == "sqlite":
+        _rebuild(bind, batch, {"size": members.scalar_subquery()})
+        operations.create_index("ix_batch_state", "batch", ["campaign_id", "state", "id"])
+    else:
+        operations.alter_column("batch", "state", type_=sa.String(9))
+        operations.add_column("batch", sa.Column("doubted_at", Instant))
+        operations.add_column("batch", sa.Column("believed_at", Instant))
+        operations.add_column("batch", sa.Column("size", sa.Integer))
+        bind.execute(batch.update().values(size=members.scalar_subquery()))
+        operations.alter_column("batch", "size", nullable=False)
+        operations.add_column("batch", sa.Column("delivered", sa.Integer, nullable=False, server_default="0"))
+        operations.alter_column("batch", "run_id", nullable=True)
+        operations.alter_column("batch", "claimed_at", nullable=True)
+        checks = {str(check.name): check for check in batch.constraints if isinstance(check, sa.CheckConstraint)}
+        for name in ("ck_batch_state", "ck_batch_accepted_has_id", "ck_batch_settled"):
+            operations.drop_constraint(operations.f(name), "batch", type_="check")
+        new = ("ck_batch_planned_is_nobodys", "ck_batch_claimed")
+        for name in ("ck_batch_state", "ck_batch_accepted_has_id", "ck_batch_settled", *new):
+            operations.create_check_constraint(operations.f(name), "batch", checks[name].sqltext)
+    bind.execute(batch.update().values(delivered=delivered))
     bind.execute(batch.update().where(batch.c.state == schema.IN_DOUBT).values(doubted_at=batch.c.settled_at))
     # An id belongs to one batch now; of several that were given the same, the first keeps it.
     earlier = batch.alias("earlier")
@@ -43,20 +56,30 @@ def _to_2(operations: Operations) -> None:
     doubt = {"state": schema.IN_DOUBT, "message_id": None, "reason": "id-seen-before", "final_at": None}
     bind.execute(batch.update().where(taken).values(doubted_at=batch.c.settled_at, **doubt))
     operations.create_index("ix_batch_message_id", "batch", ["campaign_id", "message_id"], unique=True)
-    schema.ghost.create(operations.get_bind())
-    schema.collected.create(operations.get_bind())
-    for statement in schema.trigger_statements(operations.get_bind().dialect.name):
-        operations.execute(statement)
+    schema.ghost.create(bind)
+    schema.collected.create(bind)
+    for statement in schema.trigger_statements(bind.dialect.name):
+        bind.exec_driver_sql(statement)
 
 
-def _kept_checks() -> tuple[sa.CheckConstraint, ...]:
-    """Checks of the batch table that stay: SQLite's tables are rebuilt, and checks are not read back from them."""
-    changed = {"ck_batch_state", "ck_batch_accepted_has_id"}
-    return tuple(
-        sa.CheckConstraint(check.sqltext.text, name=check.name)
-        for check in schema.batch.constraints
-        if isinstance(check, sa.CheckConstraint) and str(check.name) not in changed
-    )
+def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.ScalarSelect[int]]) -> None:
+    """Bring an SQLite table, whose constraints cannot be altered, into its present form; indexes are left to do.
+
+    Foreign keys must not be checked meanwhile: the table is gone for a moment.
+
+    Args:
+        connection: In a transaction.
+        table: What it shall be.
+        added: New columns that may not be null, and what they are for each old row.
+    """
+    made = str(CreateTable(table).compile(connection))
+    connection.exec_driver_sql(made.replace(f"CREATE TABLE {table.name} ", f"CREATE TABLE {table.name}_new ", 1))
+    names = [column["name"] for column in sa.inspect(connection).get_columns(table.name)]
+    new = sa.table(f"{table.name}_new", *map(sa.column, [*names, *added]))
+    rows = sa.select(*(table.c[name] for name in names), *added.values())
+    connection.execute(new.insert().from_select([*names, *added], rows))
+    connection.exec_driver_sql(f"DROP TABLE {table.name}")
+    connection.exec_driver_sql(f"ALTER TABLE {table.name}_new RENAME TO {table.name}")
 
 
 _STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2}

@@ -10,8 +10,10 @@
                  │ n
                  └──── 1 run                         one process that sends, alive while its lease holds
 
-A message without a batch is *planned*; otherwise its state is its batch's::
+Messages are put into batches when they are recorded, so that a claim changes one row a request. A message's state is
+its batch's; without a batch it is *planned*::
 
+    planned ──► sending         claimed: the request may leave
     sending ──► accepted        the gateway gave an id
        │ ├────► rejected        the gateway refused, nothing was sent
        │ ├────► in_doubt        it may have been sent; never sent again without evidence
@@ -23,8 +25,8 @@ A message without a batch is *planned*; otherwise its state is its batch's::
     accepted ─► in_doubt        its id turned out to be somebody else's
          └────► cancelled       taken back at the gateway before its delivery time
 
-Triggers hold these transitions, and that a message leaves a batch only when that was released or split. Times are
-integers: microseconds since 1970-01-01 UTC, the same in both databases.
+Triggers hold these transitions, and that a message leaves a batch only when that is planned, released or split. Times
+are integers: microseconds since 1970-01-01 UTC, the same in both databases.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 
+PLANNED = "planned"
 SENDING = "sending"
 ACCEPTED = "accepted"
 REJECTED = "rejected"
@@ -62,19 +65,18 @@ RELEASED = "released"
 SPLIT = "split"
 ASSUMED = "assumed"
 CANCELLED = "cancelled"
-#: What a message is while no batch holds it.
-PLANNED = "planned"
 
 #: From each state, those it may turn into.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
+    PLANNED: (SENDING,),
     SENDING: (ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT),
     IN_DOUBT: (ACCEPTED, REJECTED, RELEASED, ASSUMED),
     ACCEPTED: (IN_DOUBT, CANCELLED),
 }
-STATES = (SENDING, ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
+STATES = (PLANNED, SENDING, ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 class Instant(TypeDecorator[datetime]):
@@ -87,11 +89,11 @@ class Instant(TypeDecorator[datetime]):
         """Refuse naive times: they would silently be taken for UTC."""
         if value is None:
             return None
-        return (value - _EPOCH) // _MICROSECOND
+        return (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Back to an aware datetime in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
 # SQLite numbers rows by itself only for INTEGER keys; PostgreSQL wants them wide.
@@ -155,12 +157,13 @@ batch = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
-    Column("run_id", ForeignKey(run.c.id), nullable=False),
+    # Whose it is, and since when; nobody's while it is planned.
+    Column("run_id", ForeignKey(run.c.id)),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("originator", String(64)),
     Column("deliver_at", Instant),
     Column("state", String(9), nullable=False),
-    Column("claimed_at", Instant, nullable=False),
+    Column("claimed_at", Instant),
     Column("settled_at", Instant),
     Column("message_id", String(40)),
     Column("code", Integer),
@@ -171,9 +174,14 @@ batch = Table(
     Column("doubted_at", Instant),
     # When a result first named our recipients, so that the id is known to be ours.
     Column("believed_at", Instant),
+    # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
+    Column("size", Integer, nullable=False),
+    Column("delivered", Integer, nullable=False, server_default="0"),
     CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
     CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
-    CheckConstraint("(state = 'sending') = (settled_at IS NULL)", name="settled"),
+    CheckConstraint("(state = 'planned') = (run_id IS NULL)", name="planned_is_nobodys"),
+    CheckConstraint("(run_id IS NULL) = (claimed_at IS NULL)", name="claimed"),
+    CheckConstraint("(state IN ('planned', 'sending')) = (settled_at IS NULL)", name="settled"),
     CheckConstraint("state <> 'rejected' OR code IS NOT NULL", name="rejected_has_code"),
     CheckConstraint("state <> 'in_doubt' OR reason IS NOT NULL", name="in_doubt_has_reason"),
     Index("ix_batch_state", "campaign_id", "state", "id"),
@@ -232,7 +240,9 @@ _LEGAL = " OR ".join(
     f"(OLD.state = '{old}' AND NEW.state IN ({', '.join(map(repr, new))}))" for old, new in TRANSITIONS.items()
 )
 _BATCH_BROKEN = f"NEW.state <> OLD.state AND NOT ({_LEGAL})"
-_HELD = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id) NOT IN ('released', 'split')"
+_ITS_STATE = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id)"
+_HELD = f"{_ITS_STATE} NOT IN ('planned', 'released', 'split')"
+_CLAIMED = f"{_ITS_STATE} <> 'planned'"
 _TRIGGERS = (
     (
         "batch_transition",
@@ -242,7 +252,7 @@ _TRIGGERS = (
         "a batch cannot change from one state to another so",
     ),
     ("message_claim", "message", "UPDATE OF batch_id", _HELD, "a message cannot leave a batch that may have sent it"),
-    ("message_delete", "message", "DELETE", "OLD.batch_id IS NOT NULL", "a message that was claimed is not forgotten"),
+    ("message_delete", "message", "DELETE", _CLAIMED, "a message that was claimed is not forgotten"),
 )
 
 

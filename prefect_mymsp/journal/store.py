@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -205,14 +205,12 @@ class Run:
         campaign: What it sends.
         lease_s: Seconds each renewal lasts.
         planned: Planned messages when it began.
-        rows_per_text: Planned messages for each distinct text when it began, rounded up.
     """
 
     id: int
     campaign: CampaignKey
     lease_s: float
     planned: int
-    rows_per_text: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +242,19 @@ class Counts:
     delivered: int
     final: int
     segments: int
+
+
+class _Sizes(NamedTuple):
+    """Messages of one state, those delivered, those of which nothing more can be learnt, and their segments."""
+
+    messages: int
+    delivered: int
+    final: int
+    segments: int
+
+
+_NOTHING = _Sizes(0, 0, 0, 0)
+_COUNTED = (PLANNED, SENDING, ACCEPTED, REJECTED, IN_DOUBT, ASSUMED, CANCELLED)
 
 
 def text_digest(text: str) -> bytes:
@@ -373,7 +384,14 @@ class Journal:
 
     @contextlib.contextmanager
     def recording(
-        self, account: str, name: str, *, source: str, originator: str | None, deliver_at: datetime | None
+        self,
+        account: str,
+        name: str,
+        *,
+        source: str,
+        originator: str | None,
+        deliver_at: datetime | None,
+        batch_size: int = 500,
     ) -> Iterator[Recording]:
         """Record what a campaign is to send; all of it or, when the block raises, nothing.
 
@@ -383,6 +401,7 @@ class Journal:
             source: Where the rows come from, as a person knows it.
             originator: The originator to send with.
             deliver_at: The delivery time to send with, aware.
+            batch_size: How many recipients of one text one request may have.
 
         Raises:
             InputError: The campaign exists with another originator or delivery time.
@@ -410,7 +429,10 @@ class Journal:
                 )
             if self._cancelled(connection, key):
                 raise InputError(f"The campaign {name!r} was cancelled. Give a new sending a name of its own.")
+            # Nothing is claimed while it changes.
+            connection.execute(sa.select(schema.campaign.c.id).where(schema.campaign.c.id == key.id).with_for_update())
             yield Recording(connection, key)
+            self._plan_batches(connection, key, batch_size)
 
     def campaign(self, account: str, name: str) -> CampaignKey | None:
         """The campaign of that name, or None."""
@@ -449,14 +471,10 @@ class Journal:
         """Begin to send a campaign; other runs of it may be under way."""
         now = _now()
         values = {"campaign_id": campaign.id, "started_at": now, "lease_until": now + timedelta(seconds=lease_s)}
-        message = schema.message
-        planned = sa.select(sa.func.count(), sa.func.count(message.c.text_id.distinct())).where(
-            message.c.campaign_id == campaign.id, message.c.batch_id.is_(None)
-        )
         with self._write() as connection:
-            messages, texts = connection.execute(planned).one()
+            messages = self._sizes(connection, campaign).get(PLANNED, _NOTHING).messages
             number = connection.execute(schema.run.insert().values(values).returning(schema.run.c.id)).scalar_one()
-        return Run(number, campaign, lease_s, messages, -(-messages // max(texts, 1)))
+        return Run(number, campaign, lease_s, messages)
 
     def renew(self, run: Run) -> None:
         """Move the run's lease ahead.
@@ -523,74 +541,127 @@ class Journal:
             JournalError: The run's lease has ended.
             CampaignCancelledError: A person has cancelled the campaign.
         """
-        message, now = schema.message, _now()
         with self._write() as connection:
-            self._check_lease(connection, run, now)
+            now = self._moment(connection, run)
             if self._cancelled(connection, run.campaign):
                 raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
-            shared = min(batch_size, run.rows_per_text)
-            select = (
-                sa.select(message.c.id, message.c.msisdn, message.c.text_id)
-                .where(message.c.campaign_id == run.campaign.id, message.c.batch_id.is_(None))
-                .order_by(message.c.text_id, message.c.id)
-                # Enough for whole batches, but not thousands of rows read for a few personalised texts.
-                .limit(requests if shared <= 1 else max(requests * shared, batch_size))
-                .with_for_update(skip_locked=True)
-            )
-            groups = _group(connection.execute(select), requests, batch_size)
-            return self._intend(connection, run, groups, now, deliver_at or run.campaign.deliver_at)
+            deliver_at = deliver_at or run.campaign.deliver_at
+            taken = self._take(connection, run, requests, deliver_at, now)
+            if taken < requests and self._plan_batches(connection, run.campaign, batch_size):
+                self._take(connection, run, requests - taken, deliver_at, now)
+            return self._claimed(connection, run, deliver_at, now)
 
     @staticmethod
-    def _check_lease(connection: Connection, run: Run, now: datetime) -> None:
-        holds = connection.execute(
-            sa.select(sa.literal(1)).where(
-                schema.run.c.id == run.id, schema.run.c.lease_until > now, schema.run.c.ended_at.is_(None)
+    def _take(connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
+        """Make the next planned batches the run's, in the order of the file; returns how many."""
+        batch = schema.batch
+        following = (
+            sa.select(batch.c.id)
+            .where(batch.c.campaign_id == run.campaign.id, batch.c.state == PLANNED)
+            .order_by(batch.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return connection.execute(
+            batch.update()
+            .where(batch.c.id.in_(following.scalar_subquery()))
+            .values(
+                state=SENDING,
+                run_id=run.id,
+                claimed_at=now,
+                originator=run.campaign.originator,
+                deliver_at=deliver_at,
             )
-        ).scalar()
-        if holds is None:
-            raise JournalError("This run's lease has ended; its claims are no longer its own.")
+        ).rowcount
 
     @staticmethod
-    def _intend(
-        connection: Connection,
-        run: Run,
-        groups: Sequence[tuple[int, list[tuple[int, str]]]],
-        now: datetime,
-        deliver_at: datetime | None,
-        held_by: int | None = None,
-    ) -> list[Batch]:
-        """One batch a group of (message id, msisdn), recorded; the messages were in batch ``held_by`` or in none."""
-        if not groups:
-            return []
-        common = {
-            "campaign_id": run.campaign.id,
-            "run_id": run.id,
-            "originator": run.campaign.originator,
-            "deliver_at": deliver_at,
-            "state": SENDING,
-            "claimed_at": now,
-        }
-        numbers = connection.scalars(
-            schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True),
-            [{**common, "text_id": text_id} for text_id, _ in groups],
-        ).all()
-        Journal._move(connection, numbers, [members for _, members in groups], held_by)
-        bodies = _texts(connection, {text_id for text_id, _ in groups})
+    def _claimed(connection: Connection, run: Run, deliver_at: datetime | None, now: datetime) -> list[Batch]:
+        """What the run has to send of what it claimed just now."""
+        batch, message, text = schema.batch, schema.message, schema.text
+        mine = (
+            batch.c.campaign_id == run.campaign.id,
+            batch.c.state == SENDING,
+            batch.c.run_id == run.id,
+            batch.c.claimed_at == now,
+        )
+        # Recipients are joined by the database: a row a request instead of a row a recipient.
+        select = (
+            sa.select(
+                batch.c.id,
+                text.c.body,
+                sa.func.aggregate_strings(message.c.msisdn, ","),
+                batch.c.text_id,
+            )
+            .join(message, message.c.batch_id == batch.c.id)
+            .join(text, text.c.id == batch.c.text_id)
+            .where(*mine)
+            .group_by(batch.c.id, text.c.body, batch.c.text_id)
+            .order_by(batch.c.id)
+        )
         return [
-            Batch(number, bodies[text_id], tuple(msisdn for _, msisdn in members), text_id, deliver_at)
-            for number, (text_id, members) in zip(numbers, groups, strict=True)
+            Batch(row[0], row[1], tuple(row[2].split(",")), row[3], deliver_at) for row in _fetched(connection, select)
         ]
 
     @staticmethod
-    def _move(
-        connection: Connection, batches: Sequence[int], groups: Sequence[list[tuple[int, str]]], held_by: int | None
-    ) -> None:
+    def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:
+        """Put messages that are in no batch into planned ones, neighbours of one text together; returns how many."""
+        message, planned = schema.message, 0
+        select = (
+            sa.select(message.c.id, message.c.text_id)
+            .where(message.c.campaign_id == campaign.id, message.c.batch_id.is_(None))
+            .order_by(message.c.text_id, message.c.id)
+            .limit(100 * max(batch_size, 100))
+            .with_for_update(skip_locked=True)
+        )
+        while groups := _group(connection.execute(select), batch_size):
+            values = {"campaign_id": campaign.id, "state": PLANNED}
+            Journal._into_batches(connection, groups, values)
+            planned += sum(len(members) for _, members in groups)
+        return planned
+
+    @staticmethod
+    def _moment(connection: Connection, run: Run) -> datetime:
+        """The time of a claim: now, or later than the run's latest, so that a claim is told by it even if clocks stand.
+
+        Raises:
+            JournalError: The run's lease has ended.
+        """
+        batch, now = schema.batch, _now()
+        latest = sa.select(sa.func.max(batch.c.claimed_at)).where(
+            batch.c.campaign_id == run.campaign.id, batch.c.state == SENDING, batch.c.run_id == run.id
+        )
+        held = connection.execute(
+            sa.select(latest.scalar_subquery()).where(
+                schema.run.c.id == run.id, schema.run.c.lease_until > now, schema.run.c.ended_at.is_(None)
+            )
+        ).one_or_none()
+        if held is None:
+            raise JournalError("This run's lease has ended; its claims are no longer its own.")
+        return now if held[0] is None else max(now, held[0] + schema.MICROSECOND)
+
+    @staticmethod
+    def _into_batches(
+        connection: Connection,
+        groups: Sequence[tuple[int, list[int]]],
+        values: Mapping[str, Any],
+        held_by: int | None = None,
+    ) -> list[int]:
+        """One new batch a group of a text's messages, which were in batch ``held_by`` or in none; their numbers."""
+        numbers = connection.scalars(
+            schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True),
+            [{**values, "text_id": text_id, "size": len(members)} for text_id, members in groups],
+        ).all()
+        Journal._move(connection, numbers, [members for _, members in groups], held_by)
+        return list(numbers)
+
+    @staticmethod
+    def _move(connection: Connection, batches: Sequence[int], groups: Sequence[list[int]], held_by: int | None) -> None:
         """Put each group of messages into its batch."""
         message = schema.message
         free = message.c.batch_id.is_(None) if held_by is None else message.c.batch_id == held_by
         into = message.update().values(batch_id=sa.bindparam("into"))
         single = [
-            {"into": number, "which": members[0][0]}
+            {"into": number, "which": members[0]}
             for number, members in zip(batches, groups, strict=True)
             if len(members) == 1
         ]
@@ -598,8 +669,7 @@ class Journal:
             connection.execute(into.where(message.c.id == sa.bindparam("which"), free), single)
         for number, members in zip(batches, groups, strict=True):
             if len(members) > 1:
-                ids = [which for which, _ in members]
-                connection.execute(into.where(_among(connection, message.c.id, ids), free), {"into": number})
+                connection.execute(into.where(_among(connection, message.c.id, members), free), {"into": number})
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
         """Record what came of requests, all in one transaction.
@@ -645,32 +715,55 @@ class Journal:
     @staticmethod
     def _settle(connection: Connection, outcomes: Sequence[Outcome]) -> None:
         batch, message = schema.batch, schema.message
+        # A take-over may have put it in doubt meanwhile; who made the request knows better.
+        open_still = (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT)
+        ours = (batch.c.id == sa.bindparam("which"), open_still)
+        accepted = [
+            {"which": one.batch_id, "at": (one.at - schema.EPOCH) // schema.MICROSECOND, "gateway_id": one.message_id}
+            for one in outcomes
+            if one.state == ACCEPTED
+        ]
+        if accepted:
+            # One statement for all of them: executemany would hand the interpreter back and forth for each.
+            columns = {"which": sa.BigInteger(), "at": sa.BigInteger(), "gateway_id": sa.String()}
+            told = _rows(connection, accepted, columns)
+            connection.execute(
+                batch.update()
+                .where(batch.c.id == told.c.which, open_still)
+                .values(
+                    state=ACCEPTED,
+                    settled_at=sa.type_coerce(told.c.at, schema.Instant()),
+                    message_id=told.c.gateway_id,
+                    code=None,
+                    reason=None,
+                )
+            )
         values = [
             {
                 "which": outcome.batch_id,
                 "to": outcome.state,
                 "at": outcome.at,
-                "gateway_id": outcome.message_id,
                 "with_code": outcome.code,
                 "because": outcome.reason,
                 "doubted": outcome.at if outcome.state == IN_DOUBT else None,
             }
             for outcome in outcomes
+            if outcome.state != ACCEPTED
         ]
-        # A take-over may have put it in doubt meanwhile; who made the request knows better.
-        connection.execute(
-            batch.update()
-            .where(batch.c.id == sa.bindparam("which"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
-            .values(
-                state=sa.bindparam("to"),
-                settled_at=sa.bindparam("at", type_=schema.Instant()),
-                message_id=sa.bindparam("gateway_id"),
-                code=sa.bindparam("with_code"),
-                reason=sa.bindparam("because"),
-                doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.bindparam("doubted", type_=schema.Instant())),
-            ),
-            values,
-        )
+        if values:
+            connection.execute(
+                batch.update()
+                .where(*ours)
+                .values(
+                    state=sa.bindparam("to"),
+                    settled_at=sa.bindparam("at", type_=schema.Instant()),
+                    message_id=None,
+                    code=sa.bindparam("with_code"),
+                    reason=sa.bindparam("because"),
+                    doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.bindparam("doubted", type_=schema.Instant())),
+                ),
+                values,
+            )
         released = [outcome.batch_id for outcome in outcomes if outcome.state == RELEASED]
         for some in _slices(released):
             Journal._remember(connection, some, RELEASED)
@@ -679,9 +772,9 @@ class Journal:
 
     def split(self, run: Run, batch_id: int) -> list[Batch]:
         """Divide a refused batch's messages between two new ones; their intents are durable when this returns."""
-        batch, message, now = schema.batch, schema.message, _now()
+        batch, message = schema.batch, schema.message
         with self._write() as connection:
-            self._check_lease(connection, run, now)
+            now = self._moment(connection, run)
             found = connection.execute(
                 batch.update()
                 .where(batch.c.id == batch_id, batch.c.state == SENDING)
@@ -691,17 +784,21 @@ class Journal:
             if found is None:
                 raise JournalError("This batch is no longer this run's to divide.")
             text_id, deliver_at = found
-            members: list[tuple[int, str]] = [
-                (row[0], row[1])
-                for row in connection.execute(
-                    sa.select(message.c.id, message.c.msisdn)
-                    .where(message.c.batch_id == batch_id)
-                    .order_by(message.c.id)
-                )
-            ]
+            members = list(
+                connection.scalars(sa.select(message.c.id).where(message.c.batch_id == batch_id).order_by(message.c.id))
+            )
             middle = len(members) // 2
-            halves = [half for half in (members[:middle], members[middle:]) if half]
-            return self._intend(connection, run, [(text_id, half) for half in halves], now, deliver_at, batch_id)
+            halves = [(text_id, half) for half in (members[:middle], members[middle:]) if half]
+            values = {
+                "campaign_id": run.campaign.id,
+                "run_id": run.id,
+                "originator": run.campaign.originator,
+                "deliver_at": deliver_at,
+                "state": SENDING,
+                "claimed_at": now,
+            }
+            self._into_batches(connection, halves, values, batch_id)
+            return self._claimed(connection, run, deliver_at, now)
 
     def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
         """Whether other runs have requests of this campaign on their way."""
@@ -939,10 +1036,12 @@ class Journal:
                 )
                 changed = result.rowcount if before is None else (self._changes(connection) or 0) - before
             for some in _slices(list(statuses)):
-                waiting = sa.select(sa.literal(1)).where(
-                    message.c.batch_id == batch.c.id, message.c.status.is_distinct_from("delivered")
+                delivered = sa.select(sa.func.count()).where(
+                    message.c.batch_id == batch.c.id, message.c.status == "delivered"
                 )
-                connection.execute(batch.update().where(batch.c.id.in_(some), ~sa.exists(waiting)).values(final_at=now))
+                mine = batch.update().where(batch.c.id.in_(some))
+                connection.execute(mine.values(delivered=delivered.scalar_subquery()))
+                connection.execute(mine.where(batch.c.delivered == batch.c.size).values(final_at=now))
             for some in _slices(list(archived)):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(final_at=now))
         return changed
@@ -958,37 +1057,39 @@ class Journal:
 
     def counts(self, campaign: CampaignKey) -> Counts:
         """Where the campaign's messages stand."""
+        with self._read() as connection:
+            found = self._sizes(connection, campaign)
+        accepted = found.get(ACCEPTED, _NOTHING)
+        return Counts(
+            messages=sum(one.messages for one in found.values()),
+            delivered=accepted.delivered,
+            final=accepted.final,
+            segments=accepted.segments,
+            **{state: found.get(state, _NOTHING).messages for state in _COUNTED},
+        )
+
+    @staticmethod
+    def _sizes(connection: Connection, campaign: CampaignKey) -> dict[str, _Sizes]:
+        """A campaign's messages by state; batches whose messages have moved on do not count."""
         batch, message, text = schema.batch, schema.message, schema.text
-        state = sa.func.coalesce(batch.c.state, PLANNED)
+        size = batch.c.size
         select = (
             sa.select(
-                state,
-                sa.func.count(),
-                sa.func.sum(sa.case((message.c.status == "delivered", 1), else_=0)),
-                sa.func.sum(sa.case((batch.c.final_at.is_not(None), 1), else_=0)),
-                sa.func.sum(text.c.segments),
+                batch.c.state,
+                sa.func.sum(size),
+                sa.func.sum(batch.c.delivered),
+                sa.func.sum(sa.case((batch.c.final_at.is_not(None), size), else_=0)),
+                sa.func.sum(text.c.segments * size),
             )
-            .select_from(_messages_with_batches())
-            .where(message.c.campaign_id == campaign.id)
-            .group_by(state)
+            .join(text, text.c.id == batch.c.text_id)
+            .where(batch.c.campaign_id == campaign.id, batch.c.state.not_in([RELEASED, SPLIT]))
+            .group_by(batch.c.state)
         )
-        with self._read() as connection:
-            found = {row[0]: [int(value or 0) for value in row[1:]] for row in connection.execute(select)}
-        nothing = [0, 0, 0, 0]
-        accepted = found.get(ACCEPTED, nothing)
-        return Counts(
-            messages=sum(row[0] for row in found.values()),
-            planned=found.get(PLANNED, nothing)[0],
-            sending=found.get(SENDING, nothing)[0],
-            accepted=accepted[0],
-            rejected=found.get(REJECTED, nothing)[0],
-            in_doubt=found.get(IN_DOUBT, nothing)[0],
-            assumed=found.get(ASSUMED, nothing)[0],
-            cancelled=found.get(CANCELLED, nothing)[0],
-            delivered=accepted[1],
-            final=accepted[2],
-            segments=accepted[3],
-        )
+        found = {row[0]: _Sizes(*(int(value or 0) for value in row[1:])) for row in connection.execute(select)}
+        alone = sa.select(sa.func.count()).where(message.c.campaign_id == campaign.id, message.c.batch_id.is_(None))
+        if loose := connection.execute(alone).scalar_one():
+            found[PLANNED] = _Sizes(found.get(PLANNED, _NOTHING).messages + loose, 0, 0, 0)
+        return found
 
     def message_rows(self, campaign: CampaignKey, *, chunk: int = 50_000) -> Iterator[list[tuple[Any, ...]]]:
         """A campaign's messages in the order of its source, in chunks of plain tuples.
@@ -1019,10 +1120,12 @@ class Journal:
             .where(message.c.campaign_id == campaign.id)
             .order_by(message.c.row, message.c.id)
         )
-        with self._read() as connection:
-            with connection.execution_options(yield_per=chunk).execute(select) as result:
-                for part in result.partitions():
-                    yield [tuple(row) for row in part]
+        with (
+            self._read() as connection,
+            connection.execution_options(yield_per=chunk).execute(select) as result,
+        ):
+            for part in result.partitions():
+                yield [tuple(row) for row in part]
 
 
 class Recording:
@@ -1062,7 +1165,8 @@ class Recording:
                         & (old.c.id <= self._before),
                     ).join(text, text.c.id == old.c.text_id)
                 )
-                .where(new.c.campaign_id == self.campaign.id, new.c.id > self._before, old.c.batch_id.is_not(None))
+                .join(schema.batch, schema.batch.c.id == old.c.batch_id)
+                .where(new.c.campaign_id == self.campaign.id, new.c.id > self._before, schema.batch.c.state != PLANNED)
             )
         ]
 
@@ -1072,9 +1176,8 @@ class Recording:
         rows = self._connection.execute(
             sa.select(message.c.id, message.c.msisdn, text.c.digest, message.c.row)
             .join(text, text.c.id == message.c.text_id)
-            .where(
-                message.c.campaign_id == self.campaign.id, message.c.batch_id.is_(None), message.c.id <= self._before
-            )
+            .outerjoin(schema.batch, schema.batch.c.id == message.c.batch_id)
+            .where(message.c.campaign_id == self.campaign.id, _is_planned(), message.c.id <= self._before)
         )
         return ((row[0], Earlier(row[1], bytes(row[2]), row[3])) for row in rows)
 
@@ -1083,6 +1186,12 @@ class Recording:
         message = schema.message
         for some in _slices(numbers):
             self._connection.execute(message.delete().where(message.c.id.in_(some)))
+        if numbers:
+            empty = ~sa.exists().where(message.c.batch_id == schema.batch.c.id)
+            planned = (schema.batch.c.campaign_id == self.campaign.id, schema.batch.c.state == PLANNED)
+            self._connection.execute(schema.batch.delete().where(*planned, empty))
+            left = sa.select(sa.func.count()).where(message.c.batch_id == schema.batch.c.id).scalar_subquery()
+            self._connection.execute(schema.batch.update().where(*planned).values(size=left))
 
     def repeats(self, since: datetime) -> list[tuple[str, int]]:
         """Other campaigns of the account that sent the same since then: (name, how many of the new messages)."""
@@ -1168,6 +1277,34 @@ def _among(connection: Connection, column: sa.ColumnElement[int], ids: list[int]
     return column.in_(sa.select(listed.c.value))
 
 
+def _fetched(connection: Connection, select: sa.Select[Any]) -> Iterable[Sequence[Any]]:
+    """A query's rows; from SQLite as one document, because it hands the interpreter back and forth for each row."""
+    if connection.dialect.name == "postgresql":
+        return connection.execute(select)
+    rows = select.subquery()
+    document = sa.select(sa.func.json_group_array(sa.func.json_array(*rows.c), type_=sa.Text()))
+    found: list[list[Any]] = json.loads(connection.execute(document).scalar_one())
+    return found
+
+
+def _rows(connection: Connection, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> sa.FromClause:
+    """Rows of values as a table of one statement, passed as one JSON document."""
+    document = json.dumps(rows)
+    if connection.dialect.name == "postgresql":
+        typed = [sa.column(name, type_) for name, type_ in columns.items()]
+        recordset = sa.func.json_to_recordset(sa.cast(document, sa.Text).cast(postgresql.JSON))
+        return recordset.table_valued(*typed, name="told").render_derived(with_types=True)
+    each = sa.func.json_each(document).table_valued("value")
+    return sa.select(
+        *(sa.func.json_extract(each.c.value, f"$.{name}", type_=type_).label(name) for name, type_ in columns.items())
+    ).subquery("told")
+
+
+def _is_planned() -> sa.ColumnElement[bool]:
+    """Whether a message, joined to its batch if it has one, is not claimed."""
+    return schema.message.c.batch_id.is_(None) | (schema.batch.c.state == PLANNED)
+
+
 def _messages_with_batches() -> sa.FromClause:
     batch, message, text = schema.batch, schema.message, schema.text
     return message.join(text, text.c.id == message.c.text_id).outerjoin(batch, batch.c.id == message.c.batch_id)
@@ -1196,16 +1333,14 @@ def _texts(connection: Connection, numbers: set[int]) -> dict[int, str]:
     return bodies
 
 
-def _group(rows: Iterable[Any], requests: int, batch_size: int) -> list[tuple[int, list[tuple[int, str]]]]:
-    """Neighbouring rows of one text together: at most ``requests`` groups of at most ``batch_size``."""
-    groups: list[tuple[int, list[tuple[int, str]]]] = []
+def _group(rows: Iterable[Any], batch_size: int) -> list[tuple[int, list[int]]]:
+    """Neighbouring messages of one text together, at most ``batch_size`` of them."""
+    groups: list[tuple[int, list[int]]] = []
     for row in rows:
-        number, msisdn, text_id = row[0], row[1], row[2]
+        number, text_id = row[0], row[1]
         if not groups or groups[-1][0] != text_id or len(groups[-1][1]) == batch_size:
-            if len(groups) == requests:
-                break
             groups.append((text_id, []))
-        groups[-1][1].append((number, msisdn))
+        groups[-1][1].append(number)
     return groups
 
 

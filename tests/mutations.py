@@ -1,0 +1,238 @@
+"""Flip each rule of the engine and see which test notices.
+
+    python tests/mutations.py [--only WORD]
+
+Each mutation is made in a copy of the package, and the named test is run against it. A mutation that no test notices
+is a rule that nothing holds: the command then fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ENGINE = "tests/integration/test_engine.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A rule, how it is broken, and the test that notices.
+
+    Attributes:
+        rule: The rule, as a sentence.
+        file: The module that holds it, below the package.
+        old: What stands there.
+        new: What breaks it.
+        test: The test that fails then.
+    """
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation(
+        "a read timeout is doubt, not a failure to reach the gateway",
+        "client.py",
+        "        if isinstance(error, (httpx.TimeoutException, TimeoutError)):\n            return NoAnswerError(\n"
+        '                f"{call.endpoint}: no whole answer within {self.timeout_s:g} s.", reason="timeout", raw=raw\n'
+        "            )\n",
+        "        if isinstance(error, (httpx.TimeoutException, TimeoutError)):\n"
+        '            return UnreachableError("timeout")\n',
+        f"{ENGINE} -k test_a_doubtful_answer_is_never_followed_by_a_second_request",
+    ),
+    Mutation(
+        "a lost connection is doubt",
+        "client.py",
+        "        return NoAnswerError(\n"
+        '            f"{call.endpoint}: the connection was lost before the answer had come ({type(error).__name__}).",\n'
+        '            reason="connection-lost",\n            raw=raw,\n        )\n',
+        '        return UnreachableError("lost")\n',
+        f"{ENGINE} -k test_a_doubtful_answer_is_never_followed_by_a_second_request",
+    ),
+    Mutation(
+        "a 5xx is doubt, whatever its body says",
+        "client.py",
+        "            if 200 <= status < 300:",
+        "            if 200 <= status < 300 or status >= 500:",
+        "tests/unit/test_client.py -k 5",
+    ),
+    Mutation(
+        "doubt is recorded as doubt, not as unsent",
+        "campaign/send.py",
+        "            self._note(batch, IN_DOUBT, reason=error.reason)\n",
+        "            self._note(batch, RELEASED, reason=error.reason)\n",
+        f"{ENGINE} -k test_a_doubtful_answer_is_never_followed_by_a_second_request",
+    ),
+    Mutation(
+        "the intent is in the journal before the request leaves",
+        "campaign/send.py",
+        "        campaign = self._run.campaign\n        try:\n            message_id = await self._client.send(",
+        "        campaign = self._run.campaign\n        with self._journal._write() as connection:\n"
+        "            connection.exec_driver_sql(\"UPDATE batch SET state = 'planned', run_id = NULL, claimed_at = NULL "
+        'WHERE id = " + str(batch.id))\n        try:\n            message_id = await self._client.send(',
+        "tests/integration/test_torture.py -k immediate",
+    ),
+    Mutation(
+        "a claim is a claim only while the lease lasts",
+        "journal/store.py",
+        "schema.batch.c.run_id.in_(dead)",
+        "schema.batch.c.run_id > 0",
+        "tests/integration/test_journal_claims.py",
+    ),
+    Mutation(
+        "a dead run's claims are in doubt",
+        "journal/store.py",
+        "state=IN_DOUBT, reason=reason, settled_at=now, doubted_at=now",
+        "state=REJECTED, code=0, settled_at=now",
+        "tests/integration/test_journal_claims.py",
+    ),
+    Mutation(
+        "refusals of the account stop the campaign and leave the rest to be continued",
+        "campaign/send.py",
+        "elif error.account_wide or error.code in _SAME_FOR_ALL:",
+        "elif error.code in _SAME_FOR_ALL:",
+        f"{ENGINE} -k test_a_refusal_of_the_account",
+    ),
+    Mutation(
+        "code 28 is halved until the bad number stands alone",
+        "campaign/send.py",
+        "error.code == _BAD_RECIPIENT and len(batch.msisdns) > 1",
+        "error.code == _BAD_RECIPIENT and len(batch.msisdns) > 100_000",
+        f"{ENGINE} -k test_a_bad_number_is_found_by_halving",
+    ),
+    Mutation(
+        "doubt in a row opens the circuit",
+        "campaign/send.py",
+        "            if self._doubts >= self._options.give_up_after:",
+        "            if self._doubts >= 1_000_000:",
+        f"{ENGINE} -k test_doubt_in_a_row_opens_the_circuit",
+    ),
+    Mutation(
+        "an id is believed when its first result names our recipients",
+        "campaign/follow.py",
+        "if names != frozenset(members.get(batch.id, ())) or _too_old(result.statuses, batch.claimed_at):",
+        "if _too_old(result.statuses, batch.claimed_at):",
+        f"{ENGINE} -k test_an_id_that_is_somebody_elses",
+    ),
+    Mutation(
+        "absence is believed only after the answer can no longer arrive, and after several lists",
+        "campaign/reconcile.py",
+        "            if self._absent[one.id] >= _LISTS:",
+        "            if self._absent[one.id] >= 0:",
+        f"{ENGINE} -k test_a_list_cut_short_is_not_taken_for_absence",
+    ),
+    Mutation(
+        "a list that lacks what we know to be there is not whole",
+        "campaign/reconcile.py",
+        "elif doubtful and complete and readable",
+        "elif doubtful and readable",
+        f"{ENGINE} -k test_a_list_cut_short_is_not_taken_for_absence",
+    ),
+    Mutation(
+        "several texts to the same people for the same minute are not told apart by guessing",
+        "campaign/reconcile.py",
+        "if doubtful and arrived and len(texts) == 1 and len(doubtful) == 1:",
+        "if doubtful and arrived:",
+        f"{ENGINE} -k test_several_texts_to_one_person",
+    ),
+    Mutation(
+        "messages of other systems are not touched",
+        "campaign/reconcile.py",
+        "            arrived = sorted(found.get(key, ()), key=lambda each: (len(each), each))",
+        "            arrived = sorted(message_id for ids in found.values() for message_id in ids)",
+        f"{ENGINE} -k test_messages_of_other_systems_are_never_touched",
+    ),
+    Mutation(
+        "what arrives after it was found absent is cancelled",
+        "campaign/reconcile.py",
+        "            if arrived and (doubtful or ghosts):",
+        "            if arrived and doubtful:",
+        f"{ENGINE} -k test_what_arrives_after_it_was_found_absent",
+    ),
+    Mutation(
+        "when time runs out nothing is sent again",
+        "campaign/reconcile.py",
+        "        return deliver_at - now > timedelta(seconds=self._options.last_look_s)",
+        "        return True",
+        f"{ENGINE} -k test_when_time_runs_out",
+    ),
+    Mutation(
+        "an update is a hint: only a result makes it evidence",
+        "campaign/follow.py",
+        "        matching = [one for one in doubtful if one.msisdns == names]",
+        "        matching = [one for one in doubtful if one.msisdns]",
+        f"{ENGINE} -k test_a_hint_to_somebody_elses_message",
+    ),
+    Mutation(
+        "nobody gets one text twice in a campaign",
+        "journal/store.py",
+        "insert = _insert(self._connection, schema.message).on_conflict_do_nothing()",
+        "insert = _insert(self._connection, schema.message)",
+        "tests/integration/test_journal_recording.py",
+    ),
+    Mutation(
+        "a send is not retried by Prefect",
+        "tasks.py",
+        '    "retries": 0,\n    "retry_condition_fn": _nothing_happened,',
+        '    "retries": 2,\n    "retry_condition_fn": None,',
+        "tests/acceptance/test_tasks.py -k 'users_settings or with_options'",
+    ),
+    Mutation(
+        "a changed text needs a say-so",
+        "campaign/plan.py",
+        "    if changed and not allow_changed:",
+        "    if False:",
+        "tests/acceptance/test_flows.py -k changed",
+    ),
+]
+
+
+def noticed(mutation: Mutation) -> bool:
+    """Whether the named test fails once the rule is broken."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        for name in ("prefect_mymsp", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, copy / name)
+        target = copy / "prefect_mymsp" / mutation.file
+        source = target.read_text(encoding="utf-8")
+        if source.count(mutation.old) != 1:
+            sys.exit(f"{mutation.file} no longer holds just one {mutation.old!r}")
+        target.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+        command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider {mutation.test}"
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode not in (0, 1):  # no such test, or an error of ours
+            sys.exit(f"{mutation.test}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.returncode == 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    only = parser.parse_args().only
+    missed = []
+    for mutation in MUTATIONS:
+        if only in f"{mutation.rule} {mutation.file}":
+            seen = noticed(mutation)
+            print(f"{'noticed' if seen else 'MISSED '}  {mutation.rule}  [{mutation.test}]", flush=True)
+            missed += [] if seen else [mutation.rule]
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
