@@ -547,13 +547,13 @@ class Journal:
                 raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
             deliver_at = deliver_at or run.campaign.deliver_at
             taken = self._take(connection, run, requests, deliver_at, now)
-            if taken < requests and self._plan_batches(connection, run.campaign, batch_size):
-                self._take(connection, run, requests - taken, deliver_at, now)
-            return self._claimed(connection, run, deliver_at, now)
+            if len(taken) < requests and self._plan_batches(connection, run.campaign, batch_size):
+                taken += self._take(connection, run, requests - len(taken), deliver_at, now)
+            return self._claimed(connection, taken, deliver_at)
 
     @staticmethod
-    def _take(connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
-        """Make the next planned batches the run's, in the order of the file; returns how many."""
+    def _take(connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> list[int]:
+        """Make the next planned batches the run's, in the order of the file; returns which."""
         batch = schema.batch
         following = (
             sa.select(batch.c.id)
@@ -562,9 +562,10 @@ class Journal:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return connection.execute(
+        numbers = [row[0] for row in _fetched(connection, following)]
+        connection.execute(
             batch.update()
-            .where(batch.c.id.in_(following.scalar_subquery()))
+            .where(_among(connection, batch.c.id, numbers))
             .values(
                 state=SENDING,
                 run_id=run.id,
@@ -572,29 +573,24 @@ class Journal:
                 originator=run.campaign.originator,
                 deliver_at=deliver_at,
             )
-        ).rowcount
+        )
+        return numbers
 
     @staticmethod
-    def _claimed(connection: Connection, run: Run, deliver_at: datetime | None, now: datetime) -> list[Batch]:
-        """What the run has to send of what it claimed just now."""
+    def _claimed(connection: Connection, numbers: list[int], deliver_at: datetime | None) -> list[Batch]:
+        """What there is to send in these batches."""
         batch, message, text = schema.batch, schema.message, schema.text
-        mine = (
-            batch.c.campaign_id == run.campaign.id,
-            batch.c.state == SENDING,
-            batch.c.run_id == run.id,
-            batch.c.claimed_at == now,
-        )
         # Recipients are joined by the database: a row a request instead of a row a recipient.
         select = (
             sa.select(
                 batch.c.id,
                 text.c.body,
-                sa.func.aggregate_strings(message.c.msisdn, ","),
+                _in_order(connection, message.c.msisdn, message.c.id),
                 batch.c.text_id,
             )
             .join(message, message.c.batch_id == batch.c.id)
             .join(text, text.c.id == batch.c.text_id)
-            .where(*mine)
+            .where(_among(connection, batch.c.id, numbers))
             .group_by(batch.c.id, text.c.body, batch.c.text_id)
             .order_by(batch.c.id)
         )
@@ -797,8 +793,7 @@ class Journal:
                 "state": SENDING,
                 "claimed_at": now,
             }
-            self._into_batches(connection, halves, values, batch_id)
-            return self._claimed(connection, run, deliver_at, now)
+            return self._claimed(connection, self._into_batches(connection, halves, values, batch_id), deliver_at)
 
     def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
         """Whether other runs have requests of this campaign on their way."""
@@ -1236,14 +1231,17 @@ class Recording:
             return
         numbers = self._texts(block)
         campaign_id = self.campaign.id
-        insert = _insert(self._connection, schema.message).on_conflict_do_nothing()
-        self._connection.execute(
-            insert,
-            [
-                {"campaign_id": campaign_id, "row": row, "msisdn": msisdn, "text_id": numbers[which]}
-                for row, msisdn, which in zip(block.rows, block.msisdns, block.text_of, strict=True)
-            ],
-        )
+        values = [
+            {"campaign_id": campaign_id, "row": row, "msisdn": msisdn, "text_id": numbers[which]}
+            for row, msisdn, which in zip(block.rows, block.msisdns, block.text_of, strict=True)
+        ]
+        insert = _insert(self._connection, schema.message)
+        if self._connection.dialect.name == "postgresql":  # one statement takes half the time of many
+            columns = {name: schema.message.c[name].type for name in values[0]}
+            told = sa.select(*_rows(self._connection, values, columns).c)
+            self._connection.execute(insert.from_select(list(columns), told).on_conflict_do_nothing())
+        else:
+            self._connection.execute(insert.on_conflict_do_nothing(), values)
 
     def _texts(self, block: PlannedBlock) -> list[int]:
         """The journal's numbers of the block's texts, recorded if they are new, in the order of the block."""
@@ -1285,6 +1283,13 @@ def _fetched(connection: Connection, select: sa.Select[Any]) -> Iterable[Sequenc
     document = sa.select(sa.func.json_group_array(sa.func.json_array(*rows.c), type_=sa.Text()))
     found: list[list[Any]] = json.loads(connection.execute(document).scalar_one())
     return found
+
+
+def _in_order(connection: Connection, column: sa.ColumnElement[str], by: sa.ColumnElement[int]) -> Any:
+    """A group's values with commas between them, in order; SQLite meets them in it, by the index on their batch."""
+    if connection.dialect.name == "postgresql":
+        return sa.func.string_agg(column, postgresql.aggregate_order_by(sa.literal_column("','"), by))
+    return sa.func.aggregate_strings(column, ",")
 
 
 def _rows(connection: Connection, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> sa.FromClause:

@@ -20,8 +20,8 @@ END: Final = datetime(2100, 1, 1, tzinfo=UTC)
 class Clock:
     """Simulated time that runs at a multiple of real time.
 
-    Time never runs backwards: deliveries are computed from it, and one that had happened would be undone. It stops at
-    the end of 2099. Threads may share a clock.
+    Time never runs backwards but by :meth:`restart`: deliveries are computed from it, and one that had happened would
+    be undone. It stops at the end of 2099. Threads may share a clock.
 
     Args:
         start: The first moment shown, aware; the present when None.
@@ -36,10 +36,16 @@ class Clock:
             raise ConfigurationError("The clock's start needs a time zone.")
         self._lock = threading.RLock()
         self._source = source
-        self._real = source()
-        self._simulated = time.time() if start is None else start.timestamp()
+        self._start = start
         self._frozen = False
         self._speed = _speed(speed)
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the first moment; for a gateway that has forgotten everything, so that nothing is undone."""
+        with self._lock:
+            self._real = self._source()
+            self._simulated = time.time() if self._start is None else self._start.timestamp()
 
     @property
     def speed(self) -> float:

@@ -348,13 +348,14 @@ class Gateway:
     # ---------------------------------------------------------------- the outside: tests and the JSON API
 
     def reset(self) -> None:
-        """Back to the state at creation: accounts, settings, faults and the clock's speed; simulated time goes on."""
+        """Back to the state at creation: accounts, settings, faults, and the clock."""
         with self.lock:
             self.settings = self._initial_settings
             self.accounts: dict[str, Account] = {a.user: replace(a) for a in self._initial_accounts}
             seed, random, scripted = self._initial_faults
             self.faults.replace(seed=seed, random=random, scripted=scripted)
             self.clock.speed, self.clock.frozen = self._initial_speed, self._initial_frozen
+            self.clock.restart()
             self.messages: dict[int, Message] = {}
             self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
             self.request_count = 0

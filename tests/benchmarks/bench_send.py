@@ -107,7 +107,7 @@ def journalled(base_url: str, rows: int, batch: int | None) -> float:
 
 def requests_loop(base_url: str, rows: int) -> float:
     """Seconds of a loop over the rows with requests."""
-    import requests  # type: ignore[import-untyped]
+    import requests
 
     began = time.perf_counter()
     for row in range(rows):
@@ -155,40 +155,47 @@ def compare(name: str, rows: int, rounds: int, ours: Callable[[], float], theirs
     )
 
 
+def engine_against_client(url: str, rows: int, rounds: int, latency_s: float) -> None:
+    """The engine with its journal against the bare client, for personal rows and for one text to all."""
+    compare(
+        "  personal rows, journal against bare client",
+        rows,
+        rounds,
+        lambda: journalled(url, rows, None),
+        lambda: bare(url, rows, None),
+    )
+    if latency_s:
+        compare(
+            "  personal rows, journal against connections ÷ latency",
+            rows,
+            rounds,
+            lambda: journalled(url, rows, None),
+            lambda: rows / (CONNECTIONS / latency_s),
+        )
+    many = rows * 100
+    compare(
+        "  one text for all, journal against bare client",
+        many,
+        rounds,
+        lambda: journalled(url, many, 500),
+        lambda: bare(url, many, 500),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--baselines", action="store_true")
     arguments = parser.parse_args()
+    global CONNECTIONS  # noqa: PLW0603
+    CONNECTIONS = arguments.connections
     rows, rounds = arguments.rows, arguments.rounds
     for latency_s in (0.0, 0.02):
         with gateway(latency_s) as url:
             print(f"latency {latency_s * 1000:.0f} ms, {CONNECTIONS} connections")
-            compare(
-                "  personal rows, journal against bare client",
-                rows,
-                rounds,
-                lambda url=url: journalled(url, rows, None),  # type: ignore[misc]
-                lambda url=url: bare(url, rows, None),  # type: ignore[misc]
-            )
-            if latency_s:
-                limit_s = rows / (CONNECTIONS / latency_s)
-                compare(
-                    "  personal rows, journal against connections ÷ latency",
-                    rows,
-                    rounds,
-                    lambda url=url: journalled(url, rows, None),  # type: ignore[misc]
-                    lambda: limit_s,
-                )
-            many = rows * 50
-            compare(
-                "  one text for all, journal against bare client",
-                many,
-                rounds,
-                lambda url=url: journalled(url, many, 500),  # type: ignore[misc]
-                lambda url=url: bare(url, many, 500),  # type: ignore[misc]
-            )
+            engine_against_client(url, rows, rounds, latency_s)
     if arguments.baselines:
         with gateway(0.0) as url:
             compare(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -265,6 +268,29 @@ def test_a_person_decides(bench: Bench, decision: Decision, requests: int) -> No
     counts = bench.send(campaign)
     assert bench.requests == requests
     assert (counts.assumed, counts.accepted) == ((1, 0) if decision is Decision.SENT else (0, 1))
+
+
+def test_the_intent_is_on_disk_before_the_request_leaves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello"), (C, "Hello C")])
+    database = bench.journal.url.database
+    assert database is not None
+    handle, seen = bench.gateway.handle, list[tuple[str, set[str]]]()
+
+    def looking(method: str, endpoint: str, query: bytes, body: bytes) -> object:
+        # What another process would find, at the moment the request has come.
+        with closing(sqlite3.connect(database)) as other:
+            rows = other.execute(
+                "SELECT msisdn FROM message JOIN batch ON batch.id = batch_id WHERE state = 'sending'"
+            ).fetchall()
+        (recipients,) = parse_qs(body.decode())["recipients"]
+        seen.append((recipients, {row[0] for row in rows}))
+        return handle(method, endpoint, query, body)
+
+    monkeypatch.setattr(bench.gateway, "handle", looking)
+    assert bench.send(campaign).accepted == 3
+    assert sorted(recipients for recipients, _ in seen) == [f"{A},{B}", C]
+    for recipients, intended in seen:
+        assert set(recipients.split(",")) <= intended
 
 
 # -- with a delivery time: exactly once ------------------------------------------------------------------------------

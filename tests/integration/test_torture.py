@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,14 +92,13 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, seed: int) -> None:
             "timeout_s": TIMEOUT_S,
             "look": {"absent_after_s": 5.0, "every_s": 0.3},
         }
-        kills = ordeal.kills
+        killed = 0
         for _ in range(60):
             senders = [start(job), start(job)]
-            if kills:
-                time.sleep(1.2 + dice.random() * 1.5)  # a second or so passes before the first request
+            if killed < ordeal.kills and in_the_middle(sandbox, senders, dice.randint(10, 60)):
                 for sender in senders[: dice.choice([1, 2])]:
                     sender.kill()
-                    kills -= 1
+                    killed += 1
             codes = [sender.wait(timeout=300) for sender in senders]
             assert set(codes) <= {0, -9}, codes
             counts = count(journal, job)
@@ -106,6 +106,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, seed: int) -> None:
                 break
         else:
             pytest.fail(f"not done after many starts: {counts}")
+        assert killed, "nobody was killed while sending"
         check(ordeal, counts, expected, sandbox)
 
 
@@ -123,9 +124,26 @@ def record(ordeal: Ordeal, journal: Journal, sandbox: Sandbox) -> Counter[tuple[
         segments=[1] * len(texts),
     )
     account = account_fingerprint(sandbox.base_url, "demo")
-    with journal.recording(account, "ordeal", source="ordeal", originator=None, deliver_at=deliver_at) as recording:
+    with journal.recording(
+        account,
+        "ordeal",
+        source="ordeal",
+        originator=None,
+        deliver_at=deliver_at,
+        batch_size=ordeal.batch_size,
+    ) as recording:
         recording.add(block)
     return Counter((who, texts[number if ordeal.personal else 0]) for number, who in enumerate(msisdns))
+
+
+def in_the_middle(sandbox: Sandbox, senders: list[subprocess.Popen[str]], requests: int) -> bool:
+    """Wait until so many more requests have come; False when the senders are done before that."""
+    target = sandbox.gateway.request_count + requests
+    while sandbox.gateway.request_count < target:
+        if all(sender.poll() is not None for sender in senders):
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def start(job: dict[str, Any]) -> subprocess.Popen[str]:
@@ -159,7 +177,28 @@ def check(ordeal: Ordeal, counts: Counts, expected: Counter[tuple[str, str]], sa
         assert counts.accepted <= len(sent) <= counts.accepted + counts.in_doubt
 
 
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A journal's URL in the database that the parameter names."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'journal.db'}"
+    else:
+        with request.getfixturevalue("postgres").journal() as url:
+            yield url
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("ordeal", SHORT, ids=str)
-def test_a_short_ordeal(ordeal: Ordeal, tmp_path: Path) -> None:
-    run_ordeal(ordeal, f"sqlite:///{tmp_path / 'journal.db'}", seed=1)
+@pytest.mark.parametrize(
+    ("ordeal", "database"), [(SHORT[0], "sqlite"), (SHORT[1], "postgresql")], ids=str, indirect=["database"]
+)
+def test_a_short_ordeal(ordeal: Ordeal, database: str) -> None:
+    run_ordeal(ordeal, database, seed=1)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("ordeal", LONG, ids=str)
+def test_a_long_ordeal(ordeal: Ordeal, database: str, seed: int) -> None:
+    run_ordeal(ordeal, database, seed)

@@ -1,0 +1,107 @@
+"""What a person can do about doubt, and about a campaign that should not go out: flows and commands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_mymsp import CampaignJournal, MyMSPCredentials, cli
+from prefect_mymsp.errors import CampaignStoppedError, ConfigurationError, InputError
+from prefect_mymsp.flows import Guard, cancel_campaign, resolve_in_doubt, send_campaign
+from prefect_mymsp.models import Decision
+from prefect_mymsp.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "workspace")
+
+SOON = datetime.now(UTC) + timedelta(hours=2)
+
+
+def people(folder: Path, *suffixes: int) -> Path:
+    path = folder / "people.csv"
+    path.write_text("phone;name\n" + "".join(f"0701740{each};P{each}\n" for each in suffixes), encoding="utf-8")
+    return path
+
+
+def times_sent(sandbox: Sandbox) -> dict[tuple[str, str], int]:
+    return {key: times for key, times in sandbox.gateway.summary().items() if times}
+
+
+def test_a_person_settles_doubt(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = people(tmp_path, 605, 606, 681)  # 681: the connection is lost, every time
+    report = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    assert (report.accepted, report.in_doubt) == (2, 1)
+    doubtful = resolve_in_doubt("doubt", credentials)
+    assert doubtful["recipient"].tolist() == ["46701740681"]
+    assert doubtful["row"].tolist() == [4]
+    # The command shows the same, with the number masked, and settles it.
+    credentials.save("doubtful", overwrite=True)
+    cli.resolve("doubt", credentials="doubtful", decision=Decision.NOT_SENT)
+    told = capsys.readouterr().out
+    assert "46•••••••81" in told
+    assert "46701740681" not in told
+    assert "1 messages were in doubt and are settled as not-sent." in told
+    again = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    assert (again.accepted, again.in_doubt) == (2, 1)  # tried again, and lost again
+    assert len(resolve_in_doubt("doubt", credentials, Decision.SENT)) == 1
+    last = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    assert (last.accepted, last.in_doubt, last.assumed) == (2, 0, 1)
+    assert set(times_sent(gateway).values()) == {1}
+
+
+def test_a_guarded_campaign_in_a_journal_of_its_own(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path
+) -> None:
+    journal = CampaignJournal(url=f"sqlite:///{tmp_path / 'own.db'}")  # type: ignore[arg-type]
+    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    report = send_campaign(
+        people(tmp_path, 605, 606), credentials, "Hello {name}!", "guarded", wait=False,
+        guard=Guard.SCHEDULE, journal=journal,
+    )  # fmt: skip
+    assert (report.accepted, report.in_doubt) == (2, 0)
+    assert set(times_sent(gateway).values()) == {1}
+    assert (tmp_path / "own.db").exists()
+    ahead = [
+        datetime.fromisoformat(message["scheduled_at"]) - datetime.now(UTC) for message in gateway.gateway.ledger()
+    ]
+    assert all(timedelta(minutes=4) < each < timedelta(minutes=7) for each in ahead)
+
+
+def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all_or_nothing needs scheduled messages"):
+        send_campaign(people(tmp_path, 605), credentials, "Hello {name}!", "whole", all_or_nothing=True)
+    source = people(tmp_path, 605, 606, 654)  # 654 is refused
+    with pytest.raises(CampaignStoppedError, match="2 requests were cancelled at the gateway") as stopped:
+        send_campaign(source, credentials, "Hello {name}!", "whole", deliver_at=SOON, all_or_nothing=True)
+    assert stopped.value.counts["cancelled"] == 2
+    assert stopped.value.counts["accepted"] == 0
+    assert times_sent(gateway) == {}
+    with pytest.raises(InputError, match="was cancelled"):
+        send_campaign(source, credentials, "Hello {name}!", "whole", deliver_at=SOON)
+    whole = send_campaign(
+        people(tmp_path, 605, 606), credentials, "Hello {name}!", "whole again", deliver_at=SOON,
+        all_or_nothing=True, wait=False,
+    )  # fmt: skip
+    assert whole.accepted == 2
+
+
+def test_cancelling(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = people(tmp_path, 605, 606, 607)
+    send_campaign(source, credentials, "Hello {name}!", "later", deliver_at=SOON, wait=False)
+    told = cancel_campaign("later", credentials)
+    assert (told.cancelled, told.sent, told.unknown) == (3, 0, 0)
+    assert times_sent(gateway) == {}
+    send_campaign(source, credentials, "Hello again, {name}!", "too late", deliver_at=SOON, wait=False)
+    gateway.gateway.clock.advance(3 * 3600)
+    credentials.save("cancelling", overwrite=True)
+    assert cli.cancel("too late", credentials="cancelling") == 3
+    assert "Too late, sent already:   3." in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no campaign 'typo'.*'too late', 'later'"):
+        cancel_campaign("typo", credentials)
+    with pytest.raises(ConfigurationError, match="no credentials named 'nobody'"):
+        cli.cancel("later", credentials="nobody")
