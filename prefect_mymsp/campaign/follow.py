@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler, digits, named
+from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler, named
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
 from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
 from prefect_mymsp.journal.schema import ACCEPTED
-from prefect_mymsp.journal.store import CampaignKey, Counts, Journal, OpenBatch, Outcome
+from prefect_mymsp.journal.store import CampaignKey, Counts, Journal, OpenBatch, Outcome, digits
 from prefect_mymsp.models import RecipientStatus, Updates
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, RELEASED, SENDING
-from prefect_mymsp.journal.store import CampaignKey, Journal, Outcome, ScheduledBatch, Watched
+from prefect_mymsp.journal.store import CampaignKey, Journal, Outcome, ScheduledBatch, Watched, digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,11 +51,6 @@ class LookOptions:
     absent_after_s: float = 30.0
     last_look_s: float = 60.0
     every_s: float = 3.0
-
-
-def digits(recipient: str) -> str:
-    """A recipient as the gateway shows it, reduced to what identifies it."""
-    return "".join(character for character in recipient if character in "0123456789") or recipient
 
 
 def named(result: SmsResult) -> frozenset[str] | None:

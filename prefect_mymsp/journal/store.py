@@ -262,6 +262,11 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
+def digits(recipient: str) -> str:
+    """A recipient as the gateway shows it, reduced to what identifies it: whether it writes a plus sign is its own."""
+    return "".join(character for character in recipient if character in "0123456789") or recipient
+
+
 def account_fingerprint(base_url: str, user: str) -> str:
     """Tells accounts apart without storing who they are."""
     return hashlib.blake2b(f"{base_url}\n{user}".encode(), digest_size=16).hexdigest()
@@ -430,7 +435,8 @@ class Journal:
             if self._cancelled(connection, key):
                 raise InputError(f"The campaign {name!r} was cancelled. Give a new sending a name of its own.")
             # Nothing is claimed while it changes.
-            connection.execute(sa.select(schema.campaign.c.id).where(schema.campaign.c.id == key.id).with_for_update())
+            locking = sa.select(schema.campaign.c.id).where(schema.campaign.c.id == key.id)
+            connection.execute(locking.with_for_update(key_share=True))
             yield Recording(connection, key)
             self._plan_batches(connection, key, batch_size)
 
@@ -1006,7 +1012,13 @@ class Journal:
         """
         batch, message, now = schema.batch, schema.message, _now()
         values = [
-            {"of": number, "who": one.recipient, "word": one.status[:64], "sent": one.sent_at, "got": one.delivered_at}
+            {
+                "of": number,
+                "who": digits(one.recipient),
+                "word": one.status[:64],
+                "sent": one.sent_at,
+                "got": one.delivered_at,
+            }
             for number, several in statuses.items()
             for one in several
         ]

@@ -26,7 +26,7 @@ from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError
 from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
-from prefect_mymsp.models import Decision
+from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 LOOK = LookOptions(absent_after_s=0.4, every_s=0.1)
@@ -257,6 +257,15 @@ def test_a_hint_to_somebody_elses_message_is_not_taken(bench: Bench) -> None:
     bench.gateway.clock.advance(180)  # sent to our recipient and another one, and reported
     counts = bench.follow(campaign, use_updates=True)
     assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
+
+
+def test_numbers_may_come_back_with_a_plus_sign(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.send(campaign)
+    (batch,) = bench.journal.open_batches(campaign)
+    status = RecipientStatus(f"+{A}", datetime.now(UTC), "delivered", datetime.now(UTC))
+    assert bench.journal.note_statuses({batch.id: [status]}) == 1
+    assert bench.journal.counts(campaign).delivered == 1
 
 
 @pytest.mark.parametrize(("decision", "requests"), [(Decision.SENT, 1), (Decision.NOT_SENT, 2)])

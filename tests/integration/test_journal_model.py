@@ -272,7 +272,7 @@ def test_the_journal_agrees_with_its_model(desk: Desk) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=30,
             deadline=None,
             database=None,
