@@ -249,6 +249,13 @@ def _campaign_name(label: str, timezone: str) -> str:
     return f"{label} {when:%Y-%m-%d}"
 
 
+def _fingerprint(frame: pd.DataFrame) -> str:
+    """Eight characters that tell frames apart: two of one day must not be taken for one campaign that has changed."""
+    from prefect_mymsp.journal.store import text_digest
+
+    return text_digest(frame.to_csv(index=False)).hex()[:8]
+
+
 def _source_label(source: str) -> str:
     path = urlsplit(source).path if "://" in source else source.replace("\\", "/")
     return PurePosixPath(path).stem or "campaign"
@@ -352,7 +359,7 @@ def send_campaign(
         raise InputError("all_or_nothing needs scheduled messages: give deliver_at, or guard='schedule'.")
 
     given: Any = (_frames.get() or {}).get(str(source), source)
-    label = "dataframe" if given is not source else _source_label(str(source))
+    label = _source_label(str(source)) if given is source else f"dataframe {_fingerprint(given)}"
     job = _Job(
         source=given,
         credentials=credentials,
@@ -391,7 +398,7 @@ def send_dataframe(
         df: The recipients; ``row`` in reports is the position, from 1.
         credentials: The gateway account.
         message: The text, with ``{column}`` placeholders.
-        campaign: The campaign's name; the default is ``dataframe`` and the day.
+        campaign: The campaign's name; the default is made of the frame's contents and the day.
         **options: The other parameters of :func:`send_campaign`.
 
     Returns:
