@@ -165,19 +165,10 @@ class Reconciler:
         now = self._clock()
         watched = await self._thread(self._journal.watched, self._campaign, now)
         times = {one.deliver_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
-        candidates = [
-            one.message_id for one in schedule if one.deliver_at is not None and _minute(one.deliver_at) in times
-        ]
+        waiting = {one.message_id: _minute(one.deliver_at) for one in schedule if one.deliver_at is not None}
+        candidates = [message_id for message_id, deliver_at in waiting.items() if deliver_at in times]
         known = await self._thread(self._journal.known_ids, self._campaign, candidates)
-        unknown = (
-            {
-                one.message_id: _minute(one.deliver_at)
-                for one in schedule
-                if one.deliver_at is not None and one.message_id in candidates and one.message_id not in known
-            }
-            if candidates
-            else {}
-        )
+        unknown = {message_id: waiting[message_id] for message_id in candidates if message_id not in known}
         readable = await self._recipients(unknown)
         # Adopted or accepted by another run while we asked?
         known = await self._thread(self._journal.known_ids, self._campaign, list(unknown))
