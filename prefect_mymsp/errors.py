@@ -8,7 +8,6 @@
     │   │   ├── ConfigurationError   a setting: base URL, time zone, credentials
     │   │   ├── SourceError          the recipients' file or DataFrame cannot be read
     │   │   ├── TemplateError        the message text or one of its placeholders
-    │   │   ├── RejectedRowsError    the file holds rows that cannot be sent, and you asked to stop then
     │   │   ├── ChangedTextError     people of this campaign would get a second, different text
     │   │   └── RepeatError          people would get a text that another campaign sent them today
     │   ├── RejectedError            the gateway answered ``N`` and a code
@@ -66,20 +65,6 @@ class SourceError(InputError):
 
 class TemplateError(InputError):
     """The message text, or one of its placeholders, cannot be used."""
-
-
-class RejectedRowsError(InputError):
-    """Rows of the source cannot be sent and the caller asked to stop in that case.
-
-    Attributes:
-        rejects: How many rows cannot be sent.
-        rows: How many rows the source has.
-    """
-
-    def __init__(self, message: str, *, rejects: int, rows: int) -> None:
-        super().__init__(message)
-        self.rejects = rejects
-        self.rows = rows
 
 
 class ChangedTextError(InputError):
