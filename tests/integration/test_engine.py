@@ -80,9 +80,9 @@ class Bench:
 
         return asyncio.run(run())
 
-    def follow(self, campaign: CampaignKey, *, use_updates: bool = False) -> Counts:
+    def follow(self, campaign: CampaignKey, *, use_updates: bool = False, deadline_s: float = 8.0) -> Counts:
         async def run() -> Counts:
-            options = FollowOptions(deadline_s=8, quiet_s=1.0, first_pause_s=0.1, use_updates=use_updates)
+            options = FollowOptions(deadline_s=deadline_s, quiet_s=1.0, first_pause_s=0.1, use_updates=use_updates)
             async with self.client() as client:
                 return await follow(self.journal, client, campaign, options)
 
@@ -391,7 +391,7 @@ def test_what_arrives_after_it_was_found_absent_is_cancelled(bench: Bench) -> No
     assert counts.accepted == 2
     bench.gateway.clock.advance(120)  # now it is there twice
     assert bench.sent[A, "Hello"] == 2
-    bench.follow(campaign)
+    bench.follow(campaign, deadline_s=1.5)
     assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
 
 

@@ -25,8 +25,8 @@ from prefect_mymsp.sandbox import Fault
 from prefect_mymsp.sandbox.server import Sandbox
 
 SENDER = Path(__file__).with_name("sender.py")
-LEASE_S = 4.0
-TIMEOUT_S = 2.0
+LEASE_S = 2.5
+TIMEOUT_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ordeal:
 
 
 SHORT = [
-    Ordeal(rows=300, personal=True, scheduled=True, kills=2),
+    Ordeal(rows=150, personal=True, scheduled=True, kills=2),
     Ordeal(rows=3_000, personal=False, scheduled=False, kills=2, batch_size=25),
 ]
 LONG = [
@@ -90,7 +90,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, seed: int) -> None:
             "batch_size": ordeal.batch_size,
             "lease_s": LEASE_S,
             "timeout_s": TIMEOUT_S,
-            "look": {"absent_after_s": 5.0, "every_s": 0.3},
+            "look": {"absent_after_s": 3.0, "every_s": 0.2},
         }
         killed = 0
         for _ in range(60):
