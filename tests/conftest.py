@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,12 @@ def prefect_harness(pytestconfig: pytest.Config) -> Iterator[None]:
     # Without the heartbeat a synchronous flow ends a second earlier.
     with prefect_test_harness(server_startup_timeout=60), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         port = urlsplit(PREFECT_API_URL.value() or "").port
-        # Prefect forgets to close a connection to its own server; ours, to other ports, stay errors.
-        pytestconfig.addinivalue_line(
-            "filterwarnings",
-            rf"ignore:Exception ignored in. <socket.socket.*'127.0.0.1', {port}\):"
-            "pytest.PytestUnraisableExceptionWarning",
-        )
+        # Prefect forgets to close a connection to its own server; ours, to other ports, stay errors. The line is for
+        # the tests to come, the filter for the one whose setup this is part of.
+        forgotten = rf"Exception ignored in. <socket.socket.*'127.0.0.1', {port}\)"
+        warning = "pytest.PytestUnraisableExceptionWarning"
+        pytestconfig.addinivalue_line("filterwarnings", f"ignore:{forgotten}:{warning}")
+        warnings.filterwarnings("ignore", message=forgotten, category=pytest.PytestUnraisableExceptionWarning)
         yield
 
 

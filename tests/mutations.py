@@ -92,14 +92,14 @@ MUTATIONS = [
         "journal/store.py",
         "schema.batch.c.run_id.in_(dead)",
         "schema.batch.c.run_id > 0",
-        "tests/integration/test_journal_claims.py",
+        "tests/integration/test_journal_doubt.py -k test_claims_are_taken_over_only_when_their_lease_has_ended",
     ),
     Mutation(
         "a dead run's claims are in doubt",
         "journal/store.py",
         "state=IN_DOUBT, reason=reason, settled_at=now, doubted_at=now",
         "state=REJECTED, code=0, settled_at=now",
-        "tests/integration/test_journal_claims.py",
+        "tests/integration/test_journal_doubt.py -k test_claims_are_taken_over_only_when_their_lease_has_ended",
     ),
     Mutation(
         "refusals of the account stop the campaign and leave the rest to be continued",
@@ -170,13 +170,6 @@ MUTATIONS = [
         "        return deliver_at - now > timedelta(seconds=self._options.last_look_s)",
         "        return True",
         f"{ENGINE} -k test_when_time_runs_out",
-    ),
-    Mutation(
-        "an update is a hint: only a result makes it evidence",
-        "campaign/follow.py",
-        "        matching = [one for one in doubtful if one.msisdns == names]",
-        "        matching = [one for one in doubtful if one.msisdns]",
-        f"{ENGINE} -k test_a_hint_to_somebody_elses_message",
     ),
     Mutation(
         "nobody gets one text twice in a campaign",

@@ -122,11 +122,7 @@ class Reconciler:
         # What was accepted before the list was taken is on it, unless its time has come meanwhile.
         soon = self._clock() + timedelta(seconds=5)
         listed = {one.message_id for one in schedule}
-        complete = all(
-            message_id in listed or batch.deliver_at <= soon
-            for message_id, batch in waiting.items()
-            if message_id in self._listed
-        )
+        complete = all(message_id in listed or batch.deliver_at <= soon for message_id, batch in waiting.items())
         self._check_ids(schedule, waiting)
         released = await self._settle(schedule, complete, taken_at)
         await self._disbelieve(waiting)
