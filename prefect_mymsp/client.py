@@ -34,6 +34,7 @@ from prefect_mymsp.errors import (
     UnexpectedStatusError,
     UnreachableError,
 )
+from prefect_mymsp.lane import Lane, proxy_for
 from prefect_mymsp.models import ReceivedMessage, ScheduledMessage, SmsResult, Updates
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
@@ -153,6 +154,7 @@ class _Gateway:
             raise ConfigurationError("timeout_s and connections must be above zero, patience_s not below.")
         self._login = wire.Login(user, password)
         self.base_url = check_base_url(base_url)
+        self._host = httpx.URL(self.base_url).host
         self.zone = check_timezone(timezone)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
@@ -258,7 +260,7 @@ class _Gateway:
 
     def _failure(self, call: _Call[T], error: Exception, arrived: bytes) -> MyMSPError:
         """Which side of the fork a transport failure lands on; the answer to "was it sent?"."""
-        host = httpx.URL(self.base_url).host
+        host = self._host
         if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
             return UnreachableError(f"{call.endpoint}: no connection to {host} in time.")
         if isinstance(error, httpx.ProxyError):
@@ -479,14 +481,15 @@ class MyMSPClient(_Gateway):
 class AsyncMyMSPClient(_Gateway):
     """The eight endpoints, asynchronously: the methods of :class:`MyMSPClient`, awaited, with the same errors.
 
-    Holds ``connections`` lanes, each an httpx client with a single connection over one shared TLS context: httpx's
-    shared pool loses most of its speed beyond eight connections.
+    Holds ``connections`` lanes, each a single connection over one shared TLS context: httpx's shared pool loses most
+    of its speed beyond eight connections.
     """
 
     def _prepare(self) -> None:
-        self._idle: list[httpx.AsyncClient] = []
-        self._made: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncBaseTransport] = []
+        self._made: list[httpx.AsyncBaseTransport] = []
         self._free: asyncio.Semaphore | None = None
+        self._urls: dict[str, httpx.URL] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -500,55 +503,62 @@ class AsyncMyMSPClient(_Gateway):
         """Close the connections; the next call would open new ones."""
         made = self._made
         self._prepare()
-        for http in made:
-            await http.aclose()
+        for lane in made:
+            await lane.aclose()
 
     @contextlib.asynccontextmanager
-    async def _lane(self) -> AsyncIterator[httpx.AsyncClient]:
+    async def _lane(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
         if self._free is None:
             self._free = asyncio.Semaphore(self.connections)
             self._context = self._tls()
         async with self._free:
             # The lane used last has the connection most likely to be open still.
-            http = self._idle.pop() if self._idle else self._another()
+            lane, made = self._idle.pop() if self._idle else self._another(), self._made
             try:
-                yield http
+                yield lane
             finally:
-                if not http.is_closed:  # by aclose() in the meantime
-                    self._idle.append(http)
+                if made is self._made:  # not closed by aclose() in the meantime
+                    self._idle.append(lane)
 
-    def _another(self) -> httpx.AsyncClient:
-        http = httpx.AsyncClient(
-            headers=_HEADERS,
-            timeout=self._timeout,
-            limits=self._limits(1),
-            verify=self._context,
-            trust_env=self._trust_env,
-        )
-        self._made.append(http)
-        return http
+    def _another(self) -> httpx.AsyncBaseTransport:
+        proxy = proxy_for(self._host) if self._trust_env else None
+        lane: httpx.AsyncBaseTransport
+        if proxy is None:
+            lane = Lane(self._context, keepalive_s=_KEEPALIVE_S)
+        else:
+            try:
+                lane = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits(1), proxy=proxy)
+            except (ImportError, ValueError, httpx.InvalidURL):
+                # Its URL may hold a password.
+                raise ConfigurationError("The environment names a proxy that httpx cannot use as it is.") from None
+        self._made.append(lane)
+        return lane
 
     async def _run(self, call: _Call[T]) -> T:
         patience = _Patience(self.patience_s)
         while True:
             try:
-                async with self._lane() as http:
-                    return await self._once(call, http)
+                async with self._lane() as lane:
+                    return await self._once(call, lane)
             except (UnreachableError, RateLimitedError) as error:
                 pause = patience.pause_after(error)
             await asyncio.sleep(pause)
 
-    async def _once(self, call: _Call[T], http: httpx.AsyncClient) -> T:
+    def _request(self, call: _Call[T]) -> httpx.Request:
+        url = self._urls.get(call.endpoint) or self._urls.setdefault(call.endpoint, httpx.URL(self._url(call)))
+        extensions = {"timeout": self._timeout.as_dict()}
+        return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
+
+    async def _once(self, call: _Call[T], lane: httpx.AsyncBaseTransport) -> T:
         arrived = bytearray()
         deadline = time.monotonic() + self.timeout_s
         try:
             # httpx bounds each read; this bounds an answer whose headers come in a byte at a time.
-            async with (
-                asyncio.timeout(2 * self.timeout_s + 10.0),
-                http.stream("POST", self._url(call), content=call.body) as response,
-            ):
-                async for chunk in response.aiter_bytes():
-                    _append(arrived, chunk, deadline)
+            async with asyncio.timeout(2 * self.timeout_s + 10.0):
+                response = await lane.handle_async_request(self._request(call))
+                async with contextlib.aclosing(response):
+                    async for chunk in response.aiter_bytes():
+                        _append(arrived, chunk, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
         return self._read(call, response, bytes(arrived))
