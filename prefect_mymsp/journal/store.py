@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from prefect_mymsp.errors import CampaignCancelledError, ConfigurationError, InputError, JournalError
 from prefect_mymsp.journal import migrations, schema
+from prefect_mymsp.journal.hot import HotStatements, told_by
 from prefect_mymsp.journal.schema import (
     ACCEPTED,
     ASSUMED,
@@ -304,6 +305,8 @@ class Journal:
             ) from None
         except (exc.SQLAlchemyError, OSError) as error:
             raise self._failure("opened", error) from None
+        self._writing = self._engine.execution_options(writes=True)
+        self._hot = HotStatements(self._engine.dialect.name)
         try:
             with self._errors("opened"):
                 self._prepare()
@@ -376,8 +379,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Connection]:
-        connecting = self._engine.execution_options(writes=True)
-        with self._errors("written"), connecting.begin() as connection:
+        with self._errors("written"), self._writing.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -548,61 +550,32 @@ class Journal:
             CampaignCancelledError: A person has cancelled the campaign.
         """
         with self._write() as connection:
-            now = self._moment(connection, run)
-            if self._cancelled(connection, run.campaign):
+            now, cancelled = self._moment(connection, run)
+            if cancelled:
                 raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
             deliver_at = deliver_at or run.campaign.deliver_at
             taken = self._take(connection, run, requests, deliver_at, now)
-            if len(taken) < requests and self._plan_batches(connection, run.campaign, batch_size):
-                taken += self._take(connection, run, requests - len(taken), deliver_at, now)
-            return self._claimed(connection, taken, deliver_at)
+            if taken < requests and self._plan_batches(connection, run.campaign, batch_size):
+                taken += self._take(connection, run, requests - taken, deliver_at, now)
+            return self._claimed(connection, run, now, deliver_at) if taken else []
 
-    @staticmethod
-    def _take(connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> list[int]:
-        """Make the next planned batches the run's, in the order of the file; returns which."""
-        batch = schema.batch
-        following = (
-            sa.select(batch.c.id)
-            .where(batch.c.campaign_id == run.campaign.id, batch.c.state == PLANNED)
-            .order_by(batch.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        numbers = [row[0] for row in _fetched(connection, following)]
-        connection.execute(
-            batch.update()
-            .where(_among(connection, batch.c.id, numbers))
-            .values(
-                state=SENDING,
-                run_id=run.id,
-                claimed_at=now,
-                originator=run.campaign.originator,
-                deliver_at=deliver_at,
-            )
-        )
-        return numbers
+    def _take(self, connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
+        """Make the next planned batches the run's, in the order of the file; returns how many."""
+        values = {
+            "of_campaign": run.campaign.id,
+            "most": limit,
+            "by_run": run.id,
+            "now": now,
+            "from_originator": run.campaign.originator,
+            "at": deliver_at,
+        }
+        return connection.execute(self._hot.take, values).rowcount
 
-    @staticmethod
-    def _claimed(connection: Connection, numbers: list[int], deliver_at: datetime | None) -> list[Batch]:
-        """What there is to send in these batches."""
-        batch, message, text = schema.batch, schema.message, schema.text
-        # Recipients are joined by the database: a row a request instead of a row a recipient.
-        select = (
-            sa.select(
-                batch.c.id,
-                text.c.body,
-                _in_order(connection, message.c.msisdn, message.c.id),
-                batch.c.text_id,
-            )
-            .join(message, message.c.batch_id == batch.c.id)
-            .join(text, text.c.id == batch.c.text_id)
-            .where(_among(connection, batch.c.id, numbers))
-            .group_by(batch.c.id, text.c.body, batch.c.text_id)
-            .order_by(batch.c.id)
-        )
-        return [
-            Batch(row[0], row[1], tuple(row[2].split(",")), row[3], deliver_at) for row in _fetched(connection, select)
-        ]
+    def _claimed(self, connection: Connection, run: Run, now: datetime, deliver_at: datetime | None) -> list[Batch]:
+        """What there is to send in the batches that a run has claimed at a moment."""
+        values = {"of_campaign": run.campaign.id, "by_run": run.id, "now": now}
+        rows = self._hot.fetched(connection, self._hot.claimed, values)
+        return [Batch(row[0], row[1], tuple(row[2].split(",")), row[3], deliver_at) for row in rows]
 
     @staticmethod
     def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:
@@ -621,25 +594,21 @@ class Journal:
             planned += sum(len(members) for _, members in groups)
         return planned
 
-    @staticmethod
-    def _moment(connection: Connection, run: Run) -> datetime:
-        """The time of a claim: now, or later than the run's latest, so that a claim is told by it even if clocks stand.
+    def _moment(self, connection: Connection, run: Run) -> tuple[datetime, bool]:
+        """The time of a claim, and whether the campaign is cancelled; if not, it will not be before the claim ends.
+
+        It is now, or later than the run's latest, so that a claim is told by it even if clocks stand.
 
         Raises:
             JournalError: The run's lease has ended.
         """
-        batch, now = schema.batch, _now()
-        latest = sa.select(sa.func.max(batch.c.claimed_at)).where(
-            batch.c.campaign_id == run.campaign.id, batch.c.state == SENDING, batch.c.run_id == run.id
-        )
-        held = connection.execute(
-            sa.select(latest.scalar_subquery()).where(
-                schema.run.c.id == run.id, schema.run.c.lease_until > now, schema.run.c.ended_at.is_(None)
-            )
-        ).one_or_none()
+        now = _now()
+        values = {"of_campaign": run.campaign.id, "by_run": run.id, "now": now}
+        held = connection.execute(self._hot.moment, values).one_or_none()
         if held is None:
             raise JournalError("This run's lease has ended; its claims are no longer its own.")
-        return now if held[0] is None else max(now, held[0] + schema.MICROSECOND)
+        latest, cancelled_at = held
+        return now if latest is None else max(now, latest + schema.MICROSECOND), cancelled_at is not None
 
     @staticmethod
     def _into_batches(
@@ -714,8 +683,7 @@ class Journal:
             if len(owners[campaigns[one.batch_id], one.message_id or ""]) > 1
         }
 
-    @staticmethod
-    def _settle(connection: Connection, outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
         batch, message = schema.batch, schema.message
         # A take-over may have put it in doubt meanwhile; who made the request knows better.
         open_still = (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT)
@@ -726,20 +694,7 @@ class Journal:
             if one.state == ACCEPTED
         ]
         if accepted:
-            # One statement for all of them: executemany would hand the interpreter back and forth for each.
-            columns = {"which": sa.BigInteger(), "at": sa.BigInteger(), "gateway_id": sa.String()}
-            told = _rows(connection, accepted, columns)
-            connection.execute(
-                batch.update()
-                .where(batch.c.id == told.c.which, open_still)
-                .values(
-                    state=ACCEPTED,
-                    settled_at=sa.type_coerce(told.c.at, schema.Instant()),
-                    message_id=told.c.gateway_id,
-                    code=None,
-                    reason=None,
-                )
-            )
+            connection.execute(self._hot.accept, {"document": json.dumps(accepted)})
         values = [
             {
                 "which": outcome.batch_id,
@@ -768,7 +723,7 @@ class Journal:
             )
         released = [outcome.batch_id for outcome in outcomes if outcome.state == RELEASED]
         for some in _slices(released):
-            Journal._remember(connection, some, RELEASED)
+            self._remember(connection, some, RELEASED)
             freed = sa.select(batch.c.id).where(batch.c.id.in_(some), batch.c.state == RELEASED)
             connection.execute(message.update().where(message.c.batch_id.in_(freed)).values(batch_id=None))
 
@@ -776,7 +731,7 @@ class Journal:
         """Divide a refused batch's messages between two new ones; their intents are durable when this returns."""
         batch, message = schema.batch, schema.message
         with self._write() as connection:
-            now = self._moment(connection, run)
+            now, _ = self._moment(connection, run)
             found = connection.execute(
                 batch.update()
                 .where(batch.c.id == batch_id, batch.c.state == SENDING)
@@ -799,7 +754,8 @@ class Journal:
                 "state": SENDING,
                 "claimed_at": now,
             }
-            return self._claimed(connection, self._into_batches(connection, halves, values, batch_id), deliver_at)
+            self._into_batches(connection, halves, values, batch_id)
+            return self._claimed(connection, run, now, deliver_at)
 
     def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
         """Whether other runs have requests of this campaign on their way."""
@@ -1250,8 +1206,9 @@ class Recording:
         insert = _insert(self._connection, schema.message)
         if self._connection.dialect.name == "postgresql":  # one statement takes half the time of many
             columns = {name: schema.message.c[name].type for name in values[0]}
-            told = sa.select(*_rows(self._connection, values, columns).c)
-            self._connection.execute(insert.from_select(list(columns), told).on_conflict_do_nothing())
+            told = sa.select(*told_by("postgresql", columns).c)
+            insert = insert.from_select(list(columns), told)
+            self._connection.execute(insert.on_conflict_do_nothing(), {"document": json.dumps(values)})
         else:
             self._connection.execute(insert.on_conflict_do_nothing(), values)
 
@@ -1285,36 +1242,6 @@ def _among(connection: Connection, column: sa.ColumnElement[int], ids: list[int]
         )
     listed = sa.func.json_each(json.dumps(ids)).table_valued("value")
     return column.in_(sa.select(listed.c.value))
-
-
-def _fetched(connection: Connection, select: sa.Select[Any]) -> Iterable[Sequence[Any]]:
-    """A query's rows; from SQLite as one document, because it hands the interpreter back and forth for each row."""
-    if connection.dialect.name == "postgresql":
-        return connection.execute(select)
-    rows = select.subquery()
-    document = sa.select(sa.func.json_group_array(sa.func.json_array(*rows.c), type_=sa.Text()))
-    found: list[list[Any]] = json.loads(connection.execute(document).scalar_one())
-    return found
-
-
-def _in_order(connection: Connection, column: sa.ColumnElement[str], by: sa.ColumnElement[int]) -> Any:
-    """A group's values with commas between them, in order; SQLite meets them in it, by the index on their batch."""
-    if connection.dialect.name == "postgresql":
-        return sa.func.string_agg(column, postgresql.aggregate_order_by(sa.literal_column("','"), by))
-    return sa.func.aggregate_strings(column, ",")
-
-
-def _rows(connection: Connection, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> sa.FromClause:
-    """Rows of values as a table of one statement, passed as one JSON document."""
-    document = json.dumps(rows)
-    if connection.dialect.name == "postgresql":
-        typed = [sa.column(name, type_) for name, type_ in columns.items()]
-        recordset = sa.func.json_to_recordset(sa.cast(document, sa.Text).cast(postgresql.JSON))
-        return recordset.table_valued(*typed, name="told").render_derived(with_types=True)
-    each = sa.func.json_each(document).table_valued("value")
-    return sa.select(
-        *(sa.func.json_extract(each.c.value, f"$.{name}", type_=type_).label(name) for name, type_ in columns.items())
-    ).subquery("told")
 
 
 def _is_planned() -> sa.ColumnElement[bool]:
