@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -618,10 +619,18 @@ class Journal:
         held_by: int | None = None,
     ) -> list[int]:
         """One new batch a group of a text's messages, which were in batch ``held_by`` or in none; their numbers."""
-        numbers = connection.scalars(
-            schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True),
-            [{**values, "text_id": text_id, "size": len(members)} for text_id, members in groups],
-        ).all()
+        rows = [{**values, "text_id": text_id, "size": len(members)} for text_id, members in groups]
+        numbers: Sequence[int]
+        if connection.dialect.name == "sqlite":  # nobody else writes: the numbers are known beforehand
+            first = connection.execute(sa.select(sa.func.coalesce(sa.func.max(schema.batch.c.id), 0) + 1)).scalar_one()
+            numbers = range(first, first + len(rows))
+            same = {key: _plain(value) for key, value in values.items()}
+            for number, row in zip(numbers, rows, strict=True):
+                row.update(same, id=number)
+            _many(connection, schema.batch.insert(), rows)
+        else:
+            insert = schema.batch.insert().returning(schema.batch.c.id, sort_by_parameter_order=True)
+            numbers = connection.scalars(insert, rows).all()
         Journal._move(connection, numbers, [members for _, members in groups], held_by)
         return list(numbers)
 
@@ -629,18 +638,18 @@ class Journal:
     def _move(connection: Connection, batches: Sequence[int], groups: Sequence[list[int]], held_by: int | None) -> None:
         """Put each group of messages into its batch."""
         message = schema.message
-        free = message.c.batch_id.is_(None) if held_by is None else message.c.batch_id == held_by
         into = message.update().values(batch_id=sa.bindparam("into"))
+        free = message.c.batch_id.is_not_distinct_from(sa.bindparam("held", type_=sa.BigInteger))
         single = [
-            {"into": number, "which": members[0]}
+            {"into": number, "which": members[0], "held": held_by}
             for number, members in zip(batches, groups, strict=True)
             if len(members) == 1
         ]
-        if single:
-            connection.execute(into.where(message.c.id == sa.bindparam("which"), free), single)
+        _many(connection, into.where(message.c.id == sa.bindparam("which"), free), single)
         for number, members in zip(batches, groups, strict=True):
             if len(members) > 1:
-                connection.execute(into.where(_among(connection, message.c.id, members), free), {"into": number})
+                among = _among(connection, message.c.id, members)
+                connection.execute(into.where(among, free), {"into": number, "held": held_by})
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
         """Record what came of requests, all in one transaction.
@@ -1210,14 +1219,15 @@ class Recording:
             insert = insert.from_select(list(columns), told)
             self._connection.execute(insert.on_conflict_do_nothing(), {"document": json.dumps(values)})
         else:
-            self._connection.execute(insert.on_conflict_do_nothing(), values)
+            _many(self._connection, insert.on_conflict_do_nothing(), values)
 
     def _texts(self, block: PlannedBlock) -> list[int]:
         """The journal's numbers of the block's texts, recorded if they are new, in the order of the block."""
         text = schema.text
         if len(block.texts) == 1 and block.digests[0] in self._text_ids:
             return [self._text_ids[block.digests[0]]]
-        self._connection.execute(
+        _many(
+            self._connection,
             _insert(self._connection, text).on_conflict_do_nothing(),
             [
                 {"digest": digest, "body": body, "encoding": encoding, "segments": segments}
@@ -1262,6 +1272,24 @@ def _one_at_a_time(connection: Connection, what: int) -> None:
 
 def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequence[dict[str, Any]]) -> None:
+    """Carry out a statement for each row of values; SQLite's driver gets them without SQLAlchemy's work."""
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":
+        connection.execute(statement, rows)
+        return
+    keys = list(rows[0]) if isinstance(statement, sa.Insert) else None
+    compiled: Any = statement.compile(dialect=connection.dialect, column_keys=keys)
+    in_order = itemgetter(*compiled.positiontup)
+    connection.exec_driver_sql(str(compiled), [in_order(row) for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    """A value as SQLite's driver takes it."""
+    return (value - schema.EPOCH) // schema.MICROSECOND if isinstance(value, datetime) else value
 
 
 def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
