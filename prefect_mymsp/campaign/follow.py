@@ -210,7 +210,7 @@ class _Following:
         except NotSentError:
             return 0
         if raw and len(raw) > 2:
-            await self._thread(self._journal.keep_collected, self._campaign.account, raw)
+            await self._thread(self._journal.received.keep_raw, self._campaign.account, raw)
         doubtful = await self._thread(self._journal.doubtful, self._campaign)
         if not doubtful or not updates.delivery_reports:
             return 0

@@ -190,7 +190,7 @@ def test_what_version_1_knew_survives(desk: Desk) -> None:
     after = _all(desk)
     assert desk.sql("SELECT version FROM schema_version") == [(VERSION,)]
     added = {
-        "campaign": {"cancelled_at": None},
+        "campaign": {"cancelled_at": None, "forgotten_at": None},
         "batch": {"doubted_at": None, "believed_at": None},
     }
     for table, rows in before.items():
