@@ -79,6 +79,8 @@ def _to_3(operations: Operations) -> None:
     message, ghost, bind = schema.message, schema.ghost, operations.get_bind()
     operations.add_column("campaign", sa.Column("forgotten_at", Instant))
     operations.add_column("collected", sa.Column("parsed_at", Instant))
+    if all(column["name"] != "moves_to" for column in sa.inspect(bind).get_columns("batch")):  # else rebuilt from 1
+        operations.add_column("batch", sa.Column("moves_to", Instant))
     if bind.dialect.name == "sqlite":
         _rebuild(bind, message, {})
         _rebuild(bind, ghost, {})

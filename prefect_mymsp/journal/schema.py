@@ -187,6 +187,8 @@ batch = Table(
     # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
     Column("size", Integer, nullable=False),
     Column("delivered", Integer, nullable=False, server_default="0"),
+    # While it is being rescheduled: it waits at the gateway for ``deliver_at`` or already for this.
+    Column("moves_to", Instant),
     CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
     CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
     CheckConstraint("(state = 'planned') = (run_id IS NULL)", name="planned_is_nobodys"),

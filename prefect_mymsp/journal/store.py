@@ -39,7 +39,7 @@ from prefect_mymsp.journal.schema import (
     SPLIT,
 )
 from prefect_mymsp.journal.suppressions import Suppressions
-from prefect_mymsp.models import Decision, RecipientStatus
+from prefect_mymsp.models import Decision, RecipientStatus, SmsResult
 
 _LEASE_S = 60.0
 #: What a recipient group's name cannot hold, and what would be taken for a number.
@@ -107,6 +107,11 @@ class Batch:
     text_id: int
     deliver_at: datetime | None
 
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """To whom, as the gateway takes it: a recipient group by its name."""
+        return (self.msisdns[0][1:],) if self.msisdns[0][0] == "@" else self.msisdns
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -128,6 +133,11 @@ class Watched:
     settled_at: datetime | None
     msisdns: frozenset[str] = field(repr=False)
 
+    @property
+    def group(self) -> bool:
+        """Whether it was for a recipient group, so that nobody here knows whom it was to reach."""
+        return any(one.startswith("@") for one in self.msisdns)
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduledBatch:
@@ -137,11 +147,13 @@ class ScheduledBatch:
         id: Its number in the journal.
         deliver_at: The delivery time that was asked for.
         settled_at: When its message id was learnt.
+        moves_to: The time it is being rescheduled to: it may wait for this one already. None when it is not.
     """
 
     id: int
     deliver_at: datetime
     settled_at: datetime
+    moves_to: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,7 @@ class OpenBatch:
         claimed_at: When it was about to be sent.
         settled_at: When its id was learnt.
         believed: Whether a result has named our recipients under that id.
+        group: Whether it is for a recipient group, whose members only the gateway knows.
     """
 
     id: int
@@ -161,6 +174,7 @@ class OpenBatch:
     claimed_at: datetime
     settled_at: datetime
     believed: bool
+    group: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +233,8 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Messages of a campaign by state; the states add up to ``messages``.
+
+    A message to a recipient group is one until a result tells how many people the group has, and then so many.
 
     Attributes:
         messages: All of them.
@@ -463,18 +479,31 @@ class Journal:
                 "sending a name of its own."
             )
 
+    @staticmethod
+    def _refuse_moved(connection: Connection, campaign: CampaignKey) -> None:
+        """What begins to send must know the time to send for; it will not change before this transaction ends."""
+        table = schema.campaign
+        found = connection.execute(
+            sa.select(table.c.deliver_at).where(table.c.id == campaign.id).with_for_update(read=True)
+        ).all()
+        if found and found[0][0] != campaign.deliver_at:
+            raise InputError(
+                f"The campaign {campaign.name!r} was rescheduled meanwhile. Start it again, with its new delivery time."
+            )
+
     # -- sending -----------------------------------------------------------------------------------------------
 
     def start_run(self, campaign: CampaignKey, *, lease_s: float = _LEASE_S) -> Run:
         """Begin to send a campaign; other runs of it may be under way.
 
         Raises:
-            InputError: Its people were forgotten.
+            InputError: Its people were forgotten, or it has another delivery time by now.
         """
         now = _now()
         values = {"campaign_id": campaign.id, "started_at": now, "lease_until": now + timedelta(seconds=lease_s)}
         with self._write() as connection:
             self._refuse_forgotten(connection, campaign)
+            self._refuse_moved(connection, campaign)
             messages = self._sizes(connection, campaign).get(PLANNED, _NOTHING).messages
             number = connection.execute(schema.run.insert().values(values).returning(schema.run.c.id)).scalar_one()
         return Run(number, campaign, lease_s, messages)
@@ -904,16 +933,118 @@ class Journal:
                 .values(cancelled_at=_now())
             )
 
-    def scheduled_batches(self, campaign: CampaignKey, now: datetime) -> dict[str, ScheduledBatch]:
-        """Accepted batches whose delivery time is after ``now``, by message id."""
+    def scheduled_batches(
+        self, campaign: CampaignKey, now: datetime, *, moving: bool = False
+    ) -> dict[str, ScheduledBatch]:
+        """Accepted batches whose delivery time is after ``now``, by message id.
+
+        Args:
+            campaign: Whose.
+            now: The moment, aware.
+            moving: Also those that are being rescheduled to a time after ``now``.
+        """
         batch = schema.batch
+        waits = batch.c.deliver_at > now
+        where = (
+            batch.c.campaign_id == campaign.id,
+            batch.c.state == ACCEPTED,
+            waits | (batch.c.moves_to > now) if moving else waits,
+        )
         with self._read() as connection:
-            rows = connection.execute(
-                sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at)
-                .where(batch.c.campaign_id == campaign.id, batch.c.state == ACCEPTED, batch.c.deliver_at > now)
-                .order_by(batch.c.id)
+            return self._scheduled(connection, where)
+
+    @staticmethod
+    def _scheduled(connection: Connection, where: Sequence[sa.ColumnElement[bool]]) -> dict[str, ScheduledBatch]:
+        batch = schema.batch
+        rows = connection.execute(
+            sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at, batch.c.moves_to)
+            .where(*where)
+            .order_by(batch.c.id)
+        )
+        return {row[0]: ScheduledBatch(row[1], row[2], row[3], row[4]) for row in rows}
+
+    def reschedule(self, campaign: CampaignKey, deliver_at: datetime) -> dict[str, ScheduledBatch]:
+        """Give a campaign another delivery time, before the gateway is told of it.
+
+        What is planned will be sent for the new time. What waits at the gateway waits from now on for either of two
+        times, until :meth:`mark_moved` tells for which; each is as long after the campaign's as it was before.
+
+        Args:
+            campaign: Which campaign; nobody may be sending it.
+            deliver_at: The new delivery time, a whole minute, in the future.
+
+        Returns:
+            What is to be moved at the gateway, by message id; also what an earlier call for this time left over.
+
+        Raises:
+            InputError: It was cancelled or forgotten, has no delivery time, was sent, is being sent, holds doubt about
+                requests that may wait at the gateway, or an earlier rescheduling to another time has not come to its
+                end.
+        """
+        table, batch, run, now = schema.campaign, schema.batch, schema.run, _now()
+        name, its = campaign.name, batch.c.campaign_id == campaign.id
+        with self._write() as connection:
+            # No run begins while this looks for one.
+            before, cancelled = connection.execute(
+                sa.select(table.c.deliver_at, table.c.cancelled_at)
+                .where(table.c.id == campaign.id)
+                .with_for_update(key_share=True)
+            ).one()
+            self._refuse_forgotten(connection, campaign)
+            if cancelled is not None:
+                raise InputError(f"The campaign {name!r} was cancelled; there is nothing to reschedule.")
+            if before is None:
+                raise InputError(f"The campaign {name!r} has no delivery time: its messages leave when they are sent.")
+            alive = sa.select(run.c.id).where(
+                run.c.campaign_id == campaign.id, run.c.ended_at.is_(None), run.c.lease_until > now
             )
-            return {row[0]: ScheduledBatch(row[1], row[2], row[3]) for row in rows}
+            if connection.execute(alive.limit(1)).first() is not None:
+                raise InputError(
+                    f"The campaign {name!r} is being sent, or was until a moment ago. Wait until its run has ended, "
+                    "then reschedule it."
+                )
+            doubtful = sa.select(sa.func.sum(batch.c.size)).where(
+                its, batch.c.state == IN_DOUBT, batch.c.deliver_at > now
+            )
+            if count := connection.execute(doubtful).scalar():
+                raise InputError(
+                    f"{count} messages of campaign {name!r} are in doubt: they may wait at the gateway for the time "
+                    "there was, under an id that nobody here knows, and could not be moved. Start the campaign "
+                    "again, which looks them up, or settle them with resolve_in_doubt; then reschedule it."
+                )
+            unfinished = (its, batch.c.state == ACCEPTED, batch.c.moves_to > now)
+            if before != deliver_at and self._scheduled(connection, unfinished):
+                raise InputError(
+                    f"Rescheduling campaign {name!r} to {_shown(before)} has not come to its end: some requests may "
+                    "wait for that time and some for the one before. Reschedule it to that time once more first."
+                )
+            waiting = (its, batch.c.state == ACCEPTED, (batch.c.deliver_at > now) | (batch.c.moves_to > now))
+            if not self._sizes(connection, campaign).get(PLANNED) and not self._scheduled(connection, waiting):
+                raise InputError(f"All of campaign {name!r} was sent; there is nothing to reschedule.")
+            if before != deliver_at:
+                later = (deliver_at - before) // schema.MICROSECOND
+                moved = sa.type_coerce(sa.type_coerce(batch.c.deliver_at, sa.BigInteger) + later, schema.Instant())
+                connection.execute(batch.update().where(*waiting).values(moves_to=moved))
+                connection.execute(table.update().where(table.c.id == campaign.id).values(deliver_at=deliver_at))
+            return self._scheduled(connection, unfinished)
+
+    def mark_moved(self, moved: Sequence[int], stayed: Sequence[int] = ()) -> None:
+        """Record for which time batches wait that were being rescheduled.
+
+        Args:
+            moved: Those that wait for the new one.
+            stayed: Those that do not: the gateway had sent them, or somebody else has moved or cancelled them there.
+        """
+        batch = schema.batch
+        with self._write() as connection:
+            for some in _slices(moved):
+                connection.execute(
+                    batch.update()
+                    .where(batch.c.id.in_(some), batch.c.moves_to.is_not(None))
+                    .values(deliver_at=batch.c.moves_to, moves_to=None)
+                )
+            for some in _slices(stayed):
+                connection.execute(batch.update().where(batch.c.id.in_(some)).values(moves_to=None))
 
     def mark_cancelled(self, batches: Sequence[int]) -> None:
         """Record that accepted batches were taken back at the gateway."""
@@ -930,10 +1061,21 @@ class Journal:
 
     def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[OpenBatch]:
         """Accepted batches of which more can be learnt, numbers above ``after``, ascending."""
-        batch = schema.batch
+        batch, message = schema.batch, schema.message
         with self._read() as connection:
             found = connection.execute(
-                sa.select(batch.c.id, batch.c.message_id, batch.c.claimed_at, batch.c.settled_at, batch.c.believed_at)
+                sa.select(
+                    batch.c.id,
+                    batch.c.message_id,
+                    batch.c.claimed_at,
+                    batch.c.settled_at,
+                    batch.c.believed_at,
+                    sa.exists().where(
+                        message.c.campaign_id == batch.c.campaign_id,
+                        message.c.batch_id == batch.c.id,
+                        schema.is_group(message.c.msisdn),
+                    ),
+                )
                 .where(
                     batch.c.campaign_id == campaign.id,
                     batch.c.state == ACCEPTED,
@@ -943,7 +1085,7 @@ class Journal:
                 .order_by(batch.c.id)
                 .limit(limit)
             )
-            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None) for row in found]
+            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None, bool(row[5])) for row in found]
 
     def members(self, batches: Sequence[int]) -> dict[int, set[str]]:
         """The MSISDNs of each batch."""
@@ -1027,6 +1169,39 @@ class Journal:
                 connection.execute(mine.where(batch.c.delivered == batch.c.size).values(final_at=now))
             for some in _slices(list(archived)):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(final_at=now))
+        return changed
+
+    def note_groups(self, results: Mapping[int, SmsResult]) -> int:
+        """Record how far the messages to recipient groups have come; returns how many of them changed.
+
+        Only their counts: whom a group reached is not ours to keep. A batch is final when all have it.
+
+        Args:
+            results: The gateway's results by batch number.
+        """
+        batch, message, changed = schema.batch, schema.message, 0
+        with self._write() as connection:
+            for number, result in results.items():
+                delivered = min(result.delivered, result.recipients)
+                final = delivered == result.recipients
+                news = (batch.c.size != result.recipients) | (batch.c.delivered != delivered)
+                changed += connection.execute(
+                    batch.update()
+                    .where(batch.c.id == number, batch.c.state == ACCEPTED, news)
+                    .values(size=result.recipients, delivered=delivered, final_at=_now() if final else None)
+                ).rowcount
+                if final:
+                    connection.execute(
+                        message.update()
+                        .where(message.c.batch_id == number)
+                        .values(
+                            status="delivered",
+                            sent_at=min((one.sent_at for one in result.statuses if one.sent_at), default=None),
+                            delivered_at=max(
+                                (one.delivered_at for one in result.statuses if one.delivered_at), default=None
+                            ),
+                        )
+                    )
         return changed
 
     @staticmethod
@@ -1446,6 +1621,10 @@ def _counted(found: Mapping[str, _Sizes]) -> Counts:
         segments=accepted.segments,
         **{state: found.get(state, _NOTHING).messages for state in _COUNTED},
     )
+
+
+def _shown(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _is_planned() -> sa.ColumnElement[bool]:

@@ -197,7 +197,7 @@ def test_what_version_1_knew_survives(desk: Desk) -> None:
     assert desk.sql("SELECT version FROM schema_version") == [(VERSION,)]
     added = {
         "campaign": {"cancelled_at": None, "forgotten_at": None},
-        "batch": {"doubted_at": None, "believed_at": None},
+        "batch": {"doubted_at": None, "believed_at": None, "moves_to": None},
     }
     for table, rows in before.items():
         expected = [{**row, **added.get(table, {})} for row in rows]
@@ -222,7 +222,7 @@ def test_what_version_2_knew_survives(desk: Desk) -> None:
     assert desk.counts(spring) == {"planned": 3, "accepted": 2, "cancelled": 2}
     assert desk.journal.received.unparsed(ACCOUNT) == [(number, bytes(answer[-1]))]
     desk.journal.close()
-    added = {"campaign": {"forgotten_at": None}}
+    added = {"campaign": {"forgotten_at": None}, "batch": {"moves_to": None}}
     for table, rows in before.items():
         assert _rows(desk, table) == [{**row, **added.get(table, {})} for row in rows], table
     assert ghosts == desk.sql("SELECT * FROM ghost ORDER BY msisdn")
