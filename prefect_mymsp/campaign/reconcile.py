@@ -85,6 +85,8 @@ class Reconciler:
         self._absent: defaultdict[int, int] = defaultdict(int)
         self._unlisted: defaultdict[int, int] = defaultdict(int)
         self._listed: set[str] = set()
+        #: Doubt that no look can settle, because what is found may be a recipient group's.
+        self._unclear: set[int] = set()
         self._form_known = False
         self._changes = 1
         self._seen = 0
@@ -115,7 +117,8 @@ class Reconciler:
         doubts = [one for one in known if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
         self.ghosts = sum(one.state == RELEASED for one in known)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
-        self._left, self._seen = bool(doubts or unlisted), changes
+        self._left = bool(unlisted) or any(one.id not in self._unclear for one in doubts)
+        self._seen = changes
         if not (doubts or unlisted or self.ghosts):
             return False
         taken_at = self._clock()
@@ -185,8 +188,9 @@ class Reconciler:
         for key, group in groups.items():
             if any(one.state == SENDING or one.group for one in group):
                 continue  # what is there may be theirs
-            if key[0] in unnamed and found.get(key):
-                continue  # or a recipient group's
+            if key[0] in unnamed and found.get(key):  # or a recipient group's
+                self._unclear.update(one.id for one in group)
+                continue
             doubtful = [one for one in group if one.state == IN_DOUBT]
             ghosts = [one for one in group if one.state == RELEASED]
             arrived = sorted(found.get(key, ()), key=lambda each: (len(each), each))
