@@ -13,7 +13,7 @@ from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import CampaignKey
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
-from tests.integration.test_engine import DOUBTFUL, SOON, A, B, Bench, C, D
+from tests.integration.test_engine import SOON, A, B, Bench, C, D
 
 OFFICE, CHOIR = (A, B, C), (D,)
 TEXT = "To the groups"
@@ -118,11 +118,11 @@ def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
     assert bench.requests == 3  # there is nothing to halve
 
 
-@pytest.mark.parametrize("kind", ["answer_lost", "lost_before", "truncated"])
+@pytest.mark.parametrize("fault", [Fault("answer_lost"), Fault("lost_before"), Fault("truncated")])
 @pytest.mark.parametrize("deliver_at", [None, SOON])
-def test_a_doubtful_group_stays_in_doubt(bench: Bench, kind: str, deliver_at: datetime | None) -> None:
+def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, deliver_at: datetime | None) -> None:
     campaign = record(bench, ["choir"], deliver_at=deliver_at)
-    bench.fault(Fault(kind))
+    bench.fault(fault)
     counts = bench.send(campaign, look=LookOptions(absent_after_s=0.0, every_s=0.05))
     assert (counts.in_doubt, counts.planned) == (1, 0)
     counts = bench.send(campaign)
