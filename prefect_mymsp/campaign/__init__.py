@@ -3,6 +3,7 @@
 from prefect_mymsp.campaign.follow import FollowOptions, follow
 from prefect_mymsp.campaign.plan import Plan, Sample, mask, plan_source
 from prefect_mymsp.campaign.reconcile import Cancelled, LookOptions, cancel_scheduled
+from prefect_mymsp.campaign.reschedule import Rescheduled, reschedule_scheduled
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress, SendOptions, send_planned
 
 __all__ = [
@@ -13,11 +14,13 @@ __all__ = [
     "LookOptions",
     "Plan",
     "Progress",
+    "Rescheduled",
     "Sample",
     "SendOptions",
     "cancel_scheduled",
     "follow",
     "mask",
     "plan_source",
+    "reschedule_scheduled",
     "send_planned",
 ]

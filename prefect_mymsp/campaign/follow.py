@@ -18,7 +18,7 @@ from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
 from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
 from prefect_mymsp.journal.schema import ACCEPTED
 from prefect_mymsp.journal.store import CampaignKey, Counts, Journal, OpenBatch, Outcome, digits
-from prefect_mymsp.models import RecipientStatus, Updates
+from prefect_mymsp.models import RecipientStatus, SmsResult, Updates
 
 if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
@@ -80,10 +80,15 @@ async def follow(
 
     Returns:
         Where the campaign's messages stand; whatever has been learnt is in the journal.
+
+    Raises:
+        InputError: The campaign's people were forgotten.
+        JournalError: The journal failed.
     """
     options = options or FollowOptions()
     thread = JournalThread()
     try:
+        await thread(journal.refuse_forgotten, campaign)
         return await _Following(journal, thread, client, campaign, options, listener).run()
     finally:
         thread.close()
@@ -158,7 +163,8 @@ class _Following:
             await self._thread(self._journal.believe, asked.believed)
         for batch_id, reason in asked.foreign:
             await self._thread(self._journal.disbelieve, batch_id, reason)
-        return await self._thread(self._journal.note_statuses, asked.statuses, archived=asked.archived)
+        changed = await self._thread(self._journal.note_groups, asked.groups) if asked.groups else 0
+        return changed + await self._thread(self._journal.note_statuses, asked.statuses, archived=asked.archived)
 
     async def _ask(self, left: Iterator[OpenBatch], members: dict[int, set[str]], asked: _Asked) -> None:
         for batch in left:
@@ -177,15 +183,20 @@ class _Following:
                 continue
             except (InDoubtError, NotSentError):
                 continue
+            names = named(result)
+            if names is None and (batch.group or not batch.believed):
+                continue  # cut short
             if not batch.believed:
-                names = named(result)
-                if names is None:
-                    continue  # cut short
-                if names != frozenset(members.get(batch.id, ())) or _too_old(result.statuses, batch.claimed_at):
+                # Whom a group reaches we do not know: a whole result is believed.
+                ours = names if batch.group else frozenset(members.get(batch.id, ()))
+                if names != ours or _too_old(result.statuses, batch.claimed_at):
                     asked.foreign.append((batch.id, "id-of-others"))
                     continue
                 asked.believed.append(batch.id)
-            asked.statuses[batch.id] = result.statuses
+            if batch.group:
+                asked.groups[batch.id] = result
+            else:
+                asked.statuses[batch.id] = result.statuses
 
     async def _may_ask(self) -> bool:
         """Wait for the next request's turn; False when time is up before it."""
@@ -210,7 +221,7 @@ class _Following:
         except NotSentError:
             return 0
         if raw and len(raw) > 2:
-            await self._thread(self._journal.keep_collected, self._campaign.account, raw)
+            await self._thread(self._journal.received.keep_raw, self._campaign.account, raw)
         doubtful = await self._thread(self._journal.doubtful, self._campaign)
         if not doubtful or not updates.delivery_reports:
             return 0
@@ -234,8 +245,13 @@ class _Following:
         names = named(result)
         doubtful = await self._thread(self._journal.doubtful, self._campaign)
         matching = [one for one in doubtful if one.msisdns == names]
-        # For a doubtful request deliver_at is when it was about to leave.
-        if len(matching) != 1 or _too_old(result.statuses, matching[0].deliver_at):
+        # For a doubtful request deliver_at is when it was about to leave. What a doubtful group's members are nobody
+        # here knows: it may be their message.
+        if (
+            any(one.group for one in doubtful)
+            or len(matching) != 1
+            or _too_old(result.statuses, matching[0].deliver_at)
+        ):
             return False
         outcome = Outcome(matching[0].id, ACCEPTED, datetime.now(UTC), message_id=message_id)
         await self._thread(self._journal.settle, [outcome])
@@ -247,6 +263,7 @@ class _Asked:
 
     def __init__(self) -> None:
         self.statuses: _Statuses = {}
+        self.groups: dict[int, SmsResult] = {}
         self.archived: list[int] = []
         self.believed: list[int] = []
         self.foreign: list[tuple[int, str]] = []

@@ -7,6 +7,9 @@ the same recipients for the same minute, what cannot be told apart is cancelled 
 later than that is found by the same look, up to the delivery time, and cancelled. Messages of other systems are never
 touched: they match no doubtful request, or they are known not to.
 
+Whom a recipient group reaches only the gateway knows. So a doubtful request to one can be neither recognised nor proven
+absent: it stays in doubt, and what waits for the same minute is then taken for nothing else.
+
 Absence is believed only when the answer may not be late any more, and when several lists in a row show it that hold
 all we know to be there: a list may have been cut short without anybody noticing.
 """
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 #: Lists in a row that must show a message to be absent.
 _LISTS = 3
 #: The message was sent already (4.3.5.3).
-_SENT_ALREADY = 351
-_NO_SUCH_MESSAGE = 32
+SENT_ALREADY = 351
+NO_SUCH_MESSAGE = 32
 
 _Key = tuple[datetime, frozenset[str]]
 
@@ -82,6 +85,8 @@ class Reconciler:
         self._absent: defaultdict[int, int] = defaultdict(int)
         self._unlisted: defaultdict[int, int] = defaultdict(int)
         self._listed: set[str] = set()
+        #: Doubt that no look can settle, because what is found may be a recipient group's.
+        self._unclear: set[int] = set()
         self._form_known = False
         self._changes = 1
         self._seen = 0
@@ -108,10 +113,12 @@ class Reconciler:
         now, changes = self._clock(), self._changes
         watched = await self._thread(self._journal.watched, self._campaign, now)
         waiting = await self._thread(self._journal.scheduled_batches, self._campaign, now)
-        doubts = [one for one in watched if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
-        self.ghosts = sum(one.state == RELEASED for one in watched)
+        known = [one for one in watched if not one.group]
+        doubts = [one for one in known if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
+        self.ghosts = sum(one.state == RELEASED for one in known)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
-        self._left, self._seen = bool(doubts or unlisted), changes
+        self._left = bool(unlisted) or any(one.id not in self._unclear for one in doubts)
+        self._seen = changes
         if not (doubts or unlisted or self.ghosts):
             return False
         taken_at = self._clock()
@@ -139,7 +146,7 @@ class Reconciler:
             if message_id in self._listed:
                 continue
             shown = times.get(message_id)
-            if shown is not None and _minute(shown) == batch.deliver_at:
+            if shown is not None and minute(shown) in (batch.deliver_at, batch.moves_to):
                 self._listed.add(message_id)
                 self._unlisted.pop(batch.id, None)
             else:
@@ -161,7 +168,7 @@ class Reconciler:
         now = self._clock()
         watched = await self._thread(self._journal.watched, self._campaign, now)
         times = {one.deliver_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
-        waiting = {one.message_id: _minute(one.deliver_at) for one in schedule if one.deliver_at is not None}
+        waiting = {one.message_id: minute(one.deliver_at) for one in schedule if one.deliver_at is not None}
         candidates = [message_id for message_id, deliver_at in waiting.items() if deliver_at in times]
         known = await self._thread(self._journal.known_ids, self._campaign, candidates)
         unknown = {message_id: waiting[message_id] for message_id in candidates if message_id not in known}
@@ -176,10 +183,14 @@ class Reconciler:
         for one in watched:
             groups[one.deliver_at, one.msisdns].append(one)
         ours = set(groups)
+        unnamed = {one.deliver_at for one in watched if one.group and one.state != ACCEPTED}
         released = False
         for key, group in groups.items():
-            if any(one.state == SENDING for one in group):
+            if any(one.state == SENDING or one.group for one in group):
                 continue  # what is there may be theirs
+            if key[0] in unnamed and found.get(key):  # or a recipient group's
+                self._unclear.update(one.id for one in group)
+                continue
             doubtful = [one for one in group if one.state == IN_DOUBT]
             ghosts = [one for one in group if one.state == RELEASED]
             arrived = sorted(found.get(key, ()), key=lambda each: (len(each), each))
@@ -205,7 +216,7 @@ class Reconciler:
             try:
                 recipients = named(await self._client.result(message_id))
             except RejectedError as error:
-                readable &= error.code == _NO_SUCH_MESSAGE  # cancelled in between
+                readable &= error.code == NO_SUCH_MESSAGE  # cancelled in between
                 continue
             except (InDoubtError, NotSentError):
                 readable = False
@@ -231,7 +242,8 @@ class Reconciler:
         return self._form_known or not others
 
     async def _one_of_ours_is_recognised(self) -> bool:
-        opened = await self._thread(self._journal.open_batches, self._campaign, limit=1)
+        some = await self._thread(self._journal.open_batches, self._campaign, limit=50)
+        opened = [batch for batch in some if not batch.group]
         if not opened:
             return False
         members = await self._thread(self._journal.members, [opened[0].id])
@@ -263,7 +275,8 @@ class Reconciler:
                 continue
 
 
-def _minute(when: datetime) -> datetime:
+def minute(when: datetime) -> datetime:
+    """The whole minute a time is in: what was asked for, where the gateway shows seconds."""
     return when.replace(second=0, microsecond=0)
 
 
@@ -289,7 +302,7 @@ async def cancel_scheduled(
     sent: set[str] = set()
     tried: set[str] = set()
     for _ in range(rounds):
-        waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC))
+        waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC), moving=True)
         left = {message_id: batch for message_id, batch in waiting.items() if message_id not in sent}
         if not left:
             break
@@ -299,14 +312,14 @@ async def cancel_scheduled(
                 await client.cancel(message_id)
                 done.append(batch.id)
             except RejectedError as error:
-                if error.code == _SENT_ALREADY:
+                if error.code == SENT_ALREADY:
                     sent.add(message_id)
-                elif error.code == _NO_SUCH_MESSAGE and message_id in tried:
+                elif error.code == NO_SUCH_MESSAGE and message_id in tried:
                     done.append(batch.id)  # an earlier try, whose answer was lost, had done it
             except (InDoubtError, NotSentError):
                 pass
             tried.add(message_id)
         await thread(journal.mark_cancelled, done)
-    waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC))
+    waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC), moving=True)
     counts = await thread(journal.counts, campaign)
     return Cancelled(counts.cancelled, len(sent), sum(message_id not in sent for message_id in waiting))

@@ -374,7 +374,7 @@ class _Sending:
         campaign = self._run.campaign
         try:
             message_id = await self._client.send(
-                batch.msisdns,
+                batch.recipients,
                 batch.text,
                 originator=campaign.originator,
                 deliver_at=batch.deliver_at,

@@ -1,21 +1,20 @@
-"""Stop a campaign, and settle what is in doubt. Orchestration only."""
+"""Stop a campaign, or have it sent at another time. Orchestration only."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.flows.sending import take_back_messages
-from prefect_mymsp.models import Decision
+from prefect_mymsp.flows.sending import finish, take_back_messages
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from prefect_mymsp.campaign import Cancelled
+    from prefect_mymsp.campaign import Cancelled, Rescheduled
     from prefect_mymsp.journal import CampaignKey, Journal
 
 
@@ -69,39 +68,67 @@ def cancel_campaign(campaign: str, credentials: MyMSPCredentials, journal: Campa
     return told
 
 
-@flow(name="resolve-in-doubt", retries=0, persist_result=False)
-def resolve_in_doubt(
-    campaign: str,
-    credentials: MyMSPCredentials,
-    decision: Decision | None = None,
-    journal: CampaignJournal | None = None,
-) -> pd.DataFrame:
-    """Show whom a campaign's doubtful messages concern, and settle them by your word.
+@task(name="reschedule-messages", retries=0, cache_policy=NO_CACHE, persist_result=False)
+def reschedule_messages(
+    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, deliver_at: datetime
+) -> Rescheduled:
+    """Move what waits at the gateway to the new time."""
+    from prefect_mymsp.campaign import JournalThread, reschedule_scheduled
 
-    Look for evidence first: the gateway's own web pages, or the people. ``sent`` closes them; ``not-sent`` has the
-    next start of the campaign send them.
+    async def run() -> Rescheduled:
+        thread = JournalThread()
+        try:
+            async with credentials.get_async_client() as client:
+                return await reschedule_scheduled(journal, thread, client, campaign, deliver_at)
+        finally:
+            thread.close()
+
+    return finish(run())
+
+
+@flow(name="reschedule-campaign", retries=0, persist_result=False)
+def reschedule_campaign(
+    campaign: str, credentials: MyMSPCredentials, deliver_at: datetime, journal: CampaignJournal | None = None
+) -> Rescheduled:
+    """Have a scheduled campaign sent at another time.
+
+    What waits at the gateway is moved there, and what is not sent yet will be sent for the new time: to continue the
+    campaign, start it with that one. Should requests be left of which the gateway did not say for which time they wait,
+    run this again with the same time.
 
     Args:
         campaign: Its name.
         credentials: The account that sends it.
-        decision: ``sent`` or ``not-sent``; None to look only.
+        deliver_at: The new delivery time, with a time zone; seconds are rounded up to the next minute.
         journal: Where it is remembered; the default is the journal that the settings name.
 
     Returns:
-        The messages that were in doubt, with the columns of a campaign's deliveries.
+        Requests that were moved, that had been sent already, and of which the gateway did not say.
 
     Raises:
-        InputError: There is no such campaign.
+        InputError: There is no such campaign, it cannot be rescheduled now, or the time is past; nothing was moved.
+        NotSentError: The gateway cannot be reached or refuses; nothing was moved.
+        InDoubtError: The gateway's schedule could not be read; nothing was moved.
     """
-    from prefect_mymsp.reports import deliveries_frame
-
     with open_journal(journal) as opened:
         key = find_campaign(opened, credentials, campaign)
-        frame = deliveries_frame(opened, key)
-        doubtful = frame[frame["state"] == "in_doubt"].reset_index(drop=True)
-        if decision is not None:
-            count = opened.decide(key, decision)
-            get_run_logger().info("%d messages of campaign %r are now settled as %s.", count, campaign, decision)
-        else:
-            get_run_logger().info("%d messages of campaign %r are in doubt.", len(doubtful), campaign)
-    return doubtful
+        told: Rescheduled = reschedule_messages(credentials, opened, key, deliver_at)
+    logger = get_run_logger()
+    logger.info(
+        "Campaign %r is rescheduled to %s. Requests: %d moved, %d had been sent. Messages: %d will be sent for then.",
+        campaign,
+        deliver_at.isoformat(),
+        told.moved,
+        told.sent,
+        told.planned,
+    )
+    if told.unknown or told.changed or told.assumed:
+        logger.warning(
+            "%d requests may be sent at either time: reschedule to the same time once more. %d were cancelled or given "
+            "another time by somebody else. %d messages that were in doubt, and that a person said were sent, may be "
+            "sent at the old time.",
+            told.unknown,
+            told.changed,
+            told.assumed,
+        )
+    return told

@@ -1,8 +1,10 @@
 """What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
 
+from prefect_mymsp.journal.forgetting import Forgotten
 from prefect_mymsp.journal.store import (
     Batch,
     CampaignKey,
+    CampaignSummary,
     Counts,
     Earlier,
     Journal,
@@ -18,8 +20,10 @@ from prefect_mymsp.journal.store import (
 __all__ = [
     "Batch",
     "CampaignKey",
+    "CampaignSummary",
     "Counts",
     "Earlier",
+    "Forgotten",
     "Journal",
     "OpenBatch",
     "Outcome",

@@ -56,10 +56,46 @@ def _to_2(operations: Operations) -> None:
     doubt = {"state": schema.IN_DOUBT, "message_id": None, "reason": "id-seen-before", "final_at": None}
     bind.execute(batch.update().where(taken).values(doubted_at=batch.c.settled_at, **doubt))
     operations.create_index("ix_batch_message_id", "batch", ["campaign_id", "message_id"], unique=True)
-    schema.ghost.create(bind)
-    schema.collected.create(bind)
-    for statement in schema.trigger_statements(bind.dialect.name):
-        bind.exec_driver_sql(statement)
+    key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    operations.create_table(
+        "ghost",
+        sa.Column("batch_id", key, nullable=False),
+        sa.Column("msisdn", sa.String(15), nullable=False),
+        sa.PrimaryKeyConstraint("batch_id", "msisdn", name=operations.f("pk_ghost")),
+        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=operations.f("fk_ghost_batch_id")),
+    )
+    operations.create_table(
+        "collected",
+        sa.Column("id", key, nullable=False),
+        sa.Column("account", sa.String(32), nullable=False),
+        sa.Column("collected_at", Instant, nullable=False),
+        sa.Column("raw", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=operations.f("pk_collected")),
+    )
+
+
+def _to_3(operations: Operations) -> None:
+    """Recipient groups, the inbox, suppressions, bookmarks, notices; campaigns can be forgotten."""
+    message, ghost, bind = schema.message, schema.ghost, operations.get_bind()
+    operations.add_column("campaign", sa.Column("forgotten_at", Instant))
+    operations.add_column("collected", sa.Column("parsed_at", Instant))
+    if all(column["name"] != "moves_to" for column in sa.inspect(bind).get_columns("batch")):  # else rebuilt from 1
+        operations.add_column("batch", sa.Column("moves_to", Instant))
+    if bind.dialect.name == "sqlite":
+        _rebuild(bind, message, {})
+        _rebuild(bind, ghost, {})
+        for index in message.indexes:
+            index.create(bind)
+    else:
+        for table in (message, ghost):
+            operations.alter_column(table.name, "msisdn", type_=table.c.msisdn.type)
+        (check,) = (one for one in message.constraints if isinstance(one, sa.CheckConstraint))
+        operations.drop_constraint(operations.f("ck_message_msisdn"), "message", type_="check")
+        operations.create_check_constraint(operations.f("ck_message_msisdn"), "message", check.sqltext)
+        (group,) = (index for index in message.indexes if index.name == "ix_message_group")
+        group.create(bind)
+    for table in (schema.received, schema.suppression, schema.bookmark, schema.notice):
+        table.create(bind)
 
 
 def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.ScalarSelect[int]]) -> None:
@@ -82,7 +118,7 @@ def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.Scalar
     connection.exec_driver_sql(f"ALTER TABLE {table.name}_new RENAME TO {table.name}")
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2}
+_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3}
 
 
 def migrate(connection: Connection, found: int) -> None:
@@ -92,6 +128,8 @@ def migrate(connection: Connection, found: int) -> None:
         KeyError: There is no way from that version.
     """
     operations = Operations(MigrationContext.configure(connection))
+    schema.drop_triggers(connection)  # they hold the rules of journals, not of changes to their form
     for version in range(found + 1, schema.VERSION + 1):
         _STEPS[version](operations)
+    schema.create_triggers(connection)
     connection.execute(schema.schema_version.update().values(version=schema.VERSION))

@@ -25,8 +25,13 @@ its batch's; without a batch it is *planned*::
     accepted ─► in_doubt        its id turned out to be somebody else's
          └────► cancelled       taken back at the gateway before its delivery time
 
-Triggers hold these transitions, and that a message leaves a batch only when that is planned, released or split. Times
-are integers: microseconds since 1970-01-01 UTC, the same in both databases.
+Triggers hold these transitions, and that a message leaves a batch only when that is planned, released or split; a
+claimed message is deleted only after its campaign was forgotten. Times are integers: microseconds since 1970-01-01 UTC,
+the same in both databases.
+
+Beside them stand what came back and what is remembered of it: ``collected`` (raw answers of the destructive read),
+``received`` (the inbox), ``suppression`` (who gets no SMS), ``bookmark`` (how far a reader has come) and ``notice``
+(notifications that went out).
 """
 
 from __future__ import annotations
@@ -49,12 +54,15 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    func,
+    literal_column,
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
 
-VERSION = 2
+VERSION = 3
 
 PLANNED = "planned"
 SENDING = "sending"
@@ -124,6 +132,8 @@ campaign = Table(
     Column("source", Text, nullable=False),
     # Set when a person stopped it for good.
     Column("cancelled_at", Instant),
+    # Set when its people were forgotten: what is left are counts.
+    Column("forgotten_at", Instant),
     UniqueConstraint("account", "name"),
     CheckConstraint("length(name) > 0", name="name"),
 )
@@ -177,6 +187,8 @@ batch = Table(
     # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
     Column("size", Integer, nullable=False),
     Column("delivered", Integer, nullable=False, server_default="0"),
+    # While it is being rescheduled: it waits at the gateway for ``deliver_at`` or already for this.
+    Column("moves_to", Instant),
     CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
     CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
     CheckConstraint("(state = 'planned') = (run_id IS NULL)", name="planned_is_nobodys"),
@@ -188,13 +200,17 @@ batch = Table(
     Index("ix_batch_message_id", "campaign_id", "message_id", unique=True),
 )
 
+_IS_GROUP = "substr(msisdn, 1, 1) = '@'"
+_IS_MSISDN = "length(msisdn) BETWEEN 5 AND 15 AND ltrim(msisdn, '0123456789') = ''"
+
 message = Table(
     "message",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
     Column("row", BigInteger, nullable=False),
-    Column("msisdn", String(15), nullable=False),
+    # Or a recipient group of the gateway, written ``@name``: whom it reaches is the gateway's knowledge.
+    Column("msisdn", String(200), nullable=False),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("batch_id", ForeignKey(batch.c.id)),
     Column("status", String(64)),
@@ -202,7 +218,7 @@ message = Table(
     Column("delivered_at", Instant),
     # Nobody gets the same text twice in one campaign, whatever any process believes.
     UniqueConstraint("campaign_id", "msisdn", "text_id"),
-    CheckConstraint("length(msisdn) BETWEEN 5 AND 15", name="msisdn"),
+    CheckConstraint(f"{_IS_GROUP} AND length(msisdn) > 1 OR {_IS_MSISDN}", name="msisdn"),
 )
 _unclaimed = message.c.batch_id.is_(None)
 Index(
@@ -215,12 +231,22 @@ Index(
 )
 Index("ix_message_batch", message.c.batch_id)
 
+
+def is_group(msisdn: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a message goes to a group. Written so that few such messages are found by the index on them."""
+    one: ColumnElement[int] = literal_column("1")
+    return func.substr(msisdn, one, one) == literal_column("'@'")
+
+
+_to_group = is_group(message.c.msisdn)
+Index("ix_message_group", message.c.campaign_id, message.c.batch_id, sqlite_where=_to_group, postgresql_where=_to_group)
+
 #: Whom a batch was for that was in doubt and has been released: what it asked for may yet turn up at the gateway.
 ghost = Table(
     "ghost",
     metadata,
     Column("batch_id", ForeignKey(batch.c.id), primary_key=True),
-    Column("msisdn", String(15), primary_key=True),
+    Column("msisdn", String(200), primary_key=True),
 )
 
 #: Answers of the destructive read, kept before they are parsed.
@@ -231,6 +257,64 @@ collected = Table(
     Column("account", String(32), nullable=False),
     Column("collected_at", Instant, nullable=False),
     Column("raw", LargeBinary, nullable=False),
+    # Set when what is in it has been acted on.
+    Column("parsed_at", Instant),
+)
+
+#: What people wrote to us, as the inbox has it; each message once. Written by strangers: no length is known.
+received = Table(
+    "received",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account", String(32), nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("received_at", Instant),
+    Column("stored_at", Instant, nullable=False),
+    Column("user", Text),
+    Column("prefix", Text),
+    Column("kind", Text),
+    Column("originator", Text),
+    Column("alias", Text),
+    Column("subject", Text),
+    Column("text", Text, nullable=False),
+    UniqueConstraint("account", "message_id"),
+)
+
+#: Why a number gets no SMS any more: its owner wrote so, it was on somebody's list, or a person put it there.
+REASONS = ("opt-out", "import", "person")
+
+#: Who must get no SMS from an account.
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("account", String(32), primary_key=True),
+    Column("msisdn", String(15), primary_key=True),
+    Column("since", Instant, nullable=False),
+    Column("reason", String(7), nullable=False),
+    # The received message that said so.
+    Column("message_id", Text),
+    CheckConstraint(_IS_MSISDN, name="msisdn"),
+    CheckConstraint(f"reason IN ({', '.join(map(repr, REASONS))})", name="reason"),
+)
+
+#: How far a reader has come.
+bookmark = Table(
+    "bookmark",
+    metadata,
+    Column("account", String(32), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+#: Notifications that went out, to count how many did lately.
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account", String(32), nullable=False),
+    Column("topic", String(200), nullable=False),
+    Column("noted_at", Instant, nullable=False),
+    Index("ix_notice_topic", "account", "topic", "noted_at"),
 )
 
 #: What a trigger says when a rule is broken; the part after it is fit for a person to read.
@@ -243,6 +327,7 @@ _BATCH_BROKEN = f"NEW.state <> OLD.state AND NOT ({_LEGAL})"
 _ITS_STATE = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id)"
 _HELD = f"{_ITS_STATE} NOT IN ('planned', 'released', 'split')"
 _CLAIMED = f"{_ITS_STATE} <> 'planned'"
+_REMEMBERED = "(SELECT forgotten_at FROM campaign WHERE id = OLD.campaign_id) IS NULL"
 _TRIGGERS = (
     (
         "batch_transition",
@@ -252,7 +337,20 @@ _TRIGGERS = (
         "a batch cannot change from one state to another so",
     ),
     ("message_claim", "message", "UPDATE OF batch_id", _HELD, "a message cannot leave a batch that may have sent it"),
-    ("message_delete", "message", "DELETE", _CLAIMED, "a message that was claimed is not forgotten"),
+    (
+        "message_delete",
+        "message",
+        "DELETE",
+        f"{_CLAIMED} AND {_REMEMBERED}",
+        "a message that was claimed is not forgotten",
+    ),
+    (
+        "campaign_forgotten",
+        "campaign",
+        "UPDATE OF forgotten_at",
+        "OLD.forgotten_at IS NOT NULL AND NEW.forgotten_at IS NULL",
+        "a campaign that was forgotten stays so",
+    ),
 )
 
 
@@ -277,9 +375,24 @@ def trigger_statements(dialect: str) -> list[str]:
     return statements
 
 
+def create_triggers(connection: Connection) -> None:
+    """Create the triggers."""
+    for statement in trigger_statements(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+
+
+def drop_triggers(connection: Connection) -> None:
+    """Remove the triggers, those of earlier versions too; there may be none."""
+    for name, table, *_ in _TRIGGERS:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+        else:
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}()")
+
+
 def create(connection: Connection) -> None:
     """Create everything in an empty database."""
     metadata.create_all(connection)
-    for statement in trigger_statements(connection.dialect.name):
-        connection.exec_driver_sql(statement)
+    create_triggers(connection)
     connection.execute(schema_version.insert().values(version=VERSION))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sqlite3
-import time
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,13 +15,18 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
-from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import URL, Connection
 
-from prefect_mymsp.errors import CampaignCancelledError, ConfigurationError, InputError, JournalError
-from prefect_mymsp.journal import migrations, schema
+from prefect_mymsp.errors import CampaignCancelledError, InputError, JournalError
+from prefect_mymsp.journal import forgetting, schema
+from prefect_mymsp.journal.database import RECORDING, Database, one_at_a_time
+from prefect_mymsp.journal.database import insert as _insert
+from prefect_mymsp.journal.database import slices as _slices
+from prefect_mymsp.journal.forgetting import Forgotten
 from prefect_mymsp.journal.hot import HotStatements, told_by
+from prefect_mymsp.journal.notes import Bookmarks, Notices
+from prefect_mymsp.journal.received import Received
 from prefect_mymsp.journal.schema import (
     ACCEPTED,
     ASSUMED,
@@ -35,15 +38,13 @@ from prefect_mymsp.journal.schema import (
     SENDING,
     SPLIT,
 )
-from prefect_mymsp.models import Decision, RecipientStatus
+from prefect_mymsp.journal.suppressions import Suppressions
+from prefect_mymsp.models import Decision, RecipientStatus, SmsResult
 
-#: How many values one statement may name; SQLite's old limit is 999.
-_IN_ONE_STATEMENT = 900
 _LEASE_S = 60.0
-#: Seconds to wait for another process's write to SQLite.
-_PATIENCE_S = 60.0
-#: What is done by one transaction at a time on PostgreSQL: its numbers among the database's advisory locks.
-_PREPARING, _RECORDING = 7262626, 7262627
+#: What a recipient group's name cannot hold, and what would be taken for a number.
+_NO_GROUP = re.compile(r"[,\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+_NUMBER = re.compile(r"\s*[+0-9][+0-9 \u00a0().\-/]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,11 @@ class Batch:
     text_id: int
     deliver_at: datetime | None
 
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """To whom, as the gateway takes it: a recipient group by its name."""
+        return (self.msisdns[0][1:],) if self.msisdns[0][0] == "@" else self.msisdns
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -127,6 +133,11 @@ class Watched:
     settled_at: datetime | None
     msisdns: frozenset[str] = field(repr=False)
 
+    @property
+    def group(self) -> bool:
+        """Whether it was for a recipient group, so that nobody here knows whom it was to reach."""
+        return any(one.startswith("@") for one in self.msisdns)
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduledBatch:
@@ -136,11 +147,13 @@ class ScheduledBatch:
         id: Its number in the journal.
         deliver_at: The delivery time that was asked for.
         settled_at: When its message id was learnt.
+        moves_to: The time it is being rescheduled to: it may wait for this one already. None when it is not.
     """
 
     id: int
     deliver_at: datetime
     settled_at: datetime
+    moves_to: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +166,7 @@ class OpenBatch:
         claimed_at: When it was about to be sent.
         settled_at: When its id was learnt.
         believed: Whether a result has named our recipients under that id.
+        group: Whether it is for a recipient group, whose members only the gateway knows.
     """
 
     id: int
@@ -160,6 +174,7 @@ class OpenBatch:
     claimed_at: datetime
     settled_at: datetime
     believed: bool
+    group: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +234,8 @@ class Run:
 class Counts:
     """Messages of a campaign by state; the states add up to ``messages``.
 
+    A message to a recipient group is one until a result tells how many people the group has, and then so many.
+
     Attributes:
         messages: All of them.
         planned: Not sent and not being sent.
@@ -244,6 +261,38 @@ class Counts:
     delivered: int
     final: int
     segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignSummary:
+    """A campaign and where its messages stand.
+
+    Attributes:
+        key: The campaign.
+        created_at: When it was first recorded.
+        source: Where its rows came from, as a person knows it.
+        active_at: When something last happened to it, or will: the latest of its requests' times, its runs' and its
+            delivery time.
+        cancelled_at: When a person stopped it for good; None when nobody did.
+        forgotten_at: When its people were forgotten; None while they are known.
+        counts: Its messages by state.
+    """
+
+    key: CampaignKey
+    created_at: datetime
+    source: str
+    active_at: datetime
+    cancelled_at: datetime | None
+    forgotten_at: datetime | None
+    counts: Counts
+
+    @property
+    def open(self) -> bool:
+        """Whether more is to be done or learnt: messages to send, in doubt, or not final."""
+        counts = self.counts
+        unsent = counts.planned if self.cancelled_at is None else 0
+        unknown = unsent + counts.sending + counts.in_doubt + counts.accepted - counts.final
+        return self.forgotten_at is None and unknown > 0
 
 
 class _Sizes(NamedTuple):
@@ -295,30 +344,20 @@ class Journal:
             ConfigurationError: The URL cannot be used.
             JournalError: It cannot be opened, or was written by another version of this package.
         """
-        self._url = _journal_url(url)
+        self._database = Database(url)
+        self._write, self._read = self._database.write, self._database.read
         #: Where it is, without a password.
-        self.location = _location(self._url)
-        try:
-            self._engine = _engine(self._url)
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
-            ) from None
-        except (exc.SQLAlchemyError, OSError) as error:
-            raise self._failure("opened", error) from None
-        self._writing = self._engine.execution_options(writes=True)
-        self._hot = HotStatements(self._engine.dialect.name)
-        try:
-            with self._errors("opened"):
-                self._prepare()
-        except BaseException:
-            self.close()
-            raise
+        self.location = self._database.location
+        self._hot = HotStatements(self._database.engine.dialect.name)
+        self.received = Received(self._database)
+        self.suppressions = Suppressions(self._database)
+        self.bookmarks = Bookmarks(self._database)
+        self.notices = Notices(self._database)
 
     @property
     def url(self) -> URL:
         """Its URL, the password included: never print it, hand it to another process only."""
-        return self._url
+        return self._database.url
 
     def __repr__(self) -> str:
         return f"Journal({self.location!r})"
@@ -333,60 +372,7 @@ class Journal:
 
     def close(self) -> None:
         """Close its connections."""
-        self._engine.dispose()
-
-    def _prepare(self) -> None:
-        """Create the tables or bring them up to date. A journal that is up to date is only read: it may be in use."""
-        with self._engine.connect() as connection:
-            if self._version(connection) == schema.VERSION:
-                return
-        with self._engine.execution_options(writes=True, rebuilds=True).begin() as connection:
-            _one_at_a_time(connection, _PREPARING)  # two processes, one first start
-            found = self._version(connection)
-            if found is None:
-                schema.create(connection)
-            elif found < schema.VERSION:
-                migrations.migrate(connection, found)
-        self._engine.dispose()  # SQLite: a connection that rebuilt tables does not check foreign keys
-
-    def _version(self, connection: Connection) -> int | None:
-        """The version it was written in, None while it is empty."""
-        if not sa.inspect(connection).has_table("schema_version"):
-            return None
-        found = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one()
-        if found > schema.VERSION:
-            raise JournalError(
-                f"The journal at {self.location} was written by a later version of prefect-mymsp (its version is "
-                f"{found}, this package's {schema.VERSION}). Install that one, or choose another journal."
-            )
-        return int(found)
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """The one place where a database's complaint becomes ours."""
-        try:
-            yield
-        except exc.IntegrityError as error:
-            raise JournalError(f"The journal refused a change: {_broken_rule(error)}.") from None
-        except exc.SQLAlchemyError as error:
-            raise self._failure(what, error) from None
-
-    def _failure(self, what: str, error: Exception) -> JournalError:
-        # The original's text may quote parameters, and with them numbers and texts: its kind must do.
-        cause = getattr(error, "orig", None) or error
-        return JournalError(
-            f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
-        )
-
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._errors("written"), self._writing.begin() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._errors("read"), self._engine.connect() as connection:
-            yield connection
+        self._database.engine.dispose()
 
     # -- what we mean to send ----------------------------------------------------------------------------------
 
@@ -416,7 +402,7 @@ class Journal:
             JournalError: The journal cannot be written.
         """
         with self._write() as connection:
-            _one_at_a_time(connection, _RECORDING)  # the same rows in two orders would wait for each other for ever
+            one_at_a_time(connection, RECORDING)  # the same rows in two orders would wait for each other for ever
             key = self._campaign(connection, account, name)
             if key is None:
                 values = {
@@ -437,6 +423,7 @@ class Journal:
                 )
             if self._cancelled(connection, key):
                 raise InputError(f"The campaign {name!r} was cancelled. Give a new sending a name of its own.")
+            self._refuse_forgotten(connection, key)
             # Nothing is claimed while it changes.
             locking = sa.select(schema.campaign.c.id).where(schema.campaign.c.id == key.id)
             connection.execute(locking.with_for_update(key_share=True))
@@ -474,13 +461,49 @@ class Journal:
         ).scalar()
         return found is not None
 
+    def refuse_forgotten(self, campaign: CampaignKey) -> None:
+        """Nothing more can be done with a campaign whose people were forgotten.
+
+        Raises:
+            InputError: They were.
+        """
+        with self._read() as connection:
+            self._refuse_forgotten(connection, campaign)
+
+    @staticmethod
+    def _refuse_forgotten(connection: Connection, campaign: CampaignKey) -> None:
+        column = schema.campaign.c.forgotten_at
+        if connection.scalar(sa.select(column).where(schema.campaign.c.id == campaign.id)) is not None:
+            raise InputError(
+                f"The people of campaign {campaign.name!r} were forgotten; only its counts are left. Give a new "
+                "sending a name of its own."
+            )
+
+    @staticmethod
+    def _refuse_moved(connection: Connection, campaign: CampaignKey) -> None:
+        """What begins to send must know the time to send for; it will not change before this transaction ends."""
+        table = schema.campaign
+        found = connection.execute(
+            sa.select(table.c.deliver_at).where(table.c.id == campaign.id).with_for_update(read=True)
+        ).all()
+        if found and found[0][0] != campaign.deliver_at:
+            raise InputError(
+                f"The campaign {campaign.name!r} was rescheduled meanwhile. Start it again, with its new delivery time."
+            )
+
     # -- sending -----------------------------------------------------------------------------------------------
 
     def start_run(self, campaign: CampaignKey, *, lease_s: float = _LEASE_S) -> Run:
-        """Begin to send a campaign; other runs of it may be under way."""
+        """Begin to send a campaign; other runs of it may be under way.
+
+        Raises:
+            InputError: Its people were forgotten, or it has another delivery time by now.
+        """
         now = _now()
         values = {"campaign_id": campaign.id, "started_at": now, "lease_until": now + timedelta(seconds=lease_s)}
         with self._write() as connection:
+            self._refuse_forgotten(connection, campaign)
+            self._refuse_moved(connection, campaign)
             messages = self._sizes(connection, campaign).get(PLANNED, _NOTHING).messages
             number = connection.execute(schema.run.insert().values(values).returning(schema.run.c.id)).scalar_one()
         return Run(number, campaign, lease_s, messages)
@@ -581,7 +604,7 @@ class Journal:
     @staticmethod
     def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:
         """Put messages that are in no batch into planned ones, neighbours of one text together; returns how many."""
-        message, planned = schema.message, 0
+        message, planned = schema.message, Journal._plan_groups(connection, campaign)
         select = (
             sa.select(message.c.id, message.c.text_id)
             .where(message.c.campaign_id == campaign.id, message.c.batch_id.is_(None))
@@ -594,6 +617,23 @@ class Journal:
             Journal._into_batches(connection, groups, values)
             planned += sum(len(members) for _, members in groups)
         return planned
+
+    @staticmethod
+    def _plan_groups(connection: Connection, campaign: CampaignKey) -> int:
+        """Put messages to recipient groups that are in no batch into planned ones, each alone; returns how many."""
+        message = schema.message
+        loose = connection.execute(
+            sa.select(message.c.text_id, message.c.id)
+            .where(
+                message.c.campaign_id == campaign.id, message.c.batch_id.is_(None), schema.is_group(message.c.msisdn)
+            )
+            .order_by(message.c.id)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if loose:
+            groups = [(row[0], [row[1]]) for row in loose]
+            Journal._into_batches(connection, groups, {"campaign_id": campaign.id, "state": PLANNED})
+        return len(loose)
 
     def _moment(self, connection: Connection, run: Run) -> tuple[datetime, bool]:
         """The time of a claim, and whether the campaign is cancelled; if not, it will not be before the claim ends.
@@ -840,11 +880,16 @@ class Journal:
             )
 
     def decide(self, campaign: CampaignKey, decision: Decision) -> int:
-        """Settle what is in doubt by a person's word; returns how many messages that concerns."""
+        """Settle what is in doubt by a person's word; returns how many messages that concerns.
+
+        Raises:
+            InputError: The campaign's people were forgotten.
+        """
         batch, message, now = schema.batch, schema.message, _now()
         state = ASSUMED if decision is Decision.SENT else RELEASED
         where = (batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
         with self._write() as connection:
+            self._refuse_forgotten(connection, campaign)
             numbers = connection.scalars(sa.select(batch.c.id).where(*where).with_for_update()).all()
             count = 0
             for some in _slices(numbers):
@@ -888,16 +933,118 @@ class Journal:
                 .values(cancelled_at=_now())
             )
 
-    def scheduled_batches(self, campaign: CampaignKey, now: datetime) -> dict[str, ScheduledBatch]:
-        """Accepted batches whose delivery time is after ``now``, by message id."""
+    def scheduled_batches(
+        self, campaign: CampaignKey, now: datetime, *, moving: bool = False
+    ) -> dict[str, ScheduledBatch]:
+        """Accepted batches whose delivery time is after ``now``, by message id.
+
+        Args:
+            campaign: Whose.
+            now: The moment, aware.
+            moving: Also those that are being rescheduled to a time after ``now``.
+        """
         batch = schema.batch
+        waits = batch.c.deliver_at > now
+        where = (
+            batch.c.campaign_id == campaign.id,
+            batch.c.state == ACCEPTED,
+            waits | (batch.c.moves_to > now) if moving else waits,
+        )
         with self._read() as connection:
-            rows = connection.execute(
-                sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at)
-                .where(batch.c.campaign_id == campaign.id, batch.c.state == ACCEPTED, batch.c.deliver_at > now)
-                .order_by(batch.c.id)
+            return self._scheduled(connection, where)
+
+    @staticmethod
+    def _scheduled(connection: Connection, where: Sequence[sa.ColumnElement[bool]]) -> dict[str, ScheduledBatch]:
+        batch = schema.batch
+        rows = connection.execute(
+            sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at, batch.c.moves_to)
+            .where(*where)
+            .order_by(batch.c.id)
+        )
+        return {row[0]: ScheduledBatch(row[1], row[2], row[3], row[4]) for row in rows}
+
+    def reschedule(self, campaign: CampaignKey, deliver_at: datetime) -> dict[str, ScheduledBatch]:
+        """Give a campaign another delivery time, before the gateway is told of it.
+
+        What is planned will be sent for the new time. What waits at the gateway waits from now on for either of two
+        times, until :meth:`mark_moved` tells for which; each is as long after the campaign's as it was before.
+
+        Args:
+            campaign: Which campaign; nobody may be sending it.
+            deliver_at: The new delivery time, a whole minute, in the future.
+
+        Returns:
+            What is to be moved at the gateway, by message id; also what an earlier call for this time left over.
+
+        Raises:
+            InputError: It was cancelled or forgotten, has no delivery time, was sent, is being sent, holds doubt about
+                requests that may wait at the gateway, or an earlier rescheduling to another time has not come to its
+                end.
+        """
+        table, batch, run, now = schema.campaign, schema.batch, schema.run, _now()
+        name, its = campaign.name, batch.c.campaign_id == campaign.id
+        with self._write() as connection:
+            # No run begins while this looks for one.
+            before, cancelled = connection.execute(
+                sa.select(table.c.deliver_at, table.c.cancelled_at)
+                .where(table.c.id == campaign.id)
+                .with_for_update(key_share=True)
+            ).one()
+            self._refuse_forgotten(connection, campaign)
+            if cancelled is not None:
+                raise InputError(f"The campaign {name!r} was cancelled; there is nothing to reschedule.")
+            if before is None:
+                raise InputError(f"The campaign {name!r} has no delivery time: its messages leave when they are sent.")
+            alive = sa.select(run.c.id).where(
+                run.c.campaign_id == campaign.id, run.c.ended_at.is_(None), run.c.lease_until > now
             )
-            return {row[0]: ScheduledBatch(row[1], row[2], row[3]) for row in rows}
+            if connection.execute(alive.limit(1)).first() is not None:
+                raise InputError(
+                    f"The campaign {name!r} is being sent, or was until a moment ago. Wait until its run has ended, "
+                    "then reschedule it."
+                )
+            doubtful = sa.select(sa.func.sum(batch.c.size)).where(
+                its, batch.c.state == IN_DOUBT, batch.c.deliver_at > now
+            )
+            if count := connection.execute(doubtful).scalar():
+                raise InputError(
+                    f"{count} messages of campaign {name!r} are in doubt: they may wait at the gateway for the time "
+                    "there was, under an id that nobody here knows, and could not be moved. Start the campaign "
+                    "again, which looks them up, or settle them with resolve_in_doubt; then reschedule it."
+                )
+            unfinished = (its, batch.c.state == ACCEPTED, batch.c.moves_to > now)
+            if before != deliver_at and self._scheduled(connection, unfinished):
+                raise InputError(
+                    f"Rescheduling campaign {name!r} to {_shown(before)} has not come to its end: some requests may "
+                    "wait for that time and some for the one before. Reschedule it to that time once more first."
+                )
+            waiting = (its, batch.c.state == ACCEPTED, (batch.c.deliver_at > now) | (batch.c.moves_to > now))
+            if not self._sizes(connection, campaign).get(PLANNED) and not self._scheduled(connection, waiting):
+                raise InputError(f"All of campaign {name!r} was sent; there is nothing to reschedule.")
+            if before != deliver_at:
+                later = (deliver_at - before) // schema.MICROSECOND
+                moved = sa.type_coerce(sa.type_coerce(batch.c.deliver_at, sa.BigInteger) + later, schema.Instant())
+                connection.execute(batch.update().where(*waiting).values(moves_to=moved))
+                connection.execute(table.update().where(table.c.id == campaign.id).values(deliver_at=deliver_at))
+            return self._scheduled(connection, unfinished)
+
+    def mark_moved(self, moved: Sequence[int], stayed: Sequence[int] = ()) -> None:
+        """Record for which time batches wait that were being rescheduled.
+
+        Args:
+            moved: Those that wait for the new one.
+            stayed: Those that do not: the gateway had sent them, or somebody else has moved or cancelled them there.
+        """
+        batch = schema.batch
+        with self._write() as connection:
+            for some in _slices(moved):
+                connection.execute(
+                    batch.update()
+                    .where(batch.c.id.in_(some), batch.c.moves_to.is_not(None))
+                    .values(deliver_at=batch.c.moves_to, moves_to=None)
+                )
+            for some in _slices(stayed):
+                connection.execute(batch.update().where(batch.c.id.in_(some)).values(moves_to=None))
 
     def mark_cancelled(self, batches: Sequence[int]) -> None:
         """Record that accepted batches were taken back at the gateway."""
@@ -914,10 +1061,21 @@ class Journal:
 
     def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[OpenBatch]:
         """Accepted batches of which more can be learnt, numbers above ``after``, ascending."""
-        batch = schema.batch
+        batch, message = schema.batch, schema.message
         with self._read() as connection:
             found = connection.execute(
-                sa.select(batch.c.id, batch.c.message_id, batch.c.claimed_at, batch.c.settled_at, batch.c.believed_at)
+                sa.select(
+                    batch.c.id,
+                    batch.c.message_id,
+                    batch.c.claimed_at,
+                    batch.c.settled_at,
+                    batch.c.believed_at,
+                    sa.exists().where(
+                        message.c.campaign_id == batch.c.campaign_id,
+                        message.c.batch_id == batch.c.id,
+                        schema.is_group(message.c.msisdn),
+                    ),
+                )
                 .where(
                     batch.c.campaign_id == campaign.id,
                     batch.c.state == ACCEPTED,
@@ -927,7 +1085,7 @@ class Journal:
                 .order_by(batch.c.id)
                 .limit(limit)
             )
-            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None) for row in found]
+            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None, bool(row[5])) for row in found]
 
     def members(self, batches: Sequence[int]) -> dict[int, set[str]]:
         """The MSISDNs of each batch."""
@@ -947,12 +1105,6 @@ class Journal:
         with self._write() as connection:
             for some in _slices(batches):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(believed_at=now))
-
-    def keep_collected(self, account: str, raw: bytes) -> None:
-        """Keep an answer of the destructive read before anybody looks into it."""
-        values = {"account": account, "collected_at": _now(), "raw": raw}
-        with self._write() as connection:
-            connection.execute(schema.collected.insert().values(values))
 
     def doubtful(self, campaign: CampaignKey) -> list[Watched]:
         """All batches in doubt, whatever their delivery time; ``deliver_at`` is when they were about to be sent."""
@@ -1011,11 +1163,45 @@ class Journal:
                 delivered = sa.select(sa.func.count()).where(
                     message.c.batch_id == batch.c.id, message.c.status == "delivered"
                 )
-                mine = batch.update().where(batch.c.id.in_(some))
+                # Of those whose people were forgotten meanwhile, nothing is counted any more.
+                mine = batch.update().where(batch.c.id.in_(some), sa.exists().where(message.c.batch_id == batch.c.id))
                 connection.execute(mine.values(delivered=delivered.scalar_subquery()))
                 connection.execute(mine.where(batch.c.delivered == batch.c.size).values(final_at=now))
             for some in _slices(list(archived)):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(final_at=now))
+        return changed
+
+    def note_groups(self, results: Mapping[int, SmsResult]) -> int:
+        """Record how far the messages to recipient groups have come; returns how many of them changed.
+
+        Only their counts: whom a group reached is not ours to keep. A batch is final when all have it.
+
+        Args:
+            results: The gateway's results by batch number.
+        """
+        batch, message, changed = schema.batch, schema.message, 0
+        with self._write() as connection:
+            for number, result in results.items():
+                delivered = min(result.delivered, result.recipients)
+                final = delivered == result.recipients
+                news = (batch.c.size != result.recipients) | (batch.c.delivered != delivered)
+                changed += connection.execute(
+                    batch.update()
+                    .where(batch.c.id == number, batch.c.state == ACCEPTED, news)
+                    .values(size=result.recipients, delivered=delivered, final_at=_now() if final else None)
+                ).rowcount
+                if final:
+                    connection.execute(
+                        message.update()
+                        .where(message.c.batch_id == number)
+                        .values(
+                            status="delivered",
+                            sent_at=min((one.sent_at for one in result.statuses if one.sent_at), default=None),
+                            delivered_at=max(
+                                (one.delivered_at for one in result.statuses if one.delivered_at), default=None
+                            ),
+                        )
+                    )
         return changed
 
     @staticmethod
@@ -1030,15 +1216,134 @@ class Journal:
     def counts(self, campaign: CampaignKey) -> Counts:
         """Where the campaign's messages stand."""
         with self._read() as connection:
-            found = self._sizes(connection, campaign)
-        accepted = found.get(ACCEPTED, _NOTHING)
-        return Counts(
-            messages=sum(one.messages for one in found.values()),
-            delivered=accepted.delivered,
-            final=accepted.final,
-            segments=accepted.segments,
-            **{state: found.get(state, _NOTHING).messages for state in _COUNTED},
-        )
+            return _counted(self._sizes(connection, campaign))
+
+    def campaigns(
+        self,
+        account: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        open_only: bool = False,
+    ) -> list[CampaignSummary]:
+        """An account's campaigns and where they stand, the newest first.
+
+        Args:
+            account: See :func:`account_fingerprint`.
+            since: First recorded then or later, aware.
+            until: First recorded before then, aware.
+            open_only: Only those of which more is to be done or learnt.
+        """
+        table = schema.campaign
+        where = [table.c.account == account]
+        if since is not None:
+            where.append(table.c.created_at >= since)
+        if until is not None:
+            where.append(table.c.created_at < until)
+        with self._read() as connection:
+            found = self._summaries(connection, where)
+        return [one for one in found if one.open] if open_only else found
+
+    def forget(self, account: str, before: datetime) -> Forgotten:
+        """Forget people: of campaigns last active before a moment, of messages received and answers read before it.
+
+        What a campaign came to stays, to the last number: its requests, their states and ids, and with them
+        :meth:`counts`. Numbers, statuses and texts go, but for texts that a remembered campaign has too. Suppressions
+        stay: who wanted no more SMS must get none, however long ago that was, so a number on that list is not
+        forgotten. Received messages stay as times and kinds, so that none is stored twice; answers of the destructive
+        read go whole, whether they were acted on or not. Doubt that was never resolved cannot be any more.
+
+        Each campaign is forgotten in a transaction of its own: after a failure, call it again.
+
+        Args:
+            account: See :func:`account_fingerprint`.
+            before: Aware; see :class:`CampaignSummary` for when a campaign was last active.
+
+        Raises:
+            InputError: The moment has no time zone or is yet to come.
+            JournalError: The journal cannot be written.
+        """
+        if before.utcoffset() is None or before > _now():
+            raise InputError("The moment before which to forget must have a time zone and be past.")
+        table = schema.campaign
+        old = [table.c.account == account, table.c.forgotten_at.is_(None), table.c.created_at < before]
+        with self._read() as connection:
+            quiet = [one.key for one in self._summaries(connection, old) if one.active_at < before]
+        kept, messages = list[str](), 0
+        for key in quiet:
+            with self._write() as connection:
+                connection.execute(sa.select(table.c.id).where(table.c.id == key.id).with_for_update(key_share=True))
+                for found in self._summaries(connection, [*old, table.c.id == key.id]):
+                    unsent = found.counts.sending or (found.counts.planned and found.cancelled_at is None)
+                    if unsent or found.active_at >= before:
+                        kept.append(key.name)
+                        continue
+                    self._plan_batches(connection, key, 500)  # what is in no batch would not be counted any more
+                    messages += forgetting.campaign(connection, key.id, _now())
+        with self._write() as connection:
+            one_at_a_time(connection, RECORDING)  # a recording holds texts whose messages are still to come
+            texts = forgetting.texts(connection)
+            received = forgetting.received(connection, account, before)
+            answers = forgetting.answers(connection, account, before)
+        self._database.sweep()
+        return Forgotten(len(quiet) - len(kept), messages, texts, received, answers, tuple(kept))
+
+    @staticmethod
+    def _summaries(connection: Connection, where: Sequence[sa.ColumnElement[bool]]) -> list[CampaignSummary]:
+        """Campaigns, the newest first, each counted as :meth:`_sizes` counts it."""
+        table, batch, message, run, text = schema.campaign, schema.batch, schema.message, schema.run, schema.text
+        ids = sa.select(table.c.id).where(*where)
+        key = (table.c.id, table.c.name, table.c.account, table.c.originator, table.c.deliver_at)
+        rows = connection.execute(
+            sa.select(*key, table.c.created_at, table.c.source, table.c.cancelled_at, table.c.forgotten_at)
+            .where(*where)
+            .order_by(table.c.id.desc())
+        ).all()
+        sizes: dict[int, dict[str, _Sizes]] = {row[0]: {} for row in rows}
+        active: dict[int, list[datetime | None]] = {row[0]: [row[4], row[5]] for row in rows}
+        times = (batch.c.claimed_at, batch.c.settled_at, batch.c.final_at, batch.c.deliver_at)
+        for row in connection.execute(
+            sa.select(
+                batch.c.campaign_id,
+                batch.c.state,
+                sa.func.sum(batch.c.size),
+                sa.func.sum(batch.c.delivered),
+                sa.func.sum(sa.case((batch.c.final_at.is_not(None), batch.c.size), else_=0)),
+                sa.func.sum(text.c.segments * batch.c.size),
+                *map(sa.func.max, times),
+            )
+            .join(text, text.c.id == batch.c.text_id)
+            .where(batch.c.campaign_id.in_(ids))
+            .group_by(batch.c.campaign_id, batch.c.state)
+        ):
+            active[row[0]] += row[6:]
+            if row[1] not in {RELEASED, SPLIT}:
+                sizes[row[0]][row[1]] = _Sizes(*(int(value or 0) for value in row[2:6]))
+        for number, loose in connection.execute(
+            sa.select(message.c.campaign_id, sa.func.count())
+            .where(message.c.campaign_id.in_(ids), message.c.batch_id.is_(None))
+            .group_by(message.c.campaign_id)
+        ):
+            planned = sizes[number].get(PLANNED, _NOTHING)
+            sizes[number][PLANNED] = planned._replace(messages=planned.messages + loose)
+        for number, began, ended in connection.execute(
+            sa.select(run.c.campaign_id, sa.func.max(run.c.started_at), sa.func.max(run.c.ended_at))
+            .where(run.c.campaign_id.in_(ids))
+            .group_by(run.c.campaign_id)
+        ):
+            active[number] += (began, ended)
+        return [
+            CampaignSummary(
+                CampaignKey(row[0], row[1], row[2], row[3], row[4]),
+                row[5],
+                row[6],
+                max(when for when in active[row[0]] if when is not None),
+                row[7],
+                row[8],
+                _counted(sizes[row[0]]),
+            )
+            for row in rows
+        ]
 
     @staticmethod
     def _sizes(connection: Connection, campaign: CampaignKey) -> dict[str, _Sizes]:
@@ -1121,9 +1426,14 @@ class Recording:
         """How many messages this recording has added so far."""
         return self._messages() - self.known
 
-    def doubled(self) -> list[Earlier]:
-        """Messages the campaign had before, to numbers for which this recording has added another one."""
+    def doubled(self, *, groups: bool = False) -> list[Earlier]:
+        """Messages the campaign had before, to numbers for which this recording has added another one.
+
+        Args:
+            groups: Those to recipient groups instead of those to people.
+        """
         new, old, text = schema.message.alias("new"), schema.message.alias("old"), schema.text
+        to = schema.is_group(new.c.msisdn)
         return [
             Earlier(row[0], bytes(row[1]), row[2])
             for row in self._connection.execute(
@@ -1138,18 +1448,33 @@ class Recording:
                     ).join(text, text.c.id == old.c.text_id)
                 )
                 .join(schema.batch, schema.batch.c.id == old.c.batch_id)
-                .where(new.c.campaign_id == self.campaign.id, new.c.id > self._before, schema.batch.c.state != PLANNED)
+                .where(
+                    new.c.campaign_id == self.campaign.id,
+                    new.c.id > self._before,
+                    schema.batch.c.state != PLANNED,
+                    to if groups else ~to,
+                )
             )
         ]
 
-    def planned_before(self) -> Iterator[tuple[int, Earlier]]:
-        """Messages the campaign had before and that nobody has claimed: (number, message)."""
+    def planned_before(self, *, groups: bool = False) -> Iterator[tuple[int, Earlier]]:
+        """Messages the campaign had before and that nobody has claimed: (number, message).
+
+        Args:
+            groups: Those to recipient groups instead of those to people.
+        """
         message, text = schema.message, schema.text
+        to = schema.is_group(message.c.msisdn)
         rows = self._connection.execute(
             sa.select(message.c.id, message.c.msisdn, text.c.digest, message.c.row)
             .join(text, text.c.id == message.c.text_id)
             .outerjoin(schema.batch, schema.batch.c.id == message.c.batch_id)
-            .where(message.c.campaign_id == self.campaign.id, _is_planned(), message.c.id <= self._before)
+            .where(
+                message.c.campaign_id == self.campaign.id,
+                _is_planned(),
+                message.c.id <= self._before,
+                to if groups else ~to,
+            )
         )
         return ((row[0], Earlier(row[1], bytes(row[2]), row[3])) for row in rows)
 
@@ -1221,6 +1546,39 @@ class Recording:
         else:
             _many(self._connection, insert.on_conflict_do_nothing(), values)
 
+    def add_groups(self, names: Sequence[str], text: str, *, encoding: str, segments: int) -> None:
+        """Record one text for recipient groups of the gateway, a message and a request each; their ``row`` is 0.
+
+        Whom a group reaches the gateway knows: the journal holds it as ``@name``, and counts it as one message until
+        a result tells how many people it has.
+
+        Args:
+            names: Names or short names of the groups, as the gateway has them.
+            text: What they get.
+            encoding: ``GSM-7`` or ``UCS-2``.
+            segments: SMS the text needs.
+
+        Raises:
+            InputError: A name the gateway cannot be told: empty, too long, like a number, with a comma or a line break.
+        """
+        for name in names:
+            if not name.strip() or len(name) > 199 or _NO_GROUP.search(name) or _NUMBER.fullmatch(name):
+                raise InputError(
+                    f"{name!r} cannot be the name of a recipient group: a name is not empty, is no number, and has no "
+                    "comma, no line break and at most 199 characters."
+                )
+        self.add(
+            PlannedBlock(
+                rows=[0] * len(names),
+                msisdns=[f"@{name.strip()}" for name in names],
+                text_of=[0] * len(names),
+                texts=[text],
+                digests=[text_digest(text)],
+                encodings=[encoding],
+                segments=[segments],
+            )
+        )
+
     def _texts(self, block: PlannedBlock) -> list[int]:
         """The journal's numbers of the block's texts, recorded if they are new, in the order of the block."""
         text = schema.text
@@ -1254,6 +1612,21 @@ def _among(connection: Connection, column: sa.ColumnElement[int], ids: list[int]
     return column.in_(sa.select(listed.c.value))
 
 
+def _counted(found: Mapping[str, _Sizes]) -> Counts:
+    accepted = found.get(ACCEPTED, _NOTHING)
+    return Counts(
+        messages=sum(one.messages for one in found.values()),
+        delivered=accepted.delivered,
+        final=accepted.final,
+        segments=accepted.segments,
+        **{state: found.get(state, _NOTHING).messages for state in _COUNTED},
+    )
+
+
+def _shown(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
 def _is_planned() -> sa.ColumnElement[bool]:
     """Whether a message, joined to its batch if it has one, is not claimed."""
     return schema.message.c.batch_id.is_(None) | (schema.batch.c.state == PLANNED)
@@ -1262,16 +1635,6 @@ def _is_planned() -> sa.ColumnElement[bool]:
 def _messages_with_batches() -> sa.FromClause:
     batch, message, text = schema.batch, schema.message, schema.text
     return message.join(text, text.c.id == message.c.text_id).outerjoin(batch, batch.c.id == message.c.batch_id)
-
-
-def _one_at_a_time(connection: Connection, what: int) -> None:
-    """Wait until no other transaction does this; on SQLite there is one that writes anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(what)))
-
-
-def _insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequence[dict[str, Any]]) -> None:
@@ -1292,11 +1655,6 @@ def _plain(value: Any) -> Any:
     return (value - schema.EPOCH) // schema.MICROSECOND if isinstance(value, datetime) else value
 
 
-def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _IN_ONE_STATEMENT):
-        yield values[start : start + _IN_ONE_STATEMENT]
-
-
 def _texts(connection: Connection, numbers: set[int]) -> dict[int, str]:
     bodies: dict[int, str] = {}
     for some in _slices(sorted(numbers)):
@@ -1314,98 +1672,3 @@ def _group(rows: Iterable[Any], batch_size: int) -> list[tuple[int, list[int]]]:
             groups.append((text_id, []))
         groups[-1][1].append(number)
     return groups
-
-
-def _broken_rule(error: exc.IntegrityError) -> str:
-    """Which rule a change would have broken: ours in our words, a constraint by its name; never the data."""
-    text = str(error.orig)
-    if schema.RULE in text:
-        return text.split(schema.RULE, 1)[1].splitlines()[0]
-    name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-    if name is None and "constraint failed: " in text:  # SQLite: a check's name, or the columns
-        name = text.split("constraint failed: ", 1)[1].splitlines()[0]
-    if name is None and text.startswith("FOREIGN KEY"):  # SQLite says no more
-        name = "foreign key"
-    return f"it breaks the rule {name or type(error.orig).__name__}"
-
-
-def _harmless(cause: BaseException) -> str:
-    """The text of an operating system's or SQLite's complaint, which quotes no data; nothing for other causes."""
-    if isinstance(cause, OSError) and cause.strerror:
-        return f": {cause.strerror}"
-    if type(cause).__module__ == "sqlite3":
-        return f": {cause}"
-    return ""
-
-
-def _journal_url(url: str | URL | Path) -> URL:
-    """An SQLAlchemy URL for a path or a URL.
-
-    Raises:
-        ConfigurationError: Neither SQLite nor PostgreSQL.
-    """
-    if isinstance(url, Path) or (isinstance(url, str) and "://" not in url):
-        path = Path(url).expanduser().absolute()
-        return URL.create("sqlite", database=str(path))
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (exc.ArgumentError, ValueError):
-        # Never quote it: it may hold a password.
-        raise ConfigurationError("The journal's URL cannot be read; write sqlite:///path or postgresql://…") from None
-    if backend == "sqlite":
-        if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-            raise ConfigurationError("A journal in memory would forget what was sent; give it a file.")
-        return parsed.set(drivername="sqlite")
-    if backend in {"postgresql", "postgres"}:
-        return parsed.set(drivername="postgresql+psycopg")
-    raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
-
-
-def _location(url: URL) -> str:
-    """The URL without its passwords, in whichever of its parts they are."""
-    hidden = {key: "***" for key in url.query if "password" in key.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    assert url.database is not None  # noqa: S101  checked above
-    path = Path(url.database)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE_S})
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin below, where it is known whether they write
-        cursor = connection.cursor()
-        _use_wal(cursor)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if options.get("rebuilds", False):
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # has no effect once the transaction has begun
-        # A transaction that begins by reading and writes later would fail when another one wrote in between.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")
-
-    return engine
-
-
-def _use_wal(cursor: sqlite3.Cursor) -> None:
-    """Turn the write-ahead log on. SQLite does not wait for this lock by itself: two first starts meet here."""
-    patience = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
-                raise
-            time.sleep(0.01)

@@ -61,6 +61,8 @@ def test_public_names() -> None:
         "send_campaign": "send-campaign",
         "cancel_campaign": "cancel-campaign",
         "resolve_in_doubt": "resolve-in-doubt",
+        "reschedule_campaign": "reschedule-campaign",
+        "purge": "purge",
     }
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)

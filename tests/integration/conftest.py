@@ -212,8 +212,10 @@ class Desk:
         """Bring a batch that is being sent into a state by the ways there are."""
         number = batch if isinstance(batch, int) else batch.id
         if state == "split":
-            campaign = self.one("SELECT campaign_id FROM batch WHERE id = :id", id=number)
-            self.journal.split(self.journal.start_run(CampaignKey(campaign, "autumn", ACCOUNT, None, None)), number)
+            select = "SELECT account, name FROM campaign JOIN batch ON campaign_id = campaign.id WHERE batch.id = :id"
+            campaign = self.journal.campaign(*self.sql(select, id=number)[0])
+            assert campaign is not None
+            self.journal.split(self.journal.start_run(campaign), number)
         elif state == "assumed":
             self.settle(number, "in_doubt")
             self.sql("UPDATE batch SET state = 'assumed' WHERE id = :id", id=number)

@@ -1,4 +1,4 @@
-"""Migrations: a journal of version 1 becomes what a fresh one is, and keeps what it knew."""
+"""Migrations: a journal of an earlier version becomes what a fresh one is, and keeps what it knew."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ DATA = Path(__file__).parents[1] / "data" / "journal"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 BEGIN = datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC)
 TABLES = ("campaign", "text", "run", "batch", "message")
+EARLIER = (1, 2)
 
 
-def _fill_v1(desk: Desk) -> None:
-    """Write a journal of version 1 where the desk's will be opened."""
+def _fill(desk: Desk, version: int) -> None:
+    """Write a journal of an earlier version where the desk's will be opened."""
     if desk.on_sqlite:
         path = sa.make_url(desk.url).database
         assert path is not None
         with closing(sqlite3.connect(path)) as connection:
-            connection.executescript((DATA / "v1-sqlite.sql").read_text("utf-8"))
+            connection.executescript((DATA / f"v{version}-sqlite.sql").read_text("utf-8"))
         return
     engine = sa.create_engine(sa.make_url(desk.url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
     with engine.begin() as connection:
         raw: Any = connection.connection.driver_connection
-        raw.execute((DATA / "v1-postgresql.sql").read_text("utf-8"))
+        raw.execute((DATA / f"v{version}-postgresql.sql").read_text("utf-8"))
 
 
 def _all(desk: Desk) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the tables of version 1."""
+    """Every row of the tables that all versions have."""
     return {table: _rows(desk, table) for table in TABLES}
 
 
@@ -154,8 +155,9 @@ def fresh(desk: Desk, tmp_path: Path, request: pytest.FixtureRequest) -> Iterato
         yield _described(other)
 
 
-def test_a_migrated_journal_is_a_fresh_one(desk: Desk, fresh: dict[str, Any]) -> None:
-    _fill_v1(desk)
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_migrated_journal_is_a_fresh_one(desk: Desk, fresh: dict[str, Any], version: int) -> None:
+    _fill(desk, version)
     assert _described(desk) != fresh
     desk.journal.close()
     migrated = _described(desk)
@@ -171,6 +173,10 @@ def test_the_comparison_sees_something(fresh: dict[str, Any]) -> None:
         "ck_batch_accepted_has_id",
         "uq_message_campaign_id_msisdn_text_id",
         "ix_message_planned",
+        "ix_message_group",
+        "ck_suppression_reason",
+        "uq_received_account_message_id",
+        "campaign_forgotten",
         "fk_ghost_batch_id",
         "message_delete",
         "journal rule: ",
@@ -184,14 +190,14 @@ def test_the_comparison_sees_something(fresh: dict[str, Any]) -> None:
 
 
 def test_what_version_1_knew_survives(desk: Desk) -> None:
-    _fill_v1(desk)
+    _fill(desk, 1)
     before = _all(desk)
     desk.journal.close()
     after = _all(desk)
     assert desk.sql("SELECT version FROM schema_version") == [(VERSION,)]
     added = {
-        "campaign": {"cancelled_at": None},
-        "batch": {"doubted_at": None, "believed_at": None},
+        "campaign": {"cancelled_at": None, "forgotten_at": None},
+        "batch": {"doubted_at": None, "believed_at": None, "moves_to": None},
     }
     for table, rows in before.items():
         expected = [{**row, **added.get(table, {})} for row in rows]
@@ -207,8 +213,26 @@ def test_what_version_1_knew_survives(desk: Desk) -> None:
         assert after[table] == expected, table
 
 
-def test_a_migrated_journal_works(desk: Desk) -> None:
-    _fill_v1(desk)
+def test_what_version_2_knew_survives(desk: Desk) -> None:
+    _fill(desk, 2)
+    before, ghosts = _all(desk), desk.sql("SELECT * FROM ghost ORDER BY msisdn")
+    ((number, *answer),) = desk.sql("SELECT id, account, collected_at, raw FROM collected")
+    spring = desk.journal.campaign(ACCOUNT, "spring")
+    assert spring is not None
+    assert desk.counts(spring) == {"planned": 3, "accepted": 2, "cancelled": 2}
+    assert desk.journal.received.unparsed(ACCOUNT) == [(number, bytes(answer[-1]))]
+    desk.journal.close()
+    added = {"campaign": {"forgotten_at": None}, "batch": {"moves_to": None}}
+    for table, rows in before.items():
+        assert _rows(desk, table) == [{**row, **added.get(table, {})} for row in rows], table
+    assert ghosts == desk.sql("SELECT * FROM ghost ORDER BY msisdn")
+    assert ghosts == [(11, "46701740612"), (11, "46701740613")]
+    assert desk.sql("SELECT * FROM collected") == [(number, *answer, None)]
+
+
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_migrated_journal_works(desk: Desk, version: int) -> None:
+    _fill(desk, version)
     autumn = desk.journal.campaign(ACCOUNT, "autumn")
     assert autumn is not None
     assert desk.counts(autumn) == {"planned": 1, "sending": 2, "accepted": 3, "rejected": 1, "in_doubt": 2}
@@ -218,16 +242,20 @@ def test_a_migrated_journal_works(desk: Desk) -> None:
     assert desk.journal.take_over(autumn) == 1
     run = desk.journal.start_run(autumn)
     (batch,) = desk.journal.claim(run, requests=5, batch_size=10)
-    assert batch.id > 9
+    assert batch.id > (9 if version == 1 else 13)
     desk.settle(batch, "accepted", message_id="905")
     desk.refused("UPDATE batch SET state = 'sending', settled_at = NULL, message_id = NULL WHERE id = 1")
     desk.refused("UPDATE message SET batch_id = NULL WHERE batch_id = 1")
     desk.refused("INSERT INTO ghost (batch_id, msisdn) VALUES (4711, '46701740605')")
-    desk.record(desk.same(3), "spring")
+    desk.refused("DELETE FROM message WHERE batch_id = 1")
+    with desk.recording("summer") as recording:
+        recording.add_groups(["Everybody in the office"], "Hello one", encoding="GSM-7", segments=1)
+    assert desk.counts(recording.campaign) == {"planned": 1}
 
 
-def test_foreign_keys_are_checked_after_a_migration(desk: Desk) -> None:
-    _fill_v1(desk)
+@pytest.mark.parametrize("version", EARLIER)
+def test_foreign_keys_are_checked_after_a_migration(desk: Desk, version: int) -> None:
+    _fill(desk, version)
     key = CampaignKey(4711, "nowhere", ACCOUNT, None, None)
     told = desk.refusal(desk.journal.start_run, key)
     assert ("foreign key" if desk.on_sqlite else "fk_run_campaign_id") in told
@@ -247,14 +275,15 @@ def test_a_journal_of_a_later_version_is_left_alone(desk: Desk) -> None:
     assert _all(desk) == before
 
 
-def test_a_migration_that_fails_changes_nothing(desk: Desk) -> None:
-    _fill_v1(desk)
-    desk.sql("CREATE TABLE ghost (something INTEGER)")
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_migration_that_fails_changes_nothing(desk: Desk, version: int) -> None:
+    _fill(desk, version)
+    desk.sql("CREATE TABLE notice (something INTEGER)")
     before, described = _all(desk), _described(desk)
     with pytest.raises(JournalError, match="could not be opened"):
         desk.open()
     assert (_all(desk), _described(desk)) == (before, described)
-    assert desk.sql("SELECT version FROM schema_version") == [(1,)]
+    assert desk.sql("SELECT version FROM schema_version") == [(version,)]
 
 
 # -- at the same time --------------------------------------------------------------------------------------------------
@@ -291,9 +320,10 @@ def test_eight_threads_may_create_a_journal(tmp_path: Path) -> None:
             assert list(pool.map(lambda _, url=url: _open(url, 1), range(8))) == [True] * 8
 
 
-def test_two_processes_migrate_once(desk: Desk, fresh: dict[str, Any]) -> None:
-    _fill_v1(desk)
+@pytest.mark.parametrize("version", EARLIER)
+def test_two_processes_migrate_once(desk: Desk, fresh: dict[str, Any], version: int) -> None:
+    _fill(desk, version)
     assert desk.in_processes(_open, [1], [1]) == [True, True]
     assert desk.sql("SELECT version FROM schema_version") == [(VERSION,)]
     assert _described(desk) == fresh
-    assert desk.one("SELECT count(*) FROM message") == 11
+    assert desk.one("SELECT count(*) FROM message") == {1: 11, 2: 18}[version]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from prefect_mymsp.errors import CampaignCancelledError, JournalError
+from prefect_mymsp.errors import CampaignCancelledError, InputError, JournalError
 from prefect_mymsp.journal import Batch, CampaignKey, Outcome, Run
 from prefect_mymsp.journal.schema import TRANSITIONS
 from prefect_mymsp.models import Decision, RecipientStatus
@@ -52,6 +52,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.dead = set[int]()
         self.owner = dict[int, int]()
         self.cancelled = False
+        self.moving = set[int]()  # those the gateway has not been told of
         self.delivered = set[Pair]()
         self.seen = dict[int, str]()
         self.campaign: CampaignKey = self.desk.record([], self.name, deliver_at=deliver_at)
@@ -216,11 +217,65 @@ class JournalMachine(RuleBasedStateMachine):
         assert changed == len(set(told) - self.delivered)
         self.delivered |= set(told)
 
+    @precondition(lambda self: self.deliver_at is not None)
+    @rule(hours=st.integers(1, 9), tells=st.booleans())
+    def reschedule(self, hours: int, tells: bool) -> None:
+        """When nobody sends any more; the gateway is told of it, or the process dies before that."""
+        for run in self.runs:
+            self.desk.journal.end_run(run)
+            self.dead.add(run.id)
+        for number, state in self.states.items():
+            if state == "sending":
+                self._become(number, "in_doubt")
+        assert self.deliver_at is not None
+        states = set(self.states.values())
+        accepted = {number for number, state in self.states.items() if state == "accepted"}
+        possible = "in_doubt" not in states and not self.cancelled and not self.moving & accepted
+        possible &= bool(accepted) or len(self.pairs) > len(self.holder)
+        deliver_at = self.deliver_at + timedelta(hours=hours)
+        try:
+            waiting = self.desk.journal.reschedule(self.campaign, deliver_at)
+        except InputError:
+            assert not possible
+        else:
+            assert possible
+            assert {batch.id for batch in waiting.values()} == accepted
+            self.deliver_at = deliver_at
+            if tells:
+                self.desk.journal.mark_moved(sorted(accepted))
+            else:
+                self.moving |= accepted
+        found = self.desk.journal.campaign(self.campaign.account, self.name)
+        assert found is not None
+        assert found.deliver_at == self.deliver_at
+        self.campaign = found
+        self.start()
+
     @rule(really=st.integers(0, 9))
     def cancel(self, really: int) -> None:
         if really == 0:
             self.desk.journal.cancel(self.campaign)
             self.cancelled = True
+
+    def teardown(self) -> None:
+        """When all is over its people are forgotten, and the counts are what they were."""
+        if not hasattr(self, "campaign"):
+            return
+        self.desk.journal.cancel(self.campaign)
+        for run in self.runs:
+            self.desk.journal.end_run(run)
+        for table, columns in {
+            "campaign": ["created_at", "deliver_at"],
+            "run": ["started_at", "ended_at"],
+            "batch": ["claimed_at", "settled_at", "final_at", "deliver_at"],
+        }.items():
+            earlier = ", ".join(f"{column} = {column} - 2000000000000000" for column in columns)
+            self.desk.sql(f"UPDATE {table} SET {earlier}")
+        counts = self.desk.journal.counts(self.campaign)
+        told = self.desk.journal.forget(self.campaign.account, datetime.now(UTC) - timedelta(days=90))
+        assert (told.campaigns, told.messages, told.kept) == (1, len(self.pairs), ())
+        assert self.desk.journal.counts(self.campaign) == counts
+        assert self.desk.one("SELECT count(*) FROM message WHERE campaign_id = :id", id=self.campaign.id) == 0
 
     # -- what must be true at any moment -----------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with Journal(tmp_path / "folder" / "journal.db") as journal:
-            journal.keep_collected("a" * 32, b"something")
+            journal.received.keep_raw("a" * 32, b"something")
             modes = {
                 path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").iterdir()
             }  # fmt: skip
@@ -231,7 +231,7 @@ def test_every_connection_of_sqlite_is_set_up(
         barrier = threading.Barrier(8)
 
         def read(_: int) -> tuple[int, dict[str, Any]]:
-            with journal._engine.connect() as connection:
+            with journal._database.engine.connect() as connection:
                 barrier.wait(30)
                 raw: Any = connection.connection.driver_connection
                 return id(raw), sqlite_pragmas(raw)
@@ -248,7 +248,7 @@ def test_every_connection_of_sqlite_is_set_up(
 
 def test_postgresql_commits_to_disk(desk: Desk) -> None:
     if not desk.on_sqlite:
-        with desk.journal._engine.connect() as connection:
+        with desk.journal._database.engine.connect() as connection:
             assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
 
 
@@ -259,7 +259,7 @@ def test_sqlite_waits_for_another_writer(tmp_path: Path) -> None:
         writer.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(0.3, lambda: writer.execute("COMMIT"))
         timer.start()
-        journal.keep_collected("a" * 32, b"waited")
+        journal.received.keep_raw("a" * 32, b"waited")
         timer.join()
         writer.close()
 
@@ -279,7 +279,7 @@ def test_a_journal_left_open_by_a_killed_process_opens_again(tmp_path: Path) -> 
     path = tmp_path / "journal.db"
     code = (
         "import os, sys; from prefect_mymsp.journal import Journal; journal = Journal(sys.argv[1]); "
-        "journal.keep_collected('a' * 32, b'kept'); os.kill(os.getpid(), 9)"
+        "journal.received.keep_raw('a' * 32, b'kept'); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
     assert done.returncode == -9

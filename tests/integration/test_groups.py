@@ -1,0 +1,213 @@
+"""Recipient groups of the gateway: one request each, whose members nobody here knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_mymsp.campaign import LookOptions
+from prefect_mymsp.errors import InputError
+from prefect_mymsp.journal import CampaignKey
+from prefect_mymsp.models import Decision
+from prefect_mymsp.sandbox import Fault, Sandbox
+from tests.integration.test_engine import SOON, A, B, Bench, C, D
+
+OFFICE, CHOIR = (A, B, C), (D,)
+TEXT = "To the groups"
+
+
+@pytest.fixture
+def bench(mymsp_sandbox: Sandbox, tmp_path: Path) -> Iterator[Bench]:
+    mymsp_sandbox.gateway.configure(
+        {
+            "sent_after_s": 0,
+            "delivered_after_s": 0,
+            "accounts": {mymsp_sandbox.user: {"groups": {"The office": list(OFFICE), "choir": list(CHOIR)}}},
+        }
+    )
+    bench = Bench(mymsp_sandbox, tmp_path)
+    yield bench
+    bench.journal.close()
+
+
+def record(
+    bench: Bench,
+    names: Sequence[str],
+    messages: Sequence[tuple[str, str]] = (),
+    *,
+    deliver_at: datetime | None = None,
+    name: str = "groups",
+) -> CampaignKey:
+    bench.record(messages, deliver_at=deliver_at, name=name)
+    with bench.journal.recording(
+        bench.account, name, source="test", originator=None, deliver_at=deliver_at
+    ) as recording:
+        recording.add_groups(names, TEXT, encoding="GSM-7", segments=1)
+    return recording.campaign
+
+
+def reached(bench: Bench) -> list[tuple[str, ...]]:
+    """Whom each request that the gateway took reached."""
+    return sorted(
+        tuple(recipient["msisdn"] for recipient in message["recipients"]) for message in bench.gateway.ledger()
+    )
+
+
+def stored(bench: Bench) -> str:
+    """All that the journal holds, as text."""
+    with bench.journal._read() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        return "\n".join(raw.iterdump())
+
+
+def test_a_group_goes_alone_under_its_name(bench: Bench) -> None:
+    campaign = record(bench, ["The office", "choir"], [(D, TEXT), (B, TEXT)])
+    run = bench.journal.start_run(campaign)
+    batches = bench.journal.claim(run, requests=10, batch_size=500)
+    assert sorted(batch.msisdns for batch in batches) == [(D, B), ("@The office",), ("@choir",)]
+    assert sorted(batch.recipients for batch in batches) == [(D, B), ("The office",), ("choir",)]
+
+
+def test_what_groups_got_is_counted_by_people(bench: Bench) -> None:
+    campaign = record(bench, ["The office", "choir"], [(D, TEXT)])
+    counts = bench.send(campaign)
+    assert reached(bench) == [OFFICE, CHOIR, CHOIR]
+    assert (counts.messages, counts.accepted, counts.segments) == (3, 3, 3)  # how many they are is not known yet
+    counts = bench.follow(campaign)
+    assert (counts.messages, counts.accepted, counts.delivered, counts.final) == (5, 5, 5, 5)
+    assert counts.segments == 5
+    assert bench.sent == {(A, TEXT): 1, (B, TEXT): 1, (C, TEXT): 1, (D, TEXT): 2}
+    told = stored(bench)
+    assert D in told  # in the file of recipients
+    assert not [member for member in OFFICE if member in told]
+
+
+def test_a_group_is_final_when_everybody_has_it(bench: Bench) -> None:
+    bench.gateway.configure({"delivered_after_s": 3600})
+    campaign = record(bench, ["The office"])
+    bench.send(campaign)
+    counts = bench.follow(campaign, deadline_s=0.5)
+    assert (counts.accepted, counts.delivered, counts.final) == (3, 0, 0)
+    while not counts.delivered:
+        bench.gateway.clock.advance(120)
+        counts = bench.follow(campaign, deadline_s=0.1)
+    assert (counts.accepted, counts.final) == (3, 0)
+    assert counts.delivered < 3
+    bench.gateway.clock.advance(3600)
+    counts = bench.follow(campaign)
+    assert (counts.delivered, counts.final) == (3, 3)
+
+
+def test_a_result_cut_short_is_not_believed(bench: Bench) -> None:
+    campaign = record(bench, ["The office"])
+    bench.send(campaign)
+    bench.fault(Fault("cut_short", endpoints=("getSmsResult",), keep_bytes=40, times=100))
+    counts = bench.follow(campaign, deadline_s=0.5)
+    assert (counts.messages, counts.delivered) == (1, 0)
+    assert not bench.journal.open_batches(campaign)[0].believed
+
+
+def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
+    campaign = record(bench, ["nobody knows it", "choir"], [(A, TEXT), (B, TEXT)])
+    counts = bench.send(campaign)
+    assert (counts.rejected, counts.accepted) == (1, 3)
+    assert bench.requests == 3  # there is nothing to halve
+
+
+@pytest.mark.parametrize("fault", [Fault("answer_lost"), Fault("lost_before"), Fault("truncated")])
+@pytest.mark.parametrize("deliver_at", [None, SOON])
+def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, deliver_at: datetime | None) -> None:
+    campaign = record(bench, ["choir"], deliver_at=deliver_at)
+    bench.fault(fault)
+    counts = bench.send(campaign, look=LookOptions(absent_after_s=0.0, every_s=0.05))
+    assert (counts.in_doubt, counts.planned) == (1, 0)
+    counts = bench.send(campaign)
+    counts = bench.follow(campaign, deadline_s=1.0, use_updates=True)
+    assert (counts.in_doubt, counts.accepted) == (1, 0)
+    assert bench.requests == 1
+
+
+def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -> None:
+    """Only what may be the group's is left alone: here the one member is a recipient of its own too."""
+    campaign = record(bench, ["choir"], [(A, "Hello A"), (D, "Hello D")], deliver_at=SOON)
+    bench.fault(Fault("answer_lost", times=3))
+    counts = bench.send(campaign, connections=1)
+    assert (counts.in_doubt, counts.accepted, counts.planned) == (3, 0, 0)
+    assert bench.requests == 3
+    assert bench.sent == {(A, "Hello A"): 1, (D, "Hello D"): 1, (D, TEXT): 1}
+    assert not any(message["cancelled"] for message in bench.gateway.ledger())
+
+
+def test_absence_is_proven_beside_a_doubtful_group(bench: Bench) -> None:
+    campaign = record(bench, ["choir"], [(A, "Hello A"), (B, "Hello B")], deliver_at=SOON)
+    bench.fault(Fault("lost_before"), Fault("none"), Fault("lost_before"))
+    counts = bench.send(campaign, connections=1)
+    assert (counts.in_doubt, counts.accepted) == (1, 2)
+    assert bench.sent == {(A, "Hello A"): 1, (B, "Hello B"): 1}
+    assert bench.requests == 4
+
+
+def test_a_hint_may_be_the_groups(bench: Bench) -> None:
+    campaign = record(bench, ["choir"], [(D, "Hello D")])
+    bench.fault(Fault("lost_before"), Fault("answer_lost"))  # which of them is which?
+    assert bench.send(campaign, connections=1).in_doubt == 2
+    counts = bench.follow(campaign, use_updates=True, deadline_s=1.0)
+    assert (counts.in_doubt, counts.accepted) == (2, 0)
+
+
+def test_a_person_decides_about_a_group(bench: Bench) -> None:
+    campaign = record(bench, ["choir"], [(A, TEXT)], deliver_at=SOON)
+    bench.fault(Fault("none"), Fault("lost_before"))
+    bench.send(campaign, connections=1)
+    assert bench.journal.decide(campaign, Decision.NOT_SENT) == 1
+    counts = bench.send(campaign)
+    assert (counts.in_doubt, counts.accepted) == (0, 2)
+    assert bench.requests == 3
+    assert bench.sent == {(A, TEXT): 1, (D, TEXT): 1}
+
+
+def test_an_id_of_long_ago_is_not_a_groups(bench: Bench) -> None:
+    bench.post(D, "Foreign", datetime.now(UTC) + timedelta(minutes=1))
+    bench.gateway.clock.advance(120)  # it has been sent
+    foreign = bench.gateway.ledger()[0]["id"]
+    campaign = record(bench, ["choir"])
+    bench.send(campaign)
+    with bench.journal._write() as connection:
+        connection.exec_driver_sql("UPDATE batch SET message_id = ?, claimed_at = claimed_at + 7200000000", (foreign,))
+    counts = bench.follow(campaign)
+    assert (counts.accepted, counts.in_doubt) == (0, 1)
+
+
+def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
+    campaign = record(bench, ["The office"], deliver_at=SOON)
+    bench.send(campaign)
+    bench.journal.cancel(campaign)
+    assert bench.cancel(campaign).cancelled == 1
+    assert bench.sent == {}
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a,b", "46701740605", "070-174 06 05", "two\nlines", "x" * 200, "\ud800"])
+def test_names_the_gateway_cannot_be_told(bench: Bench, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be the name of a recipient group"):
+        record(bench, [name])
+    assert bench.journal.counts(record(bench, ["choir"])).messages == 1
+
+
+def test_a_group_is_recorded_once(bench: Bench) -> None:
+    record(bench, ["choir", " choir "])
+    campaign = record(bench, ["choir", "The office"])
+    assert bench.journal.counts(campaign).messages == 2
+    with bench.journal.recording(bench.account, "groups", source="test", originator=None, deliver_at=None) as recording:
+        assert list(recording.planned_before()) == []
+        assert sorted(one.msisdn for _, one in recording.planned_before(groups=True)) == ["@The office", "@choir"]
+        recording.withdraw([number for number, one in recording.planned_before(groups=True) if one.msisdn == "@choir"])
+    bench.send(campaign)
+    with bench.journal.recording(bench.account, "groups", source="test", originator=None, deliver_at=None) as recording:
+        recording.add_groups(["The office"], "Another text", encoding="GSM-7", segments=1)
+        assert recording.doubled() == []
+        assert [one.msisdn for one in recording.doubled(groups=True)] == ["@The office"]
+        assert recording.new() == 1
