@@ -703,7 +703,7 @@ def _decoded(data: _Bytes, encoding: str, skip: int, size: int, errors: str = "s
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     for chunk in data.chunks(size):
         yield decoder.decode(chunk[skip:])
-        skip = 0
+        skip = max(skip - len(chunk), 0)
     yield decoder.decode(b"", final=True)
 
 
@@ -899,7 +899,7 @@ class _CsvText:
         try:
             for part in raw:
                 chunk = held + part[skip:]
-                skip, held = 0, b""
+                skip, held = max(skip - len(part), 0), b""
                 if chunk.endswith(b"\r"):  # its line feed may come with the next chunk
                     chunk, held = chunk[:-1], b"\r"
                 if b"\r" in chunk:
