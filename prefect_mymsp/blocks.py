@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -146,6 +148,19 @@ class CampaignJournal(Block):
         from prefect_mymsp.journal import Journal
 
         return Journal(self.url.get_secret_value())
+
+
+@contextlib.contextmanager
+def look_into_journal(block: CampaignJournal | None = None) -> Iterator[Journal | None]:
+    """As :func:`open_journal`, for who only looks: None, and nothing is created, while its file is not there."""
+    from prefect_mymsp.journal import database
+
+    location = block.url.get_secret_value() if block is not None else MyMSPSettings().journal_location()
+    if not database.exists(location):
+        yield None
+        return
+    with open_journal(block) as journal:
+        yield journal
 
 
 def open_journal(block: CampaignJournal | None = None) -> Journal:

@@ -9,7 +9,9 @@
     │   │   ├── SourceError          the recipients' file or DataFrame cannot be read
     │   │   ├── TemplateError        the message text or one of its placeholders
     │   │   ├── ChangedTextError     people of this campaign would get a second, different text
-    │   │   └── RepeatError          people would get a text that another campaign sent them today
+    │   │   ├── RepeatError          people would get a text that another campaign sent them today
+    │   │   └── LimitError           a campaign exceeds a limit that was set for it, or begins too late
+    │   ├── NotApprovedError         a person refused the campaign, or nobody answered in time
     │   ├── RejectedError            the gateway answered ``N`` and a code
     │   ├── UnreachableError         no connection was made: refused, timed out, TLS or proxy failure
     │   └── RateLimitedError         the gateway answered HTTP 429
@@ -89,6 +91,14 @@ class RepeatError(InputError):
     def __init__(self, message: str, *, messages: int) -> None:
         super().__init__(message)
         self.messages = messages
+
+
+class LimitError(InputError):
+    """A campaign exceeds a limit that was set for it: recipients, segments, rows that cannot be sent, or lateness."""
+
+
+class NotApprovedError(NotSentError):
+    """A person refused the campaign, or nobody approved it in time; this start of it sent nothing."""
 
 
 class RejectedError(NotSentError):

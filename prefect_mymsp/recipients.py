@@ -46,7 +46,7 @@ from prefect_mymsp.errors import ConfigurationError, SourceError, first_few
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["REJECT_SCHEMA", "Block", "Source", "open_source", "to_msisdn"]
+__all__ = ["REJECT_SCHEMA", "Block", "Source", "find_phone_column", "open_source", "to_msisdn"]
 
 #: One line a row that cannot be sent: ``row`` as in :class:`Block`, the source's ``column`` (empty when the fault is
 #: the line's), the raw ``value`` cut to 80 characters, and the ``reason`` as a sentence for who mends the source.
@@ -159,7 +159,7 @@ def open_source(
         columns = tuple(name for name in text.header if name)
         return Source(text, columns, text.phone_column, region)
     frame = _Frame(source, block_rows)
-    found = _phone_column(frame.columns, phone_column, frame.label)
+    found = find_phone_column(frame.columns, phone_column, frame.label)
     return Source(frame, frame.columns, found, region)
 
 
@@ -437,7 +437,12 @@ def _key(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _phone_column(columns: Sequence[str], wanted: str | None, label: str) -> str:
+def find_phone_column(columns: Sequence[str], wanted: str | None, label: str) -> str:
+    """The column with the phone numbers: the one that is wanted, or the one with a usual name.
+
+    Raises:
+        SourceError: There is none, or more than one; names the columns there are and says what to do.
+    """
     if wanted is not None:
         return _named_column(columns, wanted, label)
     for names in _PHONE_NAMES:
@@ -703,7 +708,7 @@ def _decoded(data: _Bytes, encoding: str, skip: int, size: int, errors: str = "s
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     for chunk in data.chunks(size):
         yield decoder.decode(chunk[skip:])
-        skip = 0
+        skip = max(skip - len(chunk), 0)
     yield decoder.decode(b"", final=True)
 
 
@@ -802,7 +807,7 @@ class _CsvText:
         _refuse_duplicates(self.header, self.label)
         columns = [self.header[i] for i in self.named]
         try:
-            self.phone_column = _phone_column(columns, phone_column, self.label)
+            self.phone_column = find_phone_column(columns, phone_column, self.label)
         except SourceError:
             if any(_looks_like_number(name) for name in columns):
                 raise SourceError(
@@ -899,7 +904,7 @@ class _CsvText:
         try:
             for part in raw:
                 chunk = held + part[skip:]
-                skip, held = 0, b""
+                skip, held = max(skip - len(part), 0), b""
                 if chunk.endswith(b"\r"):  # its line feed may come with the next chunk
                     chunk, held = chunk[:-1], b"\r"
                 if b"\r" in chunk:

@@ -40,7 +40,93 @@ class Mutation:
     test: str
 
 
+OPTIONS = "tests/acceptance/test_sending_options.py"
+
 MUTATIONS = [
+    Mutation(
+        "outside its hours nothing is sent at once",
+        "campaign/send.py",
+        "        return window.contains(now) and window.contains(latest)",
+        "        return True",
+        f"{ENGINE} -k test_outside_its_hours",
+    ),
+    Mutation(
+        "what a request may take is reckoned before the hours end",
+        "campaign/send.py",
+        "        return window.contains(now) and window.contains(latest)",
+        "        return window.contains(now) and window.contains(now)",
+        f"{ENGINE} -k test_shortly_before_its_hours_end",
+    ),
+    Mutation(
+        "what is scheduled to an opening can still be looked up",
+        "campaign/send.py",
+        "            earliest = _minute_after(now + timedelta(seconds=near))",
+        "            earliest = _minute_after(now)",
+        f"{ENGINE} -k test_hours_that_begin_at_once",
+    ),
+    Mutation(
+        "what waits for its turn is not claimed",
+        "campaign/send.py",
+        "                await self._pause(pause)",
+        "                break",
+        f"{ENGINE} -k test_at_a_rate_requests_leave",
+    ),
+    Mutation(
+        "the gate is asked before messages are claimed",
+        "campaign/send.py",
+        "        if gate is not None and self._stopped is None:",
+        "        if gate is not None and self._stopped is None and False:",
+        f"{ENGINE} -k test_the_gate_is_asked",
+    ),
+    Mutation(
+        "who is suppressed is left out",
+        "campaign/plan.py",
+        "        left_out = reasons >= 0",
+        "        left_out = reasons >= 100",
+        f"{OPTIONS} -k suppressed",
+    ),
+    Mutation(
+        "who opts out before a campaign is continued gets nothing more of it",
+        "campaign/plan.py",
+        "        recording.withdraw(dropped)",
+        "        recording.withdraw([])",
+        f"{OPTIONS} -k test_who_opts_out_before",
+    ),
+    Mutation(
+        "beyond a limit nothing is recorded",
+        "flows/sending.py",
+        "        job.limits.check(plan)",
+        "        pass",
+        f"{OPTIONS} -k test_beyond_a_limit",
+    ),
+    Mutation(
+        "what a person has not approved is not sent",
+        "flows/approval.py",
+        "    if given.answer is not Answer.SEND:",
+        "    if False:",
+        f"{OPTIONS} -k test_a_person_refuses",
+    ),
+    Mutation(
+        "what is sent is what was approved",
+        "flows/sending.py",
+        "approved.plan.digest != plan.digest",
+        "approved.plan.digest == 0",
+        f"{OPTIONS} -k test_what_is_sent",
+    ),
+    Mutation(
+        "who was left out when a campaign was approved stays left out",
+        "flows/sending.py",
+        "        suppressed |= approved.suppressed",
+        "        pass",
+        f"{OPTIONS} -k test_what_is_sent",
+    ),
+    Mutation(
+        "a run that begins hours late sends nothing",
+        "flows/admission.py",
+        "    if late_s <= max_late_s:",
+        "    if late_s <= 1e9:",
+        f"{OPTIONS} -k late",
+    ),
     Mutation(
         "a read timeout is doubt, not a failure to reach the gateway",
         "client.py",

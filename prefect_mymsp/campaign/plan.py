@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefect_mymsp.errors import ChangedTextError, RepeatError
+from prefect_mymsp.campaign.limits import Limits
+from prefect_mymsp.campaign.suppression import Suppressed
+from prefect_mymsp.errors import ChangedTextError, RepeatError, TemplateError, first_few
 from prefect_mymsp.journal.store import Earlier, PlannedBlock, Recording, text_digest
 from prefect_mymsp.recipients import REJECT_SCHEMA, Source
-from prefect_mymsp.texts import Rendered, Template, count_segments
+from prefect_mymsp.texts import Rendered, Segments, Template, count_segments
+
+#: What stands before a group's name in the journal, where an MSISDN would be.
+_GROUP = "@"
 
 _SAMPLES = 3
+_SHOWN = 5
 #: How many texts are searched for the characters that make them UCS-2.
 _LOOKED_AT = 1000
 
 DUPLICATE_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("first_row", pa.int64())])
+#: Rows left out because their number must get nothing; ``reason`` is a key of :attr:`Suppressed.lists`.
+SUPPRESSED_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -50,35 +59,55 @@ class Plan:
 
     Attributes:
         source: The source's label.
-        rows: Rows of the source, blank lines not counted.
-        messages: Messages to send: rows without rejects and duplicates.
-        segments: SMS these messages take together.
+        rows: Rows of the source, blank lines not counted: rejects, suppressed ones, duplicates, and one for each
+            message that does not go to a group.
+        messages: Messages to send, one for each group among them.
+        recipients: People they go to; those in groups are not known and do not count.
+        segments: SMS these messages take together, a group taken for one person.
         ucs2: How many of them need UCS-2.
         longest: Segments of the longest message.
         forcing: Characters found to force UCS-2, at most 20.
         rejects: Rows that cannot be sent, in :data:`~prefect_mymsp.recipients.REJECT_SCHEMA`, by row.
         duplicates: Rows whose number and text stand further up, in :data:`DUPLICATE_SCHEMA`; sent once.
+        suppressed: Rows left out because their number must get nothing, in :data:`SUPPRESSED_SCHEMA`.
         samples: The first few messages, and the longest.
+        digest: What the source holds for whom, as hexadecimal digits, whoever of them is suppressed.
+        groups: Recipient groups of the gateway among the messages.
+        oversize: Messages with more segments than the limits allow, and
+        oversize_rows: the rows of the first few of them.
         known: Messages the campaign had already; 0 when nothing was recorded.
         new: Messages recorded now; 0 when nothing was recorded.
         withdrawn: Messages the campaign had, had not sent, and that the source no longer holds; they are dropped.
         changed: Messages whose recipient got another text of this campaign that the source no longer holds.
+        waiting: Messages the campaign had already and has not sent, which the source still holds.
     """
 
     source: str
     rows: int
     messages: int
+    recipients: int
     segments: int
     ucs2: int
     longest: int
     forcing: tuple[str, ...]
     rejects: pa.Table = field(repr=False)
     duplicates: pa.Table = field(repr=False)
+    suppressed: pa.Table = field(repr=False)
     samples: tuple[Sample, ...] = field(repr=False)
+    digest: str
+    groups: int = 0
+    oversize: int = 0
+    oversize_rows: tuple[int, ...] = ()
     known: int = 0
     new: int = 0
     withdrawn: int = 0
     changed: int = 0
+    waiting: int = 0
+
+    @property
+    def due(self) -> int:
+        """Messages that a start after this recording sends, doubt that is resolved not counted."""
+        return self.new + self.waiting
 
 
 def mask(msisdn: str) -> str:
@@ -87,41 +116,58 @@ def mask(msisdn: str) -> str:
 
 
 def plan_source(
-    source: Source,
+    source: Source | None,
     template: Template,
     recording: Recording | None = None,
     *,
+    groups: Sequence[str] = (),
+    suppressed: Suppressed | None = None,
+    limits: Limits | None = None,
     allow_changed: bool = False,
     repeats_since: datetime | None = None,
 ) -> Plan:
     """Read a source once, block by block, check and render every row, and record it when a recording is given.
 
     A recording of a campaign that exists already continues it: what the source still holds stays, what it holds anew
-    is added, and what it no longer holds is dropped unless it has been sent.
+    is added, and what it no longer holds, or what must no longer be sent, is dropped unless it has been sent.
 
     Args:
-        source: Where the rows come from.
+        source: Where the rows come from; None to send to groups alone.
         template: The message.
         recording: Where to record the messages; None to look only.
+        groups: Recipient groups of the gateway that get the message too.
+        suppressed: Who must get nothing. Whom a group holds is not known here, so nobody in it is left out.
+        limits: Messages with more segments than these allow are told by row; to refuse them is the caller's.
         allow_changed: Whether people who got a text of this campaign may get the changed one too.
         repeats_since: Refuse messages that another campaign of the account has sent since then, aware; None to
             allow them.
 
     Raises:
-        TemplateError: The template needs a column the source has not.
+        TemplateError: The template needs a column the source has not, or has placeholders and goes to groups.
         SourceError: The source cannot be read to its end.
         ChangedTextError: People would get a second, different text.
         RepeatError: People would get a text they got under another campaign's name.
         JournalError: The journal cannot be written.
     """
-    template.check_columns(source.columns, source_label=source.label)
-    tally = _Tally()
-    for block in source.blocks():
-        rendered = template.render_block(block)
-        tally.add(block.rejects, rendered)
+    if groups and template.placeholders:
+        raise TemplateError(
+            f"{{{template.placeholders[0]}}}: a recipient group gets one text, without placeholders. Send to groups "
+            "and to rows as two campaigns, or take the placeholders out."
+        )
+    tally = _Tally(suppressed or Suppressed({}), limits or Limits())
+    if source is not None:
+        template.check_columns(source.columns, source_label=source.label)
+        for block in source.blocks():
+            texts = tally.add(block.rejects, _Texts.of(template.render_block(block)))
+            if recording is not None:
+                recording.add(texts.planned())
+    if groups:
+        text = template.render({})
+        counted = tally.add_groups(groups, text)
         if recording is not None:
-            recording.add(_planned(rendered))
-    plan = tally.plan(source.label, recording)
+            recording.add_groups(list(groups), text, encoding=counted.encoding, segments=counted.segments)
+    label = source.label if source is not None else f"groups {first_few(groups, 3)}"
+    plan = tally.plan(label, recording)
     return plan if recording is None else _continued(plan, tally, recording, allow_changed, repeats_since)
 
 
@@ -129,16 +175,16 @@ def _continued(
     plan: Plan, tally: _Tally, recording: Recording, allow_changed: bool, repeats_since: datetime | None
 ) -> Plan:
     """Compare with what the campaign, and other campaigns, had before; refuse what needs a person's say-so."""
-    name, withdrawn, changed = recording.campaign.name, 0, list[Earlier]()
+    name, withdrawn, waiting, changed = recording.campaign.name, 0, 0, list[Earlier]()
     if plan.known:
         holds = tally.holds()
-        before = list(recording.planned_before())
+        before = [*recording.planned_before(), *recording.planned_before(groups=True)]
         dropped = [
             number for (number, _), here in zip(before, holds([one for _, one in before]), strict=True) if not here
         ]
         recording.withdraw(dropped)
-        withdrawn = len(dropped)
-        doubled = recording.doubled()
+        withdrawn, waiting = len(dropped), len(before) - len(dropped)
+        doubled = [*recording.doubled(), *recording.doubled(groups=True)]
         changed = [one for one, here in zip(doubled, holds(doubled), strict=True) if not here]
     if changed and not allow_changed:
         rows = ", ".join(str(row) for row in sorted({one.row for one in changed})[:5])
@@ -155,22 +201,54 @@ def _continued(
             "send only what is missing, or allow the repeat.",
             messages=sum(number for _, number in repeats),
         )
-    return dataclasses.replace(plan, new=recording.new() + withdrawn, withdrawn=withdrawn, changed=len(changed))
+    new = recording.new() + withdrawn
+    return dataclasses.replace(plan, new=new, withdrawn=withdrawn, changed=len(changed), waiting=waiting)
 
 
-def _planned(rendered: Rendered) -> PlannedBlock:
-    """A rendered block as the journal takes it: each distinct text once."""
-    texts, text_of = _distinct(rendered)
-    segments, encodings = _each(rendered, texts, text_of)
-    return PlannedBlock(
-        rows=rendered.rows.column("row").to_pylist(),
-        msisdns=rendered.rows.column("msisdn").to_pylist(),
-        text_of=text_of.tolist(),
-        texts=texts,
-        digests=[text_digest(text) for text in texts],
-        encodings=encodings,
-        segments=segments,
-    )
+@dataclass(frozen=True)
+class _Texts:
+    """A rendered block with its distinct texts, each once.
+
+    Attributes:
+        rendered: The block.
+        texts: The distinct texts.
+        text_of: Index into ``texts`` for each row.
+        digests: What identifies each of ``texts``.
+    """
+
+    rendered: Rendered
+    texts: list[str]
+    text_of: np.ndarray[Any, Any]
+    digests: list[bytes]
+
+    @classmethod
+    def of(cls, rendered: Rendered) -> _Texts:
+        texts, text_of = _distinct(rendered)
+        return cls(rendered, texts, text_of, [text_digest(text) for text in texts])
+
+    def without(self, rows: np.ndarray[Any, np.dtype[np.bool_]]) -> _Texts:
+        """The same without some of its rows."""
+        kept = self.rendered.rows.filter(pa.array(~rows))
+        return _Texts.of(dataclasses.replace(self.rendered, rows=kept))
+
+    def keys(self) -> np.ndarray[Any, Any]:
+        """Eight bytes for each row's text: they tell two texts for one number apart; the journal compares all."""
+        keys: np.ndarray[Any, Any] = np.frombuffer(b"".join(digest[:8] for digest in self.digests), dtype=np.int64)
+        picked: np.ndarray[Any, Any] = keys[self.text_of]
+        return picked
+
+    def planned(self) -> PlannedBlock:
+        """The block as the journal takes it."""
+        segments, encodings = _each(self.rendered, self.texts, self.text_of)
+        return PlannedBlock(
+            rows=self.rendered.rows.column("row").to_pylist(),
+            msisdns=self.rendered.rows.column("msisdn").to_pylist(),
+            text_of=self.text_of.tolist(),
+            texts=self.texts,
+            digests=self.digests,
+            encodings=encodings,
+            segments=segments,
+        )
 
 
 def _distinct(rendered: Rendered) -> tuple[list[str], np.ndarray[Any, Any]]:
@@ -192,35 +270,64 @@ def _each(rendered: Rendered, texts: Sequence[str], text_of: np.ndarray[Any, Any
 class _Tally:
     """What is counted while a source passes by: 27 bytes a row, so that a million rows stay in bounds."""
 
-    def __init__(self) -> None:
+    def __init__(self, suppressed: Suppressed, limits: Limits) -> None:
+        self._suppressed_by = suppressed
+        self._limits = limits
         self._rows: list[np.ndarray[Any, Any]] = []
         self._numbers: list[np.ndarray[Any, Any]] = []
         self._keys: list[np.ndarray[Any, Any]] = []
         self._segments: list[np.ndarray[Any, Any]] = []
         self._ucs2: list[np.ndarray[Any, Any]] = []
         self._rejects: list[pa.Table] = []
+        self._suppressed: list[pa.Table] = []
+        self._groups: dict[str, bytes] = {}
+        self._group_text: Segments | None = None
         self._samples: list[Sample] = []
         self._longest: Sample | None = None
         self._forcing: dict[str, None] = {}
         self._looked_at = 0
+        self._digest = hashlib.blake2b(digest_size=16)
 
-    def add(self, rejects: pa.Table, rendered: Rendered) -> None:
-        """Count one block."""
-        self._rejects += [rejects, rendered.rejects]
-        table = rendered.rows
-        if not table.num_rows:
-            return
-        texts, text_of = _distinct(rendered)
-        # Eight bytes of the digest tell apart two texts for one number; the journal compares all sixteen.
-        digests = np.frombuffer(b"".join(text_digest(text)[:8] for text in texts), dtype=np.int64)
+    def add(self, rejects: pa.Table, texts: _Texts) -> _Texts:
+        """Count one block; returns what of it may be sent."""
+        self._rejects += [rejects, texts.rendered.rejects]
+        if not texts.rendered.rows.num_rows:
+            return texts
+        numbers, keys = texts.rendered.rows.column("msisdn").cast(pa.int64()).to_numpy(), texts.keys()
+        self._digest.update(numbers.tobytes())
+        self._digest.update(keys.tobytes())
+        reasons = self._suppressed_by.reasons(numbers)
+        left_out = reasons >= 0
+        if left_out.any():
+            self._leave_out(texts.rendered.rows, left_out, reasons)
+            numbers, keys = numbers[~left_out], keys[~left_out]
+            texts = texts.without(left_out)
+            if not len(numbers):
+                return texts
+        table = texts.rendered.rows
         segments = table.column("segments").to_numpy()
         ucs2 = pc.equal(table.column("encoding").cast(pa.string()), "UCS-2").to_numpy()
         self._rows.append(table.column("row").to_numpy())
-        self._numbers.append(table.column("msisdn").cast(pa.int64()).to_numpy())
-        self._keys.append(digests[text_of])
+        self._numbers.append(numbers)
+        self._keys.append(keys)
         self._segments.append(segments)
         self._ucs2.append(ucs2)
         self._look(table, segments, ucs2)
+        return texts
+
+    def _leave_out(self, table: pa.Table, left_out: np.ndarray[Any, Any], reasons: np.ndarray[Any, Any]) -> None:
+        names = list(self._suppressed_by.lists)
+        of_these = table.select(["row", "msisdn"]).filter(pa.array(left_out))
+        why = pa.array([names[position] for position in reasons[left_out].tolist()], pa.string())
+        self._suppressed.append(of_these.append_column("reason", why).cast(SUPPRESSED_SCHEMA))
+
+    def add_groups(self, groups: Sequence[str], text: str) -> Segments:
+        """Count one message a group; returns what each costs."""
+        self._groups = dict.fromkeys((f"{_GROUP}{name}" for name in groups), text_digest(text))
+        self._group_text = count_segments(text)
+        self._digest.update("\0".join(self._groups).encode() + text_digest(text))
+        self._forcing.update(dict.fromkeys(self._group_text.forcing))
+        return self._group_text
 
     def _look(self, table: pa.Table, segments: np.ndarray[Any, Any], ucs2: np.ndarray[Any, Any]) -> None:
         for index in range(min(_SAMPLES - len(self._samples), table.num_rows)):
@@ -233,19 +340,22 @@ class _Tally:
             self._forcing.update(dict.fromkeys(count_segments(table.column("text")[index].as_py()).forcing))
 
     def holds(self) -> Callable[[Sequence[Earlier]], list[bool]]:
-        """A test whether messages recorded before are in this source too."""
+        """A test whether messages recorded before are in this source too, and may be sent."""
         numbers, keys = _joined(self._numbers, np.int64), _joined(self._keys, np.int64)
         here = set(zip(numbers.tolist(), keys.tolist(), strict=True))
+        groups = self._groups
 
-        def holds(messages: Sequence[Earlier]) -> list[bool]:
-            return [(int(one.msisdn), int.from_bytes(one.digest[:8], sys.byteorder, signed=True)) in here
-                    for one in messages]  # fmt: skip
+        def held(one: Earlier) -> bool:
+            if one.msisdn.startswith(_GROUP):
+                return groups.get(one.msisdn) == one.digest
+            return (int(one.msisdn), int.from_bytes(one.digest[:8], sys.byteorder, signed=True)) in here
 
-        return holds
+        return lambda messages: [held(one) for one in messages]
 
     def plan(self, label: str, recording: Recording | None) -> Plan:
         """All of it."""
         rejects = pa.concat_tables([*self._rejects, REJECT_SCHEMA.empty_table()]).sort_by("row")
+        suppressed = pa.concat_tables([*self._suppressed, SUPPRESSED_SCHEMA.empty_table()]).sort_by("row")
         rows, numbers, keys = (_joined(parts, np.int64) for parts in (self._rows, self._numbers, self._keys))
         segments, ucs2 = _joined(self._segments, np.int16), _joined(self._ucs2, np.bool_)
         again, first = _repeats(numbers, keys)
@@ -262,17 +372,26 @@ class _Tally:
         samples = list(self._samples)
         if self._longest is not None and all(sample.row != self._longest.row for sample in samples):
             samples.append(self._longest)
+        allowed = self._limits.max_segments
+        oversize = rows[once & (segments > allowed)] if allowed is not None else np.empty(0, np.int64)
+        groups, group = len(self._groups), self._group_text or Segments("GSM-7", 0, 0, ())
         return Plan(
             source=label,
-            rows=len(rows) + rejects.num_rows,
-            messages=int(once.sum()),
-            segments=int(segments[once].sum(dtype=np.int64)),
-            ucs2=int(ucs2[once].sum()),
-            longest=int(segments.max(initial=0)),
+            rows=len(rows) + rejects.num_rows + suppressed.num_rows,
+            messages=int(once.sum()) + groups,
+            recipients=len(np.unique(numbers)),
+            segments=int(segments[once].sum(dtype=np.int64)) + groups * group.segments,
+            ucs2=int(ucs2[once].sum()) + groups * (group.encoding == "UCS-2"),
+            longest=max(int(segments.max(initial=0)), group.segments),
             forcing=tuple(self._forcing)[:20],
             rejects=rejects,
             duplicates=duplicates,
+            suppressed=suppressed,
             samples=tuple(samples),
+            digest=self._digest.hexdigest(),
+            groups=groups,
+            oversize=len(oversize) + groups * (allowed is not None and group.segments > allowed),
+            oversize_rows=tuple(oversize[:_SHOWN].tolist()),
             known=0 if recording is None else recording.known,
             new=0 if recording is None else recording.new(),
         )

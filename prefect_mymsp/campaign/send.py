@@ -12,12 +12,13 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from prefect_mymsp.campaign.pace import Gate, Turns, request_size, requests_at_once
 from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.errors import (
     CampaignCancelledError,
@@ -33,6 +34,7 @@ from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REJECTED, RELEASED
 from prefect_mymsp.journal.store import Batch, CampaignKey, Counts, Journal, Outcome, Run
 
 if TYPE_CHECKING:
+    from prefect_mymsp.campaign.window import Window
     from prefect_mymsp.client import AsyncMyMSPClient
 
 P = ParamSpec("P")
@@ -57,6 +59,11 @@ class SendOptions:
         lease_s: Seconds after which another run may take over what a silent one had claimed.
         guard_lead_s: With a number, messages of a campaign without a delivery time are not sent at once but scheduled
             so many seconds ahead, so that a doubtful answer can be looked up. None to send at once.
+        window: When people may get messages. Outside it they are scheduled to its next opening; a campaign's own
+            delivery time is taken as it is. None for any time.
+        messages_per_minute: With a number, messages that are sent at once leave at this rate, at most, and the delivery
+            times of scheduled ones are spaced out likewise. Other processes are not counted.
+        gate: Whom to ask before requests are made; None for nobody.
         look: How doubt about scheduled messages is looked up.
     """
 
@@ -67,6 +74,9 @@ class SendOptions:
     window_s: float = 0.1
     lease_s: float = 60.0
     guard_lead_s: float | None = None
+    window: Window | None = None
+    messages_per_minute: float | None = None
+    gate: Gate | None = None
     look: LookOptions = field(default_factory=LookOptions)
 
     def __post_init__(self) -> None:
@@ -77,6 +87,13 @@ class SendOptions:
                 f"The lead time must be at least {self.look.last_look_s + self.look.absent_after_s:.0f} s, or doubt "
                 "could not be looked up before the messages go out."
             )
+        if self.messages_per_minute is not None and not self.messages_per_minute > 0:
+            raise InputError("messages_per_minute must be above zero; leave it out to send as fast as it goes.")
+
+    @property
+    def request_size(self) -> int:
+        """Recipients of one text in one request, at most, at the rate that is asked for."""
+        return request_size(self.batch_size, self.messages_per_minute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +210,11 @@ class _Sending:
         self._total = run.planned
         self._lease_ends = _clock() + options.lease_s
         self._window = 2 * client.connections
-        self._scheduled = options.guard_lead_s is not None or run.campaign.deliver_at is not None
+        self._scheduled = (
+            options.guard_lead_s is not None or options.window is not None or run.campaign.deliver_at is not None
+        )
+        self._turns = None if options.messages_per_minute is None else Turns(options.messages_per_minute)
+        self._opening: datetime | None = None
         self._reconciler = Reconciler(journal, thread, client, run.campaign, options.look)
 
     async def all(self) -> None:
@@ -235,14 +256,17 @@ class _Sending:
         """Keep claimed batches ready, about ``window_s`` of work ahead of the workers."""
         try:
             while self._stopped is None:
+                requests = await self._admitted()
+                deliver_at = self._deliver_at()
                 began = time.monotonic()
                 claimed = await self._thread(
                     self._journal.claim,
                     self._run,
-                    requests=self._window,
-                    batch_size=self._options.batch_size,
-                    deliver_at=self._deliver_at(),
+                    requests=requests,
+                    batch_size=self._options.request_size,
+                    deliver_at=deliver_at,
                 )
+                self._took(claimed, deliver_at)
                 self._ready.extend(claimed)
                 self._wake()
                 if not claimed:
@@ -256,18 +280,86 @@ class _Sending:
                 # Idle workers empty the first window at once: no faster than doubling, or too much would be in doubt
                 # after a crash.
                 self._window = int(min(512, 2 * self._window, max(2 * self._client.connections, pace)))
-        except (JournalError, CampaignCancelledError) as error:
+        except MyMSPError as error:
             self._stop(error)
         finally:
             self._fed = True
             self._wake()
 
+    # What is claimed next, and for when: campaign/pace.py and campaign/window.py know how, here it is heeded.
+
+    async def _admitted(self) -> int:
+        """Wait until messages may be claimed; returns for how many requests."""
+        requests, gate, options = self._window, self._options.gate, self._options
+        if self._turns is None and gate is None:
+            return requests
+        if not await self._thread(self._journal.has_planned, self._run.campaign):
+            return requests  # there is nothing to wait for
+        if self._turns is not None and options.messages_per_minute is not None:
+            requests = min(requests, requests_at_once(options.request_size, options.messages_per_minute))
+            while self._stopped is None and self._deliver_at() is None:
+                pause = self._turns.next(time.time()) - time.time()
+                if pause <= 0:
+                    break
+                await self._pause(pause)
+        if gate is not None and self._stopped is None:
+            requests = min(requests, gate.at_once)
+            admitting = asyncio.ensure_future(gate.admit(requests))
+            try:
+                while not admitting.done() and self._stopped is None:
+                    await asyncio.wait({admitting}, timeout=0.2)
+                if admitting.done():
+                    admitting.result()
+            finally:
+                admitting.cancel()
+        return requests
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, not longer than until there is reason to stop."""
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), seconds)
+
+    def _took(self, claimed: Sequence[Batch], deliver_at: datetime | None) -> None:
+        if self._turns is not None:
+            at = time.time() if deliver_at is None else deliver_at.timestamp()
+            self._turns.take(at, sum(len(batch.msisdns) for batch in claimed))
+
     def _deliver_at(self) -> datetime | None:
-        """The delivery time of what is claimed now: the campaign's, or a few minutes ahead to guard it."""
-        if self._run.campaign.deliver_at is not None or self._options.guard_lead_s is None:
+        """The delivery time of what is claimed now, a whole minute; None for at once, or for the campaign's own.
+
+        That is the campaign's, or a few minutes ahead to guard it, or the window's next opening; and at a rate, the
+        minute in which it is the next message's turn.
+        """
+        options, own, now = self._options, self._run.campaign.deliver_at, datetime.now(UTC)
+        if own is not None:
+            if self._turns is None:
+                return own
+            earliest = own
+        elif options.guard_lead_s is not None:
+            earliest = _minute_after(now + timedelta(seconds=options.guard_lead_s))
+        elif options.window is None or self._open(options.window, now):
             return None
-        ahead = datetime.now(UTC) + timedelta(seconds=self._options.guard_lead_s + 59.999999)
-        return ahead.replace(second=0, microsecond=0)
+        else:
+            # The opening, or the first minute after it whose messages can still be looked up before they go out.
+            near = options.look.last_look_s + options.look.absent_after_s
+            earliest = _minute_after(now + timedelta(seconds=near))
+        if self._turns is not None:
+            turn = datetime.fromtimestamp(self._turns.next(earliest.timestamp()), UTC)
+            earliest = turn.replace(second=0, microsecond=0)
+        return self._next_opening(options.window, earliest) if options.window is not None else earliest
+
+    def _open(self, window: Window, now: datetime) -> bool:
+        """Whether what is claimed now arrives within the window, however long its request takes."""
+        latest = now + timedelta(seconds=self._client.timeout_s + self._client.patience_s)
+        return window.contains(now) and window.contains(latest)
+
+    def _next_opening(self, window: Window, at: datetime) -> datetime:
+        if window.contains(at):
+            return at
+        if self._opening is None or at > self._opening:
+            self._opening = window.next_opening(at)
+        return self._opening
 
     async def _more_may_come(self) -> bool:
         """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
@@ -429,6 +521,11 @@ class _Sending:
         self._outcomes.append(Outcome(batch.id, state, at, message_id, code, reason and reason[:40]))
         if state != RELEASED:
             self._done += len(batch.msisdns)
+
+
+def _minute_after(when: datetime) -> datetime:
+    """The first whole minute that is not before it."""
+    return (when + timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
 
 
 def _released(batch: Batch, reason: str) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -12,7 +12,10 @@ from prefect_mymsp.flows.stopping import find_campaign
 from prefect_mymsp.models import Decision
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
+else:
+    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
+    DataFrame = Any
 
 
 @flow(name="resolve-in-doubt", retries=0, persist_result=False)
@@ -21,7 +24,7 @@ def resolve_in_doubt(
     credentials: MyMSPCredentials,
     decision: Decision | None = None,
     journal: CampaignJournal | None = None,
-) -> pd.DataFrame:
+) -> DataFrame:
     """Show whom a campaign's doubtful messages concern, and settle them by your word.
 
     Look for evidence first: the gateway's own web pages, or the people. ``sent`` closes them; ``not-sent`` has the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -14,6 +14,9 @@ from prefect_mymsp.errors import InputError
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import Forgotten
+else:
+    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
+    Forgotten = Any
 
 Days = Annotated[float, Field(description="Forget whom nothing was done about for so many days.")]
 

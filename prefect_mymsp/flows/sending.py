@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,18 +20,25 @@ from zoneinfo import ZoneInfo
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from pydantic import Field
+from pydantic import WithJsonSchema
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.errors import CampaignStoppedError, InputError, MyMSPError
+from prefect_mymsp import wire
+from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, look_into_journal, open_journal
+from prefect_mymsp.errors import CampaignStoppedError, InputError, LimitError, MyMSPError, NotApprovedError
+from prefect_mymsp.flows.admission import concurrency_gate, refuse_late
+from prefect_mymsp.flows.approval import Proposal, ask
+from prefect_mymsp.flows.options import Guard, OnRejects, SendWindow, Suppression
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prefect_mymsp.campaign import Cancelled, FollowOptions, Listener, Plan, SendOptions
+    from prefect_mymsp.campaign import Cancelled, FollowOptions, Limits, Listener, Plan, SendOptions, Suppressed
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
     from prefect_mymsp.reports import CampaignReport
+else:
+    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
+    CampaignReport = Any
 
 T = TypeVar("T")
 
@@ -58,6 +64,7 @@ class _Job:
     """What one call of the flow was asked for, checked."""
 
     source: Any
+    groups: tuple[str, ...]
     credentials: MyMSPCredentials
     message: str
     campaign: str
@@ -66,12 +73,18 @@ class _Job:
     phone_column: str | None
     region: str
     transliterate: bool
+    suppression: Suppression | None
+    use_opt_outs: bool
+    limits: Limits
     options: SendOptions
+    concurrency_limit: str | None
     wait: bool
     follow: FollowOptions
     allow_changed: bool
     allow_repeat: bool
     all_or_nothing: bool
+    max_late_s: float
+    approval_timeout_s: float | None
     journal: CampaignJournal | None
 
     @property
@@ -81,34 +94,120 @@ class _Job:
         return account_fingerprint(self.credentials.base_url, self.credentials.user)
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A source that was checked: what it holds, who was left out of it, and the campaign if it was recorded."""
+
+    plan: Plan
+    suppressed: Suppressed
+    campaign: CampaignKey | None = None
+
+
+class _Rehearsed(Exception):  # noqa: N818  never seen: it ends a recording without keeping it
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+
 @task(name="check-recipients", **_STEP)
-def check_recipients(job: _Job, journal: Journal | None) -> tuple[Plan, CampaignKey | None]:
-    """Read and check the whole source; with a journal, record what is to be sent."""
+def check_recipients(
+    job: _Job, journal: Journal | None, *, rehearse: bool = False, approved: _Checked | None = None
+) -> _Checked:
+    """Read and check the whole source; with a journal, record what is to be sent.
+
+    Args:
+        job: What is asked for.
+        journal: Where to record it; None to look only.
+        rehearse: Whether to check the source against what the journal has, and leave the journal as it is.
+        approved: What a person approved. Nothing beyond that is recorded: another source is refused, and who was
+            suppressed then still is.
+    """
     from prefect_mymsp.campaign import plan_source
     from prefect_mymsp.recipients import open_source
     from prefect_mymsp.texts import Template
 
-    source = open_source(job.source, phone_column=job.phone_column, region=job.region)
+    source = None
+    if job.source is not None:
+        source = open_source(job.source, phone_column=job.phone_column, region=job.region)
     template = Template(job.message, transliterate=job.transliterate)
+    suppressed = _suppressed(job, journal)
+    if approved is not None:
+        suppressed |= approved.suppressed
+    how: dict[str, Any] = {"groups": job.groups, "suppressed": suppressed, "limits": job.limits}
     if journal is None:
-        return plan_source(source, template), None
+        plan = plan_source(source, template, **how)
+        _keep_to_limits(job, plan)
+        return _Checked(plan, suppressed)
     midnight = datetime.now(ZoneInfo(job.credentials.timezone)).replace(hour=0, minute=0, second=0, microsecond=0)
-    with journal.recording(
-        job.account,
-        job.campaign,
-        source=source.label,
-        originator=job.originator,
-        deliver_at=job.deliver_at,
-        batch_size=job.options.batch_size,
-    ) as recording:
-        plan = plan_source(
-            source,
-            template,
-            recording,
-            allow_changed=job.allow_changed,
-            repeats_since=None if job.allow_repeat else midnight,
-        )
-        return plan, recording.campaign
+    label = source.label if source is not None else "recipient groups"
+    try:
+        with journal.recording(
+            job.account,
+            job.campaign,
+            source=label,
+            originator=job.originator,
+            deliver_at=job.deliver_at,
+            batch_size=job.options.request_size,
+        ) as recording:
+            plan = plan_source(
+                source,
+                template,
+                recording,
+                allow_changed=job.allow_changed,
+                repeats_since=None if job.allow_repeat else midnight,
+                **how,
+            )
+            _keep_to_limits(job, plan)
+            if approved is not None and approved.plan.digest != plan.digest:
+                raise NotApprovedError(
+                    f"{plan.source} has changed since campaign {job.campaign!r} was approved. Nothing was sent; start "
+                    "it again to have it approved as it is now."
+                )
+            if rehearse:
+                raise _Rehearsed(plan)  # noqa: TRY301  so that nothing of it is kept
+            return _Checked(plan, suppressed, recording.campaign)
+    except _Rehearsed as rehearsed:
+        return _Checked(rehearsed.plan, suppressed)
+
+
+def _suppressed(job: _Job, journal: Journal | None) -> Suppressed:
+    """Who must get nothing, from the lists that were given and from the journal."""
+    from prefect_mymsp.campaign import Suppressed
+    from prefect_mymsp.campaign.suppression import LISTED, OPT_OUT, numbers_of, read_file, read_table
+
+    suppressed = Suppressed({})
+    if job.use_opt_outs:
+        with contextlib.nullcontext(journal) if journal is not None else look_into_journal(job.journal) as opened:
+            if opened is not None:
+                suppressed |= Suppressed({OPT_OUT: numbers_of(opened.suppressions.of(job.account))})
+    given = job.suppression
+    if given is None:
+        return suppressed
+    lists = []
+    if given.file is not None:
+        lists.append(read_file(given.file, column=given.column, region=job.region))
+    if given.table is not None and given.database is not None:
+        url = str(given.database.get())
+        lists.append(read_table(url, given.table, column=given.column, region=job.region))
+    for listed in lists:
+        suppressed |= Suppressed({LISTED: listed.numbers})
+        if listed.unreadable:
+            get_run_logger().warning(
+                "%d entries of the suppression list are no numbers that can receive SMS (rows %s%s): nobody is left "
+                "out for them.",
+                listed.unreadable,
+                ", ".join(map(str, listed.first_unreadable)),
+                ", …" if listed.unreadable > len(listed.first_unreadable) else "",
+            )
+    return suppressed
+
+
+def _keep_to_limits(job: _Job, plan: Plan) -> None:
+    """Refuse a plan beyond its limits; its rejects are left as a file, to be mended."""
+    try:
+        job.limits.check(plan)
+    except LimitError as error:
+        path = _write_rejects(job, plan)
+        raise LimitError(f"{error} What cannot be sent is listed in {path}." if path else str(error)) from None
 
 
 @task(name="send-messages", **_STEP)
@@ -173,24 +272,34 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
 
     logger = get_run_logger()
     if dry_run:
-        plan, _ = check_recipients(job, None)
-        report = CampaignReport.of(job.campaign, plan, None, None)
+        report = CampaignReport.of(job.campaign, check_recipients(job, None).plan, None, None)
         logger.info("Dry run, nothing was sent. %s", _told(report))
         return report
     with open_journal(job.journal) as journal:
-        plan, campaign = check_recipients(job, journal)
+        if job.deliver_at is None:  # what has a time of its own is not late before that
+            known = journal.campaign(job.account, job.campaign)
+            refuse_late(job.campaign, job.max_late_s, None if known is None else journal.last_active(known))
+        if job.concurrency_limit is not None:
+            gate = concurrency_gate(job.concurrency_limit)
+            job = dataclasses.replace(job, options=dataclasses.replace(job.options, gate=gate))
+        approved = None if job.approval_timeout_s is None else _approved(job, journal, job.approval_timeout_s)
+        checked = check_recipients(job, journal, approved=approved)
+        plan, campaign = checked.plan, checked.campaign
         assert campaign is not None  # noqa: S101  recorded above
         logger.info(
-            "Campaign %r: %d rows, %d of them cannot be sent, %d duplicates; %d messages are new, %d were known.",
+            "Campaign %r: %d rows, %d of them cannot be sent, %d suppressed, %d duplicates; %d messages are new, %d "
+            "were known.",
             job.campaign,
             plan.rows,
             plan.rejects.num_rows,
+            plan.suppressed.num_rows,
             plan.duplicates.num_rows,
             plan.new,
             plan.known,
         )
         try:
             _send(job, journal, campaign)
+            _tell_what_waits(journal, campaign)
             if job.wait:
                 follow_deliveries(job, journal, campaign)
         finally:
@@ -203,6 +312,39 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
                     report.in_doubt,
                 )
         return report
+
+
+def _approved(job: _Job, journal: Journal, timeout_s: float) -> _Checked:
+    """What a person approves of; the journal holds nothing of it before."""
+    proposed = check_recipients(job, journal, rehearse=True)
+    if not proposed.plan.due:
+        return proposed
+    get_run_logger().info("Campaign %r waits for approval: %d messages.", job.campaign, proposed.plan.due)
+    proposal = Proposal(
+        campaign=job.campaign,
+        message=job.message,
+        originator=job.originator,
+        deliver_at=job.deliver_at,
+        window=job.options.window,
+        groups=job.groups,
+        plan=proposed.plan,
+    )
+    ask(proposal, timeout_s)
+    if job.deliver_at is not None and job.deliver_at <= datetime.now(UTC):
+        raise InputError("deliver_at has passed while the campaign waited for approval. Nothing was sent.")
+    return proposed
+
+
+def _tell_what_waits(journal: Journal, campaign: CampaignKey) -> None:
+    waiting = journal.scheduled_batches(campaign, datetime.now(UTC)).values()
+    if waiting:
+        times = sorted(batch.deliver_at for batch in waiting)
+        get_run_logger().info(
+            "%d requests wait at the gateway for their delivery time, from %s to %s UTC.",
+            len(times),
+            f"{times[0]:%Y-%m-%d %H:%M}",
+            f"{times[-1]:%Y-%m-%d %H:%M}",
+        )
 
 
 def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
@@ -234,9 +376,18 @@ def _report(job: _Job, journal: Journal, campaign: CampaignKey, plan: Plan) -> C
     report = CampaignReport.of(job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign))
     folder, name = MyMSPSettings().reports_folder(), file_name(job.campaign)
     report.report_path = write_csv(report.deliveries, folder / f"{name}.csv")
-    if report.invalid:
-        report.rejects_path = write_csv(report.rejects, folder / f"{name}-rejects.csv")
+    report.rejects_path = _write_rejects(job, plan)
     return report
+
+
+def _write_rejects(job: _Job, plan: Plan) -> Path | None:
+    from prefect_mymsp.reports import rejects_frame, write_csv
+    from prefect_mymsp.reports.campaign import file_name
+
+    if not plan.rejects.num_rows:
+        return None
+    path = MyMSPSettings().reports_folder() / f"{file_name(job.campaign)}-rejects.csv"
+    return write_csv(rejects_frame(plan.rejects), path)
 
 
 def _told(report: CampaignReport) -> str:
@@ -261,36 +412,64 @@ def _source_label(source: str) -> str:
     return PurePosixPath(path).stem or "campaign"
 
 
-def _checked(deliver_at: datetime | None) -> datetime | None:
+def _checked_time(deliver_at: datetime | None, window: SendWindow | None) -> datetime | None:
+    """A delivery time as the gateway will have it, a whole minute, rounded up."""
     if deliver_at is None:
         return None
     if deliver_at.utcoffset() is None:
         raise InputError("deliver_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
     if deliver_at <= datetime.now(UTC):
         raise InputError("deliver_at is not in the future; leave it out to send at once.")
-    # As the gateway will have it: whole minutes, rounded up.
-    return (deliver_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
+    try:
+        minute = deliver_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)
+    except OverflowError:
+        raise InputError("deliver_at is out of range.") from None
+    minute = minute.replace(second=0, microsecond=0)
+    if window is not None and not (hours := window.window()).contains(minute):
+        opening = hours.next_opening(minute).astimezone(hours.zone)
+        raise InputError(
+            f"deliver_at lies outside the send window ({hours}), which opens next at {opening:%Y-%m-%d %H:%M}. "
+            "Choose a time within it, or leave deliver_at out to have messages wait for its opening."
+        )
+    return minute
 
 
-class Guard(StrEnum):
-    """How a campaign without a delivery time is sent."""
+def _checked_groups(groups: list[str]) -> tuple[str, ...]:
+    """Names of recipient groups, each once, that the gateway cannot take for anything else."""
+    names = tuple(dict.fromkeys(name.strip() for name in groups))
+    for name in names:
+        if not name:
+            raise InputError("A recipient group's name is empty.")
+        if "," in name:
+            raise InputError(
+                f"The recipient group {name!r} has a comma in its name, which the gateway takes for the end of it. "
+                "Rename the group there, or give several groups as a list."
+            )
+        if not any(character.isalpha() for character in name):
+            raise InputError(f"The recipient group {name!r} has no letter in its name and may be taken for a number.")
+        wire.format_recipients(name)
+    return names
 
-    #: At once: a request whose answer is lost stays in doubt.
-    NONE = "none"
-    #: Scheduled a few minutes ahead: a request whose answer is lost can be looked up, and every message is sent once.
-    SCHEDULE = "schedule"
+
+def _checked_suppression(suppression: Suppression | None) -> Suppression | None:
+    if suppression is None:
+        return None
+    if suppression.file is None and suppression.table is None:
+        raise InputError("The suppression list names neither a file nor a table.")
+    if (suppression.table is None) != (suppression.database is None):
+        raise InputError("A suppression table and its database belong together: give both, or a file.")
+    return suppression
 
 
-Source = Annotated[str | Path, Field(description="Path or URL of the CSV file with the recipients.")]
-Message = Annotated[str, Field(description="The text; {column} is replaced by the row's value in that column.")]
-Credentials = Annotated[MyMSPCredentials, Field(description="The gateway account that sends.")]
+# A path is a string to a form.
+Source = Annotated[str | Path | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
 
 
 @flow(name="send-campaign", retries=0, persist_result=False)
 def send_campaign(
     source: Source,
-    credentials: Credentials,
-    message: Message,
+    credentials: MyMSPCredentials,
+    message: str,
     campaign: str | None = None,
     originator: str | None = None,
     deliver_at: datetime | None = None,
@@ -311,6 +490,19 @@ def send_campaign(
     all_or_nothing: bool = False,
     use_updates: bool = False,
     journal: CampaignJournal | None = None,
+    groups: list[str] = [],  # noqa: B006  never changed
+    suppression: Suppression | None = None,
+    use_opt_outs: bool = True,
+    window: SendWindow | None = None,
+    max_late_s: float = 7200.0,
+    messages_per_minute: float | None = None,
+    concurrency_limit: str | None = None,
+    max_segments: int | None = None,
+    max_recipients: int | None = None,
+    on_rejects: OnRejects = OnRejects.SKIP,
+    max_reject_share: float | None = None,
+    approval: bool = False,
+    approval_timeout_s: float = 86_400.0,
 ) -> CampaignReport:
     """Send a text to everybody in a CSV file, once, and follow the deliveries.
 
@@ -319,9 +511,9 @@ def send_campaign(
     purpose, it sends what is missing.
 
     Args:
-        source: Path or URL of the CSV file.
-        credentials: The gateway account.
-        message: The text, with ``{column}`` placeholders; ``{{`` and ``}}`` are braces.
+        source: Path or URL of the CSV file with the recipients; none to send to groups alone.
+        credentials: The gateway account that sends.
+        message: The text; {column} is replaced by the row's value in that column, {{ and }} are braces.
         campaign: The campaign's name; the default is the file's name and the day the run was scheduled for.
         originator: A registered originator; the default is the account's own.
         deliver_at: When the gateway shall send, with a time zone; the default is at once.
@@ -335,52 +527,96 @@ def send_campaign(
         flash: Show the SMS at once instead of storing it.
         destination_port: Port on the phone; the default is an ordinary SMS.
         quiet_s: Seconds without any change after which no more deliveries are expected.
-        guard: ``schedule`` has the messages sent ``lead_s`` seconds later, and each exactly once: while they wait at
-            the gateway, what became of a lost answer can be looked up. ``none`` sends at once, at most once.
-        lead_s: Seconds ahead for ``guard="schedule"``.
+        guard: With "schedule" messages are sent lead_s seconds later, and each exactly once, for while they wait at
+            the gateway, what became of a lost answer can be looked up; with "none" they are sent at once, at most once.
+        lead_s: Seconds ahead when guard is "schedule".
         allow_changed: Send people who got a text of this campaign its changed text as well.
         allow_repeat: Send texts that the same people were sent today under another campaign name.
         all_or_nothing: Take a scheduled campaign back at the gateway unless all of it was accepted.
         use_updates: Read the account's uncollected updates for hints; other systems will not see those then.
         journal: Where to remember what was sent; the default is the journal that the settings name.
+        groups: Recipient groups of the gateway that get the message too, one request each; the message must be
+            without placeholders then.
+        suppression: Numbers that must get nothing, besides those who opted out.
+        use_opt_outs: Leave out who has opted out, as the journal knows.
+        window: The hours in which people may get messages; outside it they are scheduled to its opening.
+        max_late_s: Seconds after its scheduled time that a run may begin; a later one refuses to send.
+        messages_per_minute: Messages a minute, at most; the default is as fast as the gateway takes them.
+        concurrency_limit: A global concurrency limit of Prefect with slot decay; each request takes one slot.
+        max_segments: SMS that one message may take; if one takes more, nothing is sent.
+        max_recipients: People who may get messages; if there are more, nothing is sent.
+        on_rejects: With "skip" rows that cannot be sent are left out, with "fail" nothing is sent if there are any.
+        max_reject_share: Share of the rows that may be left out, 0.05 is one in twenty; if more must be, nothing is
+            sent.
+        approval: Pause before the first message until a person approves what is to be sent.
+        approval_timeout_s: Seconds to wait for that approval.
 
     Returns:
-        Counts, and ``.deliveries`` and ``.rejects`` as DataFrames; the deliveries are left as CSV at ``report_path``.
+        Counts, and ``.deliveries``, ``.rejects`` and ``.suppressed_rows`` as DataFrames; the deliveries are left as CSV
+        at ``report_path``.
 
     Raises:
         InputError: Something given cannot be sent; nothing was.
+        LimitError: The campaign exceeds one of its limits, or begins too late; nothing was sent.
+        NotApprovedError: A person refused, or nobody approved in time; nothing was sent.
         CampaignStoppedError: The gateway refuses or cannot be reached; continue by starting the campaign again.
         CampaignCancelledError: A person cancelled the campaign.
         JournalError: The journal failed; nothing was sent that it does not know of.
     """
-    from prefect_mymsp.campaign import FollowOptions, SendOptions
+    from prefect_mymsp.campaign import FollowOptions, Limits, SendOptions
 
     if all_or_nothing and deliver_at is None and guard is not Guard.SCHEDULE:
         raise InputError("all_or_nothing needs scheduled messages: give deliver_at, or guard='schedule'.")
+    names = _checked_groups(groups)
+    if source is None and not names:
+        raise InputError("There is nobody to send to: give a source, or recipient groups.")
+    if names and max_recipients is not None:
+        raise InputError(
+            "max_recipients cannot be kept with recipient groups: only the gateway knows how many people they hold. "
+            "Leave one of the two out."
+        )
+    if not max_late_s >= 0 or not approval_timeout_s > 0:
+        raise InputError("max_late_s must not be below zero, and approval_timeout_s must be above it.")
 
     given: Any = (_frames.get() or {}).get(str(source), source)
-    label = _source_label(str(source)) if given is source else f"dataframe {_fingerprint(given)}"
+    if given is None:
+        label = " ".join(names)[:100]
+    else:
+        label = _source_label(str(source)) if given is source else f"dataframe {_fingerprint(given)}"
     job = _Job(
         source=given,
+        groups=names,
         credentials=credentials,
         message=message,
         campaign=(campaign or "").strip() or _campaign_name(label, credentials.timezone),
         originator=originator,
-        deliver_at=_checked(deliver_at),
+        deliver_at=_checked_time(deliver_at, window),
         phone_column=phone_column,
         region=region,
         transliterate=transliterate,
+        suppression=_checked_suppression(suppression),
+        use_opt_outs=use_opt_outs,
+        limits=Limits(
+            max_segments=max_segments,
+            max_recipients=max_recipients,
+            max_reject_share=0.0 if on_rejects is OnRejects.FAIL else max_reject_share,
+        ),
         options=SendOptions(
             batch_size=batch_size,
             flash=flash,
             destination_port=destination_port,
             guard_lead_s=lead_s if guard is Guard.SCHEDULE else None,
+            window=None if window is None else window.window(),
+            messages_per_minute=messages_per_minute,
         ),
+        concurrency_limit=concurrency_limit,
         wait=wait,
         follow=FollowOptions(deadline_s=deadline_s, quiet_s=quiet_s, use_updates=use_updates),
         allow_changed=allow_changed,
         allow_repeat=allow_repeat,
         all_or_nothing=all_or_nothing,
+        max_late_s=max_late_s,
+        approval_timeout_s=approval_timeout_s if approval else None,
         journal=journal,
     )
     return _run(job, dry_run=dry_run)

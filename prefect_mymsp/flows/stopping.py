@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -16,6 +16,9 @@ from prefect_mymsp.flows.sending import finish, take_back_messages
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import Cancelled, Rescheduled
     from prefect_mymsp.journal import CampaignKey, Journal
+else:
+    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
+    Cancelled = Rescheduled = Any
 
 
 def find_campaign(journal: Journal, credentials: MyMSPCredentials, name: str) -> CampaignKey:

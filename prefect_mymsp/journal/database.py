@@ -184,6 +184,12 @@ def _journal_url(url: str | URL | Path) -> URL:
     raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
 
 
+def exists(url: str | URL | Path) -> bool:
+    """Whether there is something to open: a server's database always, a file if it is there."""
+    parsed = _journal_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+
+
 def _location(url: URL) -> str:
     """The URL without its passwords, in whichever of its parts they are."""
     hidden = {key: "***" for key in url.query if "password" in key.lower()}

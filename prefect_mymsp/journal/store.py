@@ -806,6 +806,24 @@ class Journal:
             self._into_batches(connection, halves, values, batch_id)
             return self._claimed(connection, run, now, deliver_at)
 
+    def has_planned(self, campaign: CampaignKey) -> bool:
+        """Whether a claim would find anything."""
+        batch, message = schema.batch, schema.message
+        planned = sa.exists().where(batch.c.campaign_id == campaign.id, batch.c.state == PLANNED)
+        loose = sa.exists().where(message.c.campaign_id == campaign.id, message.c.batch_id.is_(None))
+        with self._read() as connection:
+            return bool(connection.execute(sa.select(planned | loose)).scalar())
+
+    def last_active(self, campaign: CampaignKey) -> datetime | None:
+        """When a run of the campaign was last known to be alive, in UTC; None when there was none."""
+        run = schema.run
+        alive_until = sa.func.coalesce(run.c.ended_at, run.c.lease_until, type_=schema.Instant())
+        with self._read() as connection:
+            found: datetime | None = connection.execute(
+                sa.select(sa.func.max(alive_until, type_=schema.Instant())).where(run.c.campaign_id == campaign.id)
+            ).scalar()
+        return found
+
     def waits_for_others(self, campaign: CampaignKey, run: Run) -> bool:
         """Whether other runs have requests of this campaign on their way."""
         batch = schema.batch

@@ -36,6 +36,7 @@ DELIVERY_DTYPES: dict[str, str] = {
     "error": "string",
 }
 REJECT_DTYPES: dict[str, str] = {"row": "Int64", "column": "string", "value": "string", "reason": "string"}
+SUPPRESSED_DTYPES: dict[str, str] = {"row": "Int64", "msisdn": "string", "reason": "string"}
 DUPLICATE_DTYPES: dict[str, str] = {"row": "Int64", "msisdn": "string", "first_row": "Int64"}
 
 
@@ -151,6 +152,8 @@ class CampaignReport:
         rows: Rows of the source.
         invalid: Rows that cannot be sent; see :attr:`rejects`.
         duplicates: Rows whose number and text stand further up.
+        suppressed: Rows left out because their number must get nothing; see :attr:`suppressed_rows`.
+        groups: Recipient groups of the gateway that this start named; each is one of the messages.
         messages: Messages of the campaign; from here on, in a dry run, what there would be.
         segments: SMS the messages take.
         ucs2: Messages of this source that need UCS-2.
@@ -175,6 +178,8 @@ class CampaignReport:
     rows: int
     invalid: int
     duplicates: int
+    suppressed: int
+    groups: int
     messages: int
     segments: int
     ucs2: int
@@ -193,6 +198,7 @@ class CampaignReport:
     rejects_path: Path | None = None
     _rejects: pd.DataFrame | None = field(default=None, repr=False)
     _duplicates: pd.DataFrame | None = field(default=None, repr=False)
+    _suppressed: pd.DataFrame | None = field(default=None, repr=False)
     _deliveries: pd.DataFrame | None = field(default=None, repr=False)
 
     @classmethod
@@ -205,6 +211,8 @@ class CampaignReport:
             rows=plan.rows,
             invalid=plan.rejects.num_rows,
             duplicates=plan.duplicates.num_rows,
+            suppressed=plan.suppressed.num_rows,
+            groups=plan.groups,
             messages=plan.messages if counts is None else counts.messages,
             segments=plan.segments,
             ucs2=plan.ucs2,
@@ -221,6 +229,7 @@ class CampaignReport:
             samples=plan.samples,
             _rejects=rejects_frame(plan.rejects),
             _duplicates=rejects_frame(plan.duplicates, DUPLICATE_DTYPES),
+            _suppressed=rejects_frame(plan.suppressed, SUPPRESSED_DTYPES),
             _deliveries=deliveries,
         )
 
@@ -245,6 +254,15 @@ class CampaignReport:
         assert self._duplicates is not None  # noqa: S101  always made by of()
         return self._duplicates
 
+    @property
+    def suppressed_rows(self) -> pd.DataFrame:
+        """Rows left out because their number must get nothing: ``row``, ``msisdn``, ``reason``.
+
+        The reason is ``opt-out`` for who said so in answer to a message, else ``on the list``.
+        """
+        assert self._suppressed is not None  # noqa: S101  always made by of()
+        return self._suppressed
+
     def lines(self) -> list[tuple[str, str]]:
         """The counts as pairs of label and value, for a table or a log; no numbers of people, no texts."""
         pairs = [
@@ -253,7 +271,8 @@ class CampaignReport:
             ("rows", f"{self.rows:,}"),
             ("invalid rows", f"{self.invalid:,}"),
             ("duplicate rows", f"{self.duplicates:,}"),
-            ("messages", f"{self.messages:,}"),
+            *([("suppressed rows", f"{self.suppressed:,}")] if self.suppressed else []),
+            ("messages", f"{self.messages:,}" + (f" ({self.groups:,} of them to groups)" if self.groups else "")),
             ("segments", f"{self.segments:,}" + (f" ({self.ucs2:,} messages in UCS-2)" if self.ucs2 else "")),
         ]
         if self.dry_run:

@@ -40,8 +40,16 @@ from prefect.settings import (
 )
 
 from prefect_mymsp import MyMSPCredentials, tasks
-from prefect_mymsp.errors import CampaignStoppedError, InDoubtError, InputError, MyMSPError, RejectedError
-from prefect_mymsp.flows import send_campaign
+from prefect_mymsp.errors import (
+    CampaignStoppedError,
+    InDoubtError,
+    InputError,
+    LimitError,
+    MyMSPError,
+    NotApprovedError,
+    RejectedError,
+)
+from prefect_mymsp.flows import Suppression, approval, send_campaign
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
@@ -246,7 +254,15 @@ def test_nothing_leaks(
         gateway.gateway.faults.replace(scripted=[])
         with pytest.raises(InputError) as unknown:
             campaign(people, credentials, "Hej {nobody}", "never")
-    errors += [stopped.value, unknown.value]
+        monkeypatch.setattr(approval, "_POLL_S", 0.2)
+        listed: dict[str, Any] = {"suppression": Suppression(file=str(people))}
+        with pytest.raises(LimitError) as limited:
+            campaign(people, credentials, "Hej! {ord}", "limited", on_rejects="fail", **listed)
+        with pytest.raises(NotApprovedError) as unapproved:
+            campaign(people, credentials, "Hej! {ord}", "unapproved", approval=True, approval_timeout_s=0.3)
+        reports.append(campaign(people, credentials, "Hej! {ord}", "nobody left", **listed))
+        assert reports[-1].suppressed == 5
+    errors += [stopped.value, unknown.value, limited.value, unapproved.value]
     assert {type(error).__name__ for error in errors} >= {
         "RejectedError",
         "UnreachableError",
@@ -256,6 +272,8 @@ def test_nothing_leaks(
         "InputError",
         "CampaignStoppedError",
         "TemplateError",
+        "LimitError",
+        "NotApprovedError",
     }
     assert any(isinstance(error, RejectedError) and error.code == 7 for error in errors)
     seen = wait_for_prefect("leaks-unsaved", "leaks-campaign")

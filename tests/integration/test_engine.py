@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from prefect_mymsp.campaign import (
     Cancelled,
     FollowOptions,
+    Gate,
     JournalThread,
+    Listener,
     LookOptions,
+    Progress,
     SendOptions,
+    Window,
     cancel_scheduled,
     follow,
     send_planned,
 )
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError
+from prefect_mymsp.errors import (
+    CampaignCancelledError,
+    CampaignStoppedError,
+    ConfigurationError,
+    InputError,
+    JournalError,
+)
 from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
@@ -44,7 +57,12 @@ class Bench:
         self.account = account_fingerprint(sandbox.base_url, sandbox.user)
 
     def record(
-        self, messages: Sequence[tuple[str, str]], *, deliver_at: datetime | None = None, name: str = "campaign"
+        self,
+        messages: Sequence[tuple[str, str]],
+        *,
+        deliver_at: datetime | None = None,
+        name: str = "campaign",
+        batch_size: int = 500,
     ) -> CampaignKey:
         texts = list(dict.fromkeys(text for _, text in messages))
         block = PlannedBlock(
@@ -57,7 +75,7 @@ class Bench:
             segments=[1] * len(texts),
         )
         with self.journal.recording(
-            self.account, name, source="test", originator=None, deliver_at=deliver_at
+            self.account, name, source="test", originator=None, deliver_at=deliver_at, batch_size=batch_size
         ) as recording:
             recording.add(block)
             return recording.campaign
@@ -72,11 +90,13 @@ class Bench:
             connections=connections,
         )
 
-    def send(self, campaign: CampaignKey, *, connections: int = 4, **options: object) -> Counts:
+    def send(
+        self, campaign: CampaignKey, *, connections: int = 4, listener: Listener | None = None, **options: object
+    ) -> Counts:
         async def run() -> Counts:
             async with self.client(connections=connections) as client:
                 chosen = SendOptions(**{"look": LOOK, "lease_s": 5.0, **options})  # type: ignore[arg-type]
-                return await send_planned(self.journal, client, campaign, chosen)
+                return await send_planned(self.journal, client, campaign, chosen, listener)
 
         return asyncio.run(run())
 
@@ -404,6 +424,229 @@ def test_when_time_runs_out_doubt_stays_and_nothing_is_sent_again(bench: Bench) 
     counts = bench.send(campaign, look=LookOptions(absent_after_s=0.2, every_s=0.1, last_look_s=600))
     assert (counts.in_doubt, counts.planned, counts.accepted) == (1, 0, 0)
     assert bench.requests == 1
+
+
+# -- when: within hours, at a rate, and asking first -------------------------------------------------------------------
+
+
+def in_hours(opens: float, closes: float) -> Window:
+    """A window of every day that opens and closes so many hours from now."""
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    opening, closing = (now + timedelta(hours=each) for each in (opens, closes))
+    return Window(opening.time(), closing.time(), ZoneInfo("UTC"))
+
+
+class Until(Window):
+    """A window that is open until a moment, and again at :data:`SOON`."""
+
+    __slots__ = ("moment",)
+    moment: datetime
+
+    def contains(self, at: datetime) -> bool:
+        return at < self.moment or at >= SOON
+
+    @classmethod
+    def of(cls, moment: datetime) -> Until:
+        window = cls(time(0), time(0), ZoneInfo("UTC"))
+        object.__setattr__(window, "moment", moment)
+        return window
+
+
+def scheduled_times(bench: Bench) -> list[datetime | None]:
+    """The delivery times of what the gateway has and has not cancelled, in the order it was accepted."""
+    found = [message["scheduled_at"] for message in bench.gateway.ledger() if not message["cancelled"]]
+    return [None if each is None else datetime.fromisoformat(each) for each in found]
+
+
+@pytest.mark.parametrize(("fault", "requests"), [(Fault("answer_lost"), 3), (Fault("lost_before"), 4)])
+def test_outside_its_hours_a_campaign_waits_for_them_and_is_sent_exactly_once(
+    bench: Bench, fault: Fault, requests: int
+) -> None:
+    messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
+    campaign, window = bench.record(messages), in_hours(3, 5)
+    bench.fault(fault)
+    counts = bench.send(campaign, window=window)
+    assert (counts.accepted, counts.in_doubt) == (3, 0)
+    assert bench.sent == dict.fromkeys(messages, 1)
+    assert set(scheduled_times(bench)) == {window.next_opening(datetime.now(UTC))}
+    # Started again, even within its hours, it has nothing left to send.
+    assert bench.send(campaign, window=in_hours(-1, 1)).accepted == 3
+    assert bench.requests == requests
+
+
+def test_within_its_hours_a_campaign_is_sent_at_once(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")])
+    assert bench.send(campaign, window=in_hours(-1, 1)).accepted == 2
+    assert scheduled_times(bench) == [None, None]
+
+
+def test_shortly_before_its_hours_end_nothing_is_begun(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.send(campaign, window=Until.of(datetime.now(UTC) + timedelta(seconds=1.2)))  # a request may take 1.3 s
+    assert scheduled_times(bench) == [SOON]
+
+
+def test_when_its_hours_end_the_rest_waits_for_the_next_ones(bench: Bench) -> None:
+    people = [f"46701740{number}" for number in range(605, 645)]
+    campaign = bench.record([(who, f"Hello {who} {number}") for number in range(5) for who in people])
+    bench.gateway.configure({"latency_ms": 20})
+    ends = datetime.now(UTC) + timedelta(seconds=2.3)  # 1.3 of these a request may take
+    counts = bench.send(campaign, connections=2, window=Until.of(ends))
+    assert (counts.accepted, counts.planned) == (200, 0)
+    assert len(bench.sent) == 200
+    assert set(bench.sent.values()) == {1}
+    at_once = [message for message in bench.gateway.ledger() if message["scheduled_at"] is None]
+    assert 0 < len(at_once) < 200
+    assert all(datetime.fromisoformat(message["accepted_at"]) < ends for message in at_once)
+    assert set(scheduled_times(bench)) == {None, SOON}
+
+
+def test_hours_that_begin_at_once_leave_time_to_look_up_doubt(bench: Bench) -> None:
+    minute = timedelta(minutes=1)
+    window = in_hours(1 / 60, 2)  # less than a minute from now
+    before = datetime.now(UTC)
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("answer_lost"))
+    counts = bench.send(campaign, window=window)
+    (at,) = scheduled_times(bench)
+    assert at is not None
+    if at < before + 30 * minute:  # unless the hour struck while this test ran
+        assert counts.in_doubt == 0
+        assert before + timedelta(seconds=60) < at <= before + 3 * minute
+    assert window.contains(at)
+
+
+def test_a_guarded_time_outside_the_hours_moves_to_their_opening(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+    window = in_hours(-1, 2 / 60)  # open now, but not in five minutes
+    bench.send(campaign, window=window, guard_lead_s=300.0)
+    (at,) = scheduled_times(bench)
+    assert at is not None
+    assert timedelta(hours=22) < at - datetime.now(UTC) < timedelta(hours=24)
+    assert window.contains(at)
+    assert not window.contains(at - timedelta(minutes=1))
+
+
+def test_a_campaigns_own_time_is_taken_as_it_is(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")], deliver_at=SOON)
+    bench.send(campaign, window=in_hours(3, 5), guard_lead_s=300.0)
+    assert scheduled_times(bench) == [SOON]
+
+
+def test_at_a_rate_requests_leave_one_after_the_other(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(12)])
+    bench.send(campaign, messages_per_minute=600)
+    times = [datetime.fromisoformat(message["accepted_at"]) for message in bench.gateway.ledger()]
+    assert len(times) == 12
+    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]
+    assert times[-1] - times[0] >= timedelta(seconds=11 * 0.1 - 0.05)
+    assert sum(gap > 0.05 for gap in gaps) >= 10  # not in bursts
+
+
+def test_at_a_rate_no_request_carries_many(bench: Bench) -> None:
+    people = [f"46701740{number}" for number in range(605, 635)]
+    size = SendOptions(messages_per_minute=300).request_size
+    campaign = bench.record([(who, "Hello") for who in people], batch_size=size)
+    began = datetime.now(UTC)
+    bench.send(campaign, messages_per_minute=300)  # six seconds' worth: all of them
+    assert [len(message["recipients"]) for message in bench.gateway.ledger()] == [30]
+    assert datetime.now(UTC) - began < timedelta(seconds=4)  # nothing is left to wait for
+    assert SendOptions(messages_per_minute=100).request_size == 10
+    assert SendOptions(messages_per_minute=0.5).request_size == 1
+    assert SendOptions(batch_size=50).request_size == 50
+
+
+def test_what_waits_for_its_turn_is_planned_and_not_in_doubt(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(6)])
+    seen: list[tuple[int, int]] = []
+
+    def look(progress: Progress) -> None:
+        counts = bench.journal.counts(campaign)
+        seen.append((counts.sending, counts.planned))
+
+    bench.send(campaign, listener=look, messages_per_minute=240)  # one every quarter of a second
+    assert all(sending <= 1 for sending, _ in seen)
+    left = [planned for _, planned in seen]
+    assert left[0] >= 4
+    assert left == sorted(left, reverse=True)
+
+
+def test_a_cancelled_campaign_does_not_wait_for_its_turn(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(9)])
+    with pytest.raises(CampaignCancelledError):
+        bench.send(campaign, listener=lambda _: bench.journal.cancel(campaign), messages_per_minute=240)
+    assert bench.journal.counts(campaign).planned >= 7
+
+
+def test_at_a_rate_scheduled_messages_are_spread_over_minutes(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(12)], deliver_at=SOON)
+    began = datetime.now(UTC)
+    bench.send(campaign, messages_per_minute=5)
+    assert datetime.now(UTC) - began < timedelta(seconds=10)  # nobody waits for it here
+    minute = timedelta(minutes=1)
+    assert Counter(scheduled_times(bench)) == {SOON: 5, SOON + minute: 5, SOON + 2 * minute: 2}
+
+
+def test_spread_messages_stay_within_the_hours(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(12)])
+    window = in_hours(3, 3 + 2 / 60)  # two minutes a day
+    bench.send(campaign, messages_per_minute=5, window=window)
+    opening, minute = window.next_opening(datetime.now(UTC)), timedelta(minutes=1)
+    tomorrow = opening + timedelta(days=1)
+    assert Counter(scheduled_times(bench)) == {opening: 5, opening + minute: 5, tomorrow: 2}
+
+
+def test_the_gate_is_asked_before_anything_is_claimed(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(7)])
+    asked: list[tuple[int, int]] = []
+
+    async def admit(requests: int) -> None:
+        asked.append((requests, bench.journal.counts(campaign).sending))
+        await asyncio.sleep(0.05)
+
+    assert bench.send(campaign, gate=Gate(admit, at_once=2)).accepted == 7
+    # Seven requests, two at a time, and nobody is asked when nothing is left.
+    assert [requests for requests, _ in asked] == [2, 2, 2, 2]
+    assert asked[0][1] == 0
+
+
+def test_a_gate_that_fails_stops_the_campaign_in_order(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(7)])
+    asked = 0
+
+    async def admit(requests: int) -> None:
+        nonlocal asked
+        asked += requests
+        if asked > 3:
+            raise ConfigurationError("The gate is gone.")
+
+    with pytest.raises(CampaignStoppedError, match=r"The gate is gone.*start the same campaign again") as stopped:
+        bench.send(campaign, gate=Gate(admit, at_once=1))
+    assert (stopped.value.counts["accepted"], stopped.value.counts["planned"]) == (3, 4)
+    assert bench.send(campaign).accepted == 7
+    assert set(bench.sent.values()) == {1}
+
+
+def test_who_waits_at_the_gate_stops_when_the_lease_cannot_be_renewed(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello")])
+
+    async def admit(requests: int) -> None:
+        with bench.journal._write() as connection:
+            connection.exec_driver_sql("UPDATE run SET lease_until = 1")
+        await asyncio.Event().wait()
+
+    with pytest.raises(JournalError, match="lease has ended"):
+        bench.send(campaign, gate=Gate(admit), lease_s=0.6)
+    assert bench.requests == 0
+
+
+def test_a_rate_must_be_one() -> None:
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="messages_per_minute"):
+            SendOptions(messages_per_minute=rate)
+
+
+# -- stopping --------------------------------------------------------------------------------------------------------
 
 
 def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:

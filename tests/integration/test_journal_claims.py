@@ -338,3 +338,33 @@ def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk) -> N
         rest = other.claim(other.start_run(campaign), requests=50, batch_size=1)
     assert {batch.text for batch in rest}.isdisjoint({text for _, _, text in claimed})
     assert desk.counts(campaign) == {"sending": 3, "in_doubt": 5}
+
+
+def test_whether_anything_is_planned(desk: Desk) -> None:
+    campaign = desk.record(desk.personal(2))
+    assert desk.journal.has_planned(campaign)
+    run = desk.journal.start_run(campaign)
+    (one,) = desk.journal.claim(run, requests=1, batch_size=1)
+    assert desk.journal.has_planned(campaign)
+    (other,) = desk.journal.claim(run, requests=1, batch_size=1)
+    assert not desk.journal.has_planned(campaign)
+    desk.settle(one, "accepted")
+    desk.settle(other, "released")
+    assert desk.journal.has_planned(campaign)  # in no batch now
+    assert not desk.journal.has_planned(desk.record([], name="winter"))
+
+
+def test_when_a_campaign_was_last_being_sent(desk: Desk) -> None:
+    campaign = desk.record(desk.personal(1))
+    assert desk.journal.last_active(campaign) is None
+    before = datetime.now(UTC)
+    run = desk.journal.start_run(campaign, lease_s=30.0)
+    alive = desk.journal.last_active(campaign)
+    assert alive is not None
+    assert timedelta(seconds=29) < alive - before < timedelta(seconds=40)  # until its lease ends, should it die
+    desk.journal.end_run(run)
+    ended = desk.journal.last_active(campaign)
+    assert ended is not None
+    assert before < ended < alive
+    desk.expire(desk.journal.start_run(campaign))
+    assert desk.journal.last_active(campaign) == ended
