@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from prefect_mymsp.client import (
     DEFAULT_BASE_URL,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 # A picture of Prefect's own: the gateway has no logo that may be passed on.
-_LOGO_URL = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
+LOGO_URL = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
 
 class MyMSPCredentials(CredentialsBlock):
@@ -47,8 +47,11 @@ class MyMSPCredentials(CredentialsBlock):
 
     _block_type_name: ClassVar[str | None] = "myMSP Credentials"
     _block_type_slug: ClassVar[str | None] = "mymsp-credentials"
-    _logo_url = _LOGO_URL  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
+
+    # A wrong block's error must not quote what else was given.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     user: str = Field(default=..., description="The account's user.", min_length=1)
     password: SecretStr = Field(default=..., description="The account's password.", min_length=1)
@@ -129,8 +132,10 @@ class CampaignJournal(Block):
 
     _block_type_name: ClassVar[str | None] = "myMSP Campaign Journal"
     _block_type_slug: ClassVar[str | None] = "mymsp-campaign-journal"
-    _logo_url = _LOGO_URL  # type: ignore[assignment]
+    _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: SecretStr = Field(
         default=...,

@@ -12,6 +12,7 @@ Every count exists twice, for one text and for a column of them, and the two alw
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -31,6 +32,7 @@ __all__ = [
     "Template",
     "count_segments",
     "segments_by_column",
+    "shorten",
     "split_segments",
     "transliterate",
     "transliterate_column",
@@ -248,6 +250,59 @@ def transliterate_column(texts: pa.Array) -> pa.Array:
     for pattern, typed in _REPLACED:
         texts = pc.replace_substring_regex(texts, pattern, typed)
     return texts
+
+
+# Letters and signs that Unicode does not take apart, as people spell them who have no key for them.
+_SPELLED = {
+    "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "œ": "oe", "Œ": "OE",
+    "→": "->", "←": "<-", "≥": ">=", "≤": "<=", "≠": "!=",
+}  # fmt: skip
+_ENDING = "..."
+
+
+def shorten(text: str, segments: int) -> str:
+    """A text cut to so many segments, the cut shown by three dots: for notices, which must fit rather than be exact.
+
+    What would force UCS-2, and more than halve the room, gives way: typographic characters to what a keyboard would
+    have given, letters to the nearest in the GSM alphabet (``č`` to ``c``), emoji to nothing, the rest to a question
+    mark. If that would spoil more than a tenth of the text, it is in another script: it stays, and is UCS-2. Blank
+    lines and repeated spaces go too.
+
+    Args:
+        text: Anything, also broken Unicode and control characters, which are dropped.
+        segments: How many the result may need; its characters are never more than :data:`MAX_CHARACTERS`.
+
+    Returns:
+        The text, or its beginning; empty when there is nothing in it that can be sent.
+    """
+    text = transliterate(text[: 2 * MAX_CHARACTERS].replace("\r\n", "\n"))
+    text = "".join(one for one in text if one in _COST or unicodedata.category(one) not in {"Cc", "Cn", "Co", "Cs"})
+    nearest = [_nearest(character) for character in text]
+    spoilt = sum(near == "?" != was for near, was in zip(nearest, text, strict=True))
+    text = text if 10 * spoilt > len(text) else "".join(nearest)
+    text = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+
+    def fits(candidate: str) -> bool:
+        return len(candidate) <= MAX_CHARACTERS and count_segments(candidate).segments <= segments
+
+    if fits(text):
+        return text
+    # The shorter the beginning, the fewer its segments, also where what forces UCS-2 is cut off: halving finds it.
+    short, long = 0, len(text)
+    while long - short > 1:
+        middle = (short + long) // 2
+        short, long = (middle, long) if fits(text[:middle] + _ENDING) else (short, middle)
+    return text[:short].rstrip() + _ENDING
+
+
+def _nearest(character: str) -> str:
+    """What the GSM alphabet has for a character: itself, its base letter, nothing for a mark or an emoji, or ``?``."""
+    if character in _COST:
+        return character
+    category, near = unicodedata.category(character), _SPELLED.get(character, "")
+    if not near and (category[0] in "LP" or category == "Nd"):  # of other things the base may mean something else: 10²
+        near = "".join(one for one in unicodedata.normalize("NFKD", character) if one in _COST)
+    return near or ("" if category in {"Cf", "Mn", "Mc", "Me", "Sk", "So"} else "?")
 
 
 # ---- templates -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from prefect_mymsp.texts import (
     Template,
     count_segments,
     segments_by_column,
+    shorten,
     split_segments,
     transliterate,
     transliterate_column,
@@ -162,6 +163,57 @@ def test_letters_and_emoji_are_never_changed() -> None:
 )
 def test_a_column_is_transliterated_as_its_texts_are(column: list[str]) -> None:
     assert transliterate_column(pa.array(column, pa.string())).to_pylist() == [transliterate(text) for text in column]
+
+
+# ---- shortening
+
+
+@pytest.mark.parametrize(
+    ("text", "segments", "shortened"),
+    [
+        ("Import failed", 1, "Import failed"),
+        ("a" * 160, 1, "a" * 160),
+        ("a" * 161, 1, "a" * 157 + "..."),
+        ("a" * 161, 2, "a" * 161),
+        ("a" * 307, 2, "a" * 303 + "..."),
+        ("€" * 81, 1, "€" * 78 + "..."),
+        ("a" * 800, 5, "a" * 762 + "..."),
+        ("one " * 50, 1, "one " * 39 + "o..."),
+        ("“Nightly” failed… 🔥 10 €", 1, '"Nightly" failed... 10 €'),
+        ("Zażółć gęślą jaźń", 1, "Zazolc gesla jazn"),
+        ("Łódź → Ærø, Þór, œuf", 1, "Lodz -> Ærø, Thor, oeuf"),
+        ("ｆｕｌｌ　ｗｉｄｔｈ １", 1, "full width 1"),
+        ("about 10² kg at a price of 5 € each", 1, "about 10? kg at a price of 5 € each"),
+        ("Привет, мир", 1, "Привет, мир"),
+        ("Привет " * 20, 1, "Привет " * 9 + "Прив..."),
+        ("Привет 🔥", 1, "Привет 🔥"),
+        ("1️⃣ 👩‍🚒 on call", 1, "1 on call"),
+        ("a\x00b\x1b[0m\ud800c\ue000", 1, "ab[0mc"),
+        ("one\r\n\r\n  two   three\t\n", 1, "one\ntwo three"),
+        (" \n\t🔥", 1, ""),
+        ("", 1, ""),
+        ("a" * 10**6, 1, "a" * 157 + "..."),
+    ],
+)
+def test_shortened(text: str, segments: int, shortened: str) -> None:
+    assert shorten(text, segments) == shortened
+
+
+@given(TEXTS, st.integers(1, 5))
+@example("a" * 159 + "🔥" * 9, 1)
+@example("a" * 100 + "Привет" * 20, 1)
+def test_a_shortened_text_fits_and_is_as_long_as_it_can_be(text: str, segments: int) -> None:
+    shortened = shorten(text, segments)
+    assert len(shortened) <= MAX_CHARACTERS
+    assert count_segments(shortened).segments <= segments
+    assert shorten(shortened, segments) == shortened
+    whole = shorten(text[: 2 * MAX_CHARACTERS], 10)
+    if count_segments(whole).segments > segments:
+        kept = len(shortened.removesuffix("..."))
+        longer = whole[: kept + 1 + len(whole[kept:]) - len(whole[kept:].lstrip())] + "..."
+        assert count_segments(longer).segments > segments
+    elif len(whole) < MAX_CHARACTERS:
+        assert shortened == whole
 
 
 # ---- templates
