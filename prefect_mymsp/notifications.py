@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections import defaultdict, deque
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.utilities.asyncutils import sync_compatible
@@ -88,11 +88,10 @@ class MyMSPNotification(NotificationBlock):
                 raise ValueError(f"recipient {position} is no mobile number; write it like +46701740605") from None
         return list(msisdns)
 
-    @sync_compatible
-    async def notify(self, body: str, subject: str | None = None) -> None:
+    def notify(self, body: str, subject: str | None = None) -> Any:
         """Text the recipients, unless too many notifications went out lately: then it is logged and nothing is sent.
 
-        Works with and without ``await``, as Prefect's own notification blocks do.
+        Where asynchronous code runs this is to be awaited, as with Prefect's own notification blocks.
 
         Args:
             body: What to say. Subject and body are shortened together to ``max_segments``.
@@ -102,6 +101,10 @@ class MyMSPNotification(NotificationBlock):
             NotificationError: Somebody was not texted, or may not have been. No other error is raised: after any other
                 Prefect's server tries again, and the people on call would be texted once for each try.
         """
+        return sync_compatible(self.anotify)(body, subject)
+
+    async def anotify(self, body: str, subject: str | None = None) -> None:
+        """Text the recipients; the async twin of :meth:`notify`."""
         try:
             await self._notify(body, subject)
         except NotificationError:
@@ -129,9 +132,7 @@ class MyMSPNotification(NotificationBlock):
         count = len(self.recipients)
         if failures:
             told = " ".join(dict.fromkeys(failures))
-            raise NotificationError(
-                f"{len(failures)} of {count} recipients were not texted, or may not have been: {told}"
-            )
+            raise NotificationError(f"{len(failures)} of {count} people were not texted, or may not have been: {told}")
         self.logger.info("Texted %d %s.", count, "person" if count == 1 else "people")
 
     async def _send(self, text: str) -> list[str]:
