@@ -44,24 +44,28 @@ _TIMEOUT_S = 10.0
 _PATIENCE_S = 20.0
 
 _STEPS = {"send": ("sending", "sent"), "follow": ("following", "settled")}
-_COUNTED = ("messages", "planned", "sending", "accepted", "rejected", "in_doubt", "assumed", "cancelled", "delivered")
 
 # One of Prefect's two user interfaces takes a table's cells for Markdown and the other for plain text, so that no way
-# of escaping is right. The characters that Markdown and HTML are made of give way to their full-width twins, which
-# look alike and mean nothing.
-_TWINS = {ord(one): chr(ord(one) + 0xFEE0) for one in "!#$&*<>@[\\]^`{|}~"}
-#: Underscores but for a single one within a word, as in ``phone_number``.
-_UNDERSCORE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
-_LINK = re.compile(r"(?<=www)\.|:(?=//)", re.IGNORECASE)
-#: What begins a list, a rule or a heading's underline.
-_OPENING = re.compile(r"^[-+=](?=[ =-]|$)")
+# of escaping is right in both. What Markdown and HTML are made of gives way to characters that look like it.
+_MARKUP = re.compile(
+    r"""
+    [<>`*\[\]|~]                             # tags, code, emphasis, links, cells
+    | (?<![^\W_])_+ | _+(?![^\W_])           # emphasis; a single one within a word is none
+    | \\(?=[!-/:-@\[-`{-~]|$)                # escapes
+    | &(?=\#?\w+;)                           # entities
+    | (?<=\w)@(?=\w) | (?<=www)\. | :(?=//)  # links that need no brackets
+    | ^[-+=](?=[ =-]|$) | ^\#                # lists, rules, headings
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_TWINS = {"<": "‹", ">": "›", "`": "‘", "*": "∗", "|": "¦", "~": "∼", "\\": "∖", "-": "–"}  # noqa: RUF001
 
 
 def inert(text: str, length: int = 200) -> str:
-    """A text of somebody else's as one line that is itself in Markdown, in a Markdown table, and as plain text.
+    """A text of somebody else's as one line that means nothing in Markdown, in a table of it, or as plain text.
 
-    Line breaks become spaces, invisible characters go, and what would be markup or a link stands there as full-width
-    characters.
+    Line breaks become spaces, invisible characters go, and what would be markup or a link gives way to characters that
+    look alike.
 
     Args:
         text: Anything.
@@ -69,17 +73,17 @@ def inert(text: str, length: int = 200) -> str:
     """
     line = " ".join("".join(" " if one.isspace() else one for one in text[: 4 * length] if _shows(one)).split())
     line = line[: length - 1].rstrip() + "…" if len(line) > length else line
-    line = _LINK.sub(_twin, _UNDERSCORE.sub(_twin, line.translate(_TWINS)))
-    return _OPENING.sub(_twin, line)
+    return _MARKUP.sub(_twin, line)
 
 
 def _shows(character: str) -> bool:
-    # Control and format characters, those that turn the direction of writing among them; spaces are dealt with.
+    # Control and format characters do not, those that turn the direction of writing among them; spaces are dealt with.
     return character.isspace() or not unicodedata.category(character).startswith("C")
 
 
 def _twin(found: re.Match[str]) -> str:
-    return "".join(chr(ord(one) + 0xFEE0) for one in found[0])
+    # All of ASCII has a full-width twin; some have one that more fonts know.
+    return "".join(_TWINS.get(one) or chr(ord(one) + 0xFEE0) for one in found[0])
 
 
 class ProgressShown:
@@ -255,9 +259,14 @@ class Show:
         not_delivered = {word: count for word, count in statuses.items() if word != "delivered" and count}
         emit_undelivered(self._campaign, not_delivered, account=self.account)
 
-    def finished(self, report: CampaignReport) -> None:
-        """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts, its last event."""
-        if not report.dry_run:
+    def finished(self, report: CampaignReport, *, complete: bool = True) -> None:
+        """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts, its last event.
+
+        Args:
+            report: What came of it.
+            complete: Whether its deliveries were followed. If not there is no event yet: who tracks it will emit it.
+        """
+        if complete and not report.dry_run:
             self.undelivered(_statuses(report.deliveries))
             emit_campaign("completed", self._campaign, _counts(report), account=self.account)
         _leave(lambda: _all(report, self.account, None))
@@ -275,7 +284,8 @@ class Show:
 
 
 def _counts(report: CampaignReport) -> dict[str, int]:
-    return {name: getattr(report, name) for name in ("rows", "invalid", "duplicates", *_COUNTED)}
+    values = ((one.name, getattr(report, one.name)) for one in dataclasses.fields(report))
+    return {name: value for name, value in values if type(value) is int}
 
 
 def _statuses(deliveries: pd.DataFrame) -> dict[str, int]:
@@ -317,7 +327,7 @@ def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
         }
         for row, column, value, reason in _first(report.rejects, ["row", "column", "value", "reason"])
     ]
-    return _table(rows, len(report.rejects), report, account, "rejects", "rows of the source cannot be sent")
+    return _table(rows, len(report.rejects), report, account, "rejects", "rows that cannot be sent")
 
 
 def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
@@ -337,7 +347,7 @@ def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
         }
         for row, recipient, state, status, error, message_id in _first(failures, columns)
     ]
-    return _table(rows, len(failures), report, account, "failures", "messages were refused or are not known delivered")
+    return _table(rows, len(failures), report, account, "failures", "messages refused, in doubt or not delivered")
 
 
 def _table(
@@ -350,7 +360,7 @@ def _table(
         more = f"and {total - len(rows):,} more: see the report"
         rows = [*rows, {name: more if name == list(rows[0])[-1] else "…" for name in rows[0]}]
     key = f"{campaign_slug(report.campaign, account)}-{what}"
-    return [_artifact("table", key, f"{inert(report.campaign)}: {total:,} {told}", json.dumps(rows))]
+    return [_artifact("table", key, f"{inert(report.campaign)}: {told}: {total:,}", json.dumps(rows))]
 
 
 def _first(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]:
