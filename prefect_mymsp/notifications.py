@@ -7,14 +7,17 @@ import hashlib
 import threading
 import time
 from collections import defaultdict, deque
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.utilities.asyncutils import sync_compatible
 from pydantic import ConfigDict, Field, field_validator
 
 from prefect_mymsp.blocks import LOGO_URL, CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.errors import InDoubtError, MyMSPError, RejectedError
+from prefect_mymsp.errors import MyMSPError
+
+if TYPE_CHECKING:
+    from prefect_mymsp.client import AsyncMyMSPClient
 
 #: When notifications went out that the journal could not be asked about, by topic, on the monotonic clock.
 _remembered: defaultdict[str, deque[float]] = defaultdict(deque)
@@ -105,15 +108,20 @@ class MyMSPNotification(NotificationBlock):
 
     async def anotify(self, body: str, subject: str | None = None) -> None:
         """Text the recipients; the async twin of :meth:`notify`."""
+        fault = ""
         try:
             await self._notify(body, subject)
-        except NotificationError:
-            raise
+        except NotificationError as error:
+            fault = error.log
         except MyMSPError as error:
-            raise NotificationError(str(error)) from None
+            fault = str(error)
         except Exception as error:  # noqa: BLE001  nothing else may reach the server
             # The error's own words may hold anything, its type does not.
-            raise NotificationError(f"The notification failed in an unexpected way: {type(error).__name__}.") from None
+            fault = f"The notification failed in an unexpected way: {type(error).__name__}."
+        if fault:
+            # Raised here, not above: an error's context travels with it to other processes, request and password
+            # included.
+            raise NotificationError(fault)
 
     async def _notify(self, body: str, subject: str | None) -> None:
         from prefect_mymsp.texts import shorten
@@ -128,26 +136,23 @@ class MyMSPNotification(NotificationBlock):
                 self.per_minutes,
             )
             return
-        failures = await self._send(text)
+        # A request for each recipient, so that one bad number does not silence the others.
         count = len(self.recipients)
+        async with self.credentials.get_async_client(connections=min(count, 16)) as client:
+            answers = await asyncio.gather(*(self._text(client, recipient, text) for recipient in self.recipients))
+        failures = [answer for answer in answers if answer is not None]
         if failures:
             told = " ".join(dict.fromkeys(failures))
             raise NotificationError(f"{len(failures)} of {count} people were not texted, or may not have been: {told}")
         self.logger.info("Texted %d %s.", count, "person" if count == 1 else "people")
 
-    async def _send(self, text: str) -> list[str]:
-        """A request for each recipient, so that one bad number does not silence the others; returns the failures."""
-        failures: list[str] = []
-        async with self.credentials.get_async_client(connections=1) as client:
-            for position, recipient in enumerate(self.recipients):
-                try:
-                    await client.send([recipient], text, originator=self.originator)
-                except (RejectedError, InDoubtError) as error:
-                    failures.append(str(error))
-                except MyMSPError as error:
-                    # The gateway is out of reach, and will be for the others.
-                    return failures + [str(error)] * (len(self.recipients) - position)
-        return failures
+    async def _text(self, client: AsyncMyMSPClient, recipient: str, text: str) -> str | None:
+        """Text one of them; returns what went wrong."""
+        try:
+            await client.send([recipient], text, originator=self.originator)
+        except MyMSPError as error:
+            return str(error)
+        return None
 
     def _admitted(self) -> bool:
         """Whether one more may go now; if so it counts."""

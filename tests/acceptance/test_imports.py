@@ -40,6 +40,7 @@ def test_the_import_is_light() -> None:
         "prefect_mymsp.client",
         "prefect_mymsp.errors",
         "prefect_mymsp.models",
+        "prefect_mymsp.notifications",
         "prefect_mymsp.settings",
         "prefect_mymsp.wire",
     }
@@ -55,7 +56,7 @@ def test_flows_and_tasks_are_light_too() -> None:
 
 
 def test_public_names() -> None:
-    assert prefect_mymsp.__all__ == ["CampaignJournal", "MyMSPCredentials"]
+    assert prefect_mymsp.__all__ == ["CampaignJournal", "MyMSPCredentials", "MyMSPNotification"]
     declared = {name: value for name, value in vars(flows).items() if isinstance(value, Flow)}
     assert {name: value.name for name, value in declared.items()} == {
         "send_campaign": "send-campaign",

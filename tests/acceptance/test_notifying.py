@@ -43,7 +43,7 @@ def test_a_notification(block: MyMSPNotification, gateway: Sandbox, caplog: pyte
     with caplog.at_level(logging.INFO):
         assert block.notify("The nightly import has no rows.", subject="Import") is None
     text = "Import\nThe nightly import has no rows."
-    assert ledger(gateway) == [(NUMBER, text), (OTHER, text)]
+    assert sorted(ledger(gateway)) == [(NUMBER, text), (OTHER, text)]
     assert "Texted 2 people." in caplog.messages
     assert NUMBER not in caplog.text
 
@@ -108,7 +108,8 @@ def test_whatever_fails_one_sms_and_one_kind_of_error(
     assert told in caught.value.log
     assert len(ledger(gateway)) == sent
     assert NUMBER not in caught.value.log
-    assert caught.value.__cause__ is None
+    # Where Dask is installed an error is pickled with its context, and that would hold the request.
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 def test_a_gateway_out_of_reach(
@@ -127,7 +128,7 @@ def test_one_bad_number_does_not_silence_the_others(block: MyMSPNotification, ga
     block = block.model_copy(update={"recipients": [REFUSED, NUMBER, LOST, OTHER]})
     with pytest.raises(NotificationError, match=r"^2 of 4 people were not texted, or may not have been: ") as caught:
         block.notify("Import failed")
-    assert [number for number, _ in ledger(gateway)] == [NUMBER, LOST, OTHER]
+    assert sorted(number for number, _ in ledger(gateway)) == [NUMBER, OTHER, LOST]
     assert "code 28" in caught.value.log
 
 

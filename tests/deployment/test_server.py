@@ -13,7 +13,7 @@ pytestmark = pytest.mark.deployment
 
 
 def test_a_server_registers_our_blocks_when_it_starts(server: Server) -> None:
-    ours = {"mymsp-credentials", "mymsp-campaign-journal"}
+    ours = {"mymsp-credentials", "mymsp-campaign-journal", "mymsp-notification"}
     with server.client() as client:
         server.wait_for(lambda: ours <= {one.slug for one in client.read_block_types()})
     told = server.run("-c", "import prefect_mymsp; print(prefect_mymsp.__file__)")
