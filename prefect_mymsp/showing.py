@@ -118,11 +118,7 @@ class ProgressShown:
         with self._changed:
             self._newest = progress
             if self._thread is None:
-                # The context says which run this is, and where Prefect is.
-                self._thread = threading.Thread(
-                    target=contextvars.copy_context().run, args=(self._tell,), name="mymsp-progress", daemon=True
-                )
-                self._thread.start()
+                self._thread = _thread("progress", self._tell)
             self._changed.notify()
 
     def __enter__(self) -> ProgressShown:
@@ -140,18 +136,17 @@ class ProgressShown:
             self._thread.join(_PATIENCE_S)
 
     def _tell(self) -> None:
-        try:
-            with _client() as client:
-                artifacts: dict[str, UUID] = {}
-                while (progress := self._next()) is not None:
-                    try:
-                        self._show(client, artifacts, progress)
-                    except Exception as error:  # noqa: BLE001  whatever it is, the campaign is not stopped by it
-                        self._note(error)
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._ended, _EVERY_S)
-        except Exception as error:  # noqa: BLE001
-            self._note(error)
+        with _unharmed("progress"), _client() as client:
+            artifacts: dict[str, UUID] = {}
+            while (progress := self._next()) is not None:
+                try:
+                    self._show(client, artifacts, progress)
+                except Exception as error:  # noqa: BLE001  next time it may work
+                    if not self._failed:
+                        _untold("progress", error)
+                    self._failed = True
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ended, _EVERY_S)
 
     def _next(self) -> Progress | None:
         """What to show next, when there is something; None when there will be nothing more."""
@@ -169,11 +164,6 @@ class ProgressShown:
         else:
             request = _artifact("progress", f"{self._slug}-{doing}", told, percent)
             artifacts[progress.step] = client.create_artifact(request).id
-
-    def _note(self, error: Exception) -> None:
-        if not self._failed:
-            self._failed = True
-            _untold("progress", error)
 
 
 def show_summary(report: CampaignReport, account: str, *, stopped: str | None = None) -> None:
@@ -236,19 +226,21 @@ class Show:
 
     def started(self, plan: Plan) -> None:
         """The campaign is recorded, and sending begins."""
-        counts = {
-            "rows": plan.rows,
-            "invalid": plan.rejects.num_rows,
-            "duplicates": plan.duplicates.num_rows,
-            "messages": plan.messages,
-            "known": plan.known,
-            "new": plan.new,
-        }
-        emit_campaign("started", self._campaign, counts, account=self.account)
+        with _unharmed("events"):
+            counts = {
+                "rows": plan.rows,
+                "invalid": plan.rejects.num_rows,
+                "duplicates": plan.duplicates.num_rows,
+                "messages": plan.messages,
+                "known": plan.known,
+                "new": plan.new,
+            }
+            emit_campaign("started", self._campaign, counts, account=self.account)
 
     def sent(self, counts: Counts) -> None:
         """Everything that was planned has been sent; deliveries may still be awaited."""
-        emit_campaign("sent", self._campaign, dataclasses.asdict(counts), account=self.account)
+        with _unharmed("events"):
+            emit_campaign("sent", self._campaign, dataclasses.asdict(counts), account=self.account)
 
     def undelivered(self, statuses: Mapping[str, int]) -> None:
         """A pass over the campaign found messages undelivered; once a pass.
@@ -256,8 +248,9 @@ class Show:
         Args:
             statuses: How many messages have which of the gateway's words; ``delivered`` is left out.
         """
-        not_delivered = {word: count for word, count in statuses.items() if word != "delivered" and count}
-        emit_undelivered(self._campaign, not_delivered, account=self.account)
+        with _unharmed("events"):
+            not_delivered = {word: count for word, count in statuses.items() if word != "delivered" and count}
+            emit_undelivered(self._campaign, not_delivered, account=self.account)
 
     def finished(self, report: CampaignReport, *, complete: bool = True) -> None:
         """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts, its last event.
@@ -267,8 +260,9 @@ class Show:
             complete: Whether its deliveries were followed. If not there is no event yet: who tracks it will emit it.
         """
         if complete and not report.dry_run:
-            self.undelivered(_statuses(report.deliveries))
-            emit_campaign("completed", self._campaign, _counts(report), account=self.account)
+            with _unharmed("events"):
+                self.undelivered(_statuses(report.deliveries))
+                emit_campaign("completed", self._campaign, _counts(report), account=self.account)
         _leave(lambda: _all(report, self.account, None))
 
     def stopped(self, error: BaseException, report: CampaignReport) -> None:
@@ -279,7 +273,8 @@ class Show:
             report: How far it came.
         """
         reason = str(error) if isinstance(error, MyMSPError) else type(error).__name__
-        emit_campaign("stopped", self._campaign, _counts(report), account=self.account, reason=reason)
+        with _unharmed("events"):
+            emit_campaign("stopped", self._campaign, _counts(report), account=self.account, reason=reason)
         _leave(lambda: _all(report, self.account, reason))
 
 
@@ -414,29 +409,38 @@ def _client() -> Iterator[SyncPrefectClient]:
         yield client
 
 
+def _thread(what: str, target: Callable[[], None]) -> threading.Thread:
+    """A running thread in this context, which says which run this is and where Prefect is; it holds up nobody's end."""
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(target,), name=f"mymsp-{what}", daemon=True)
+    thread.start()
+    return thread
+
+
 def _leave(artifacts: Callable[[], Iterable[ArtifactCreate]]) -> None:
     """Make artifacts and give them to Prefect, in this run's name; whatever fails is logged and forgotten."""
     if not in_a_run():
         return
-    failures: list[Exception] = []
 
     def create() -> None:
-        try:
-            with _client() as client:
-                for artifact in artifacts():
-                    client.create_artifact(artifact)
-        except Exception as error:  # noqa: BLE001  the campaign has been sent; that it cannot be shown changes nothing
-            failures.append(error)
+        with _unharmed("artifacts"), _client() as client:
+            for artifact in artifacts():
+                client.create_artifact(artifact)
 
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(create,), name="mymsp-artifacts", daemon=True
-    )
-    thread.start()
-    thread.join(_PATIENCE_S)
-    if thread.is_alive():
-        failures.append(TimeoutError())
-    if failures:
-        _untold("artifacts", failures[0])
+    with _unharmed("artifacts"):
+        thread = _thread("artifacts", create)
+        thread.join(_PATIENCE_S)
+        if thread.is_alive():
+            _untold("artifacts", TimeoutError())
+
+
+@contextmanager
+def _unharmed(what: str) -> Iterator[None]:
+    """Whatever fails in here is logged, and the campaign goes on: what cannot be shown has been sent all the same."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        _untold(what, error)
 
 
 def _untold(what: str, error: Exception) -> None:

@@ -39,6 +39,7 @@ def test_the_import_is_light() -> None:
         "prefect_mymsp.blocks",
         "prefect_mymsp.client",
         "prefect_mymsp.errors",
+        "prefect_mymsp.lane",
         "prefect_mymsp.models",
         "prefect_mymsp.notifications",
         "prefect_mymsp.settings",

@@ -470,6 +470,25 @@ def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
     ]
 
 
+def test_what_cannot_be_counted_stops_nothing(
+    plan: Plan, credentials: MyMSPCredentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = MIXED.drop(columns="status")
+    report = CampaignReport.of("broken", plan, counts_of(MIXED), broken)
+
+    @flow
+    def campaign() -> None:
+        show = Show(report.campaign, credentials)
+        show.finished(report)
+
+    campaign()
+    told = [one for one in caplog.messages if "could not be shown" in one]
+    assert [("events (KeyError)" in one, "artifacts (KeyError)" in one) for one in told] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 # ---- received messages ---------------------------------------------------------------------------------------------
 
 
