@@ -35,7 +35,7 @@ from prefect_mymsp.errors import (
     UnreachableError,
 )
 from prefect_mymsp.lane import Lane, proxy_for
-from prefect_mymsp.models import ReceivedMessage, ScheduledMessage, SmsResult, Updates
+from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
 DEFAULT_TIMEZONE = "Europe/Stockholm"
@@ -223,8 +223,23 @@ class _Gateway:
     def _inbox(self, after_id: str | int) -> _Call[list[ReceivedMessage]]:
         return _Call(wire.INBOX, wire.build_inbox(self._login, after_id), wire.parse_inbox)
 
+    def _read_inbox(self, after_id: str | int) -> _Call[Inbox]:
+        return _Call(wire.INBOX, wire.build_inbox(self._login, after_id), wire.parse_received)
+
+    def _collect(self) -> _Call[bytes]:
+        return _Call(wire.UPDATES, wire.build_updates(self._login), wire.parse_collected, destructive=True)
+
     def _updates(self) -> _Call[Updates]:
         return _Call(wire.UPDATES, wire.build_updates(self._login), wire.parse_updates, destructive=True)
+
+    def parse_updates(self, raw: bytes) -> Updates:
+        """Read what :meth:`collect` returned; its charset is found by looking, since a header is not kept with it.
+
+        Raises:
+            ProtocolError: It is no answer of ``getMsgUpdates``.
+            RejectedError: It is a refusal.
+        """
+        return wire.parse_updates(wire.Answer(raw, None, self.zone))
 
     # -- answers and failures ----------------------------------------------------------------------------------
 
@@ -470,6 +485,18 @@ class MyMSPClient(_Gateway):
         """Received messages with an id above ``after_id``, not sorted (4.4). Reading does not remove them."""
         return self._run(self._inbox(after_id))
 
+    def read_inbox(self, after_id: str | int = 0) -> Inbox:
+        """As :meth:`inbox`, but a record that cannot be read does not hide the others."""
+        return self._run(self._read_inbox(after_id))
+
+    def collect(self) -> bytes:
+        """What has not been collected yet (4.5), unread; reading removes it from the gateway.
+
+        Keep it durably, then look into it with :meth:`parse_updates`. An InDoubtError from here carries in ``raw``
+        what had arrived.
+        """
+        return self._run(self._collect())
+
     def updates(self) -> Updates:
         """What has not been collected yet; reading removes it from the gateway (4.5). Keep ``raw`` before using it.
 
@@ -599,6 +626,14 @@ class AsyncMyMSPClient(_Gateway):
     async def inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
         """Received messages; see :meth:`MyMSPClient.inbox`."""
         return await self._run(self._inbox(after_id))
+
+    async def read_inbox(self, after_id: str | int = 0) -> Inbox:
+        """Received messages, whatever else there is; see :meth:`MyMSPClient.read_inbox`."""
+        return await self._run(self._read_inbox(after_id))
+
+    async def collect(self) -> bytes:
+        """What has not been collected yet, unread; see :meth:`MyMSPClient.collect`."""
+        return await self._run(self._collect())
 
     async def updates(self) -> Updates:
         """What has not been collected yet; see :meth:`MyMSPClient.updates`."""

@@ -89,6 +89,19 @@ class ReceivedMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Inbox:
+    """What the inbox held above an id (section 4.4).
+
+    Attributes:
+        messages: The received messages, in the gateway's order, which is not that of their ids.
+        unparsed: Records that are no received message as documented, as text: cut short, or the gateway's own fault.
+    """
+
+    messages: tuple[ReceivedMessage, ...]
+    unparsed: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryReport:
     """A delivery report from an update: a hint, to be confirmed by a result (section 4.5).
 

@@ -24,7 +24,15 @@ from email.message import Message
 from urllib.parse import quote, urlencode
 
 from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
-from prefect_mymsp.models import DeliveryReport, ReceivedMessage, RecipientStatus, ScheduledMessage, SmsResult, Updates
+from prefect_mymsp.models import (
+    DeliveryReport,
+    Inbox,
+    ReceivedMessage,
+    RecipientStatus,
+    ScheduledMessage,
+    SmsResult,
+    Updates,
+)
 
 #: Longest text the gateway takes, in characters (4.1.1): five times 153 septets.
 MAX_CHARACTERS = 765
@@ -502,27 +510,37 @@ _RECEIVED = re.compile(
     rf"\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t",
     re.ASCII,
 )
+_BEGUN = re.compile(r"[\r\n\t ,;]*;;[0-9]{1,40}\t", re.ASCII)
 _BROKEN_RECEIVED = re.compile(r";;[0-9]{1,40}\t|[\r\n]+;;?[0-9]*\Z", re.ASCII)
 
 
-def parse_inbox(answer: Answer) -> list[ReceivedMessage]:
-    """Received messages (4.4.2), in the gateway's order, which is not that of their ids.
+def parse_received(answer: Answer) -> Inbox:
+    """Received messages (4.4.2), in the gateway's order, which is not that of their ids, and what could not be read.
 
-    In a cleaned answer no text holds a tab, so ``;;digits TAB`` within one can only be a record that is cut short.
+    In a cleaned answer no text holds a tab, so ``;;digits TAB`` within one can only be a record that is cut short or
+    malformed. It ends where the next one begins: one bad record does not hide the others.
     """
     rest = _accepted(answer, INBOX)
     records = list(_RECEIVED.finditer(rest))
-    if rest[: records[0].start() if records else len(rest)].strip(_SEPARATORS):
-        raise _problem(INBOX, "the answer does not begin with a received message", "unreadable")
-    messages = []
-    for number, text in enumerate(_texts(rest, records)):
-        if _BROKEN_RECEIVED.search(text):
-            raise _problem(INBOX, f"record {number + 2} of the answer is cut short or malformed", "unreadable")
-        record = records[number]
+    messages, unparsed = list[ReceivedMessage](), list[str]()
+    head = rest[: records[0].start() if records else len(rest)].strip(_SEPARATORS)
+    if head:
+        if not records and not _BEGUN.match(rest):
+            raise _problem(INBOX, "the answer does not begin with a received message", "unreadable")
+        unparsed.append(head)
+    for record, whole in zip(records, _texts(rest, records), strict=True):
+        text, broken = _split_at(_BROKEN_RECEIVED, whole)
+        if broken:
+            unparsed.append(broken.strip("\r\n"))
+        try:
+            received_at = _time(record[2], answer.zone, INBOX)
+        except ProtocolError:  # a date that does not exist
+            unparsed.append(record[0] + text)
+            continue
         messages.append(
             ReceivedMessage(
                 message_id=record[1],
-                received_at=_time(record[2], answer.zone, INBOX),
+                received_at=received_at,
                 user=_known(record[3]),
                 prefix=_known(record[4]),
                 kind=_known(record[5]),
@@ -532,7 +550,20 @@ def parse_inbox(answer: Answer) -> list[ReceivedMessage]:
                 text=text.rstrip("\r\n"),  # a cleaned text has none of its own
             )
         )
-    return messages
+    return Inbox(tuple(messages), tuple(unparsed))
+
+
+def parse_inbox(answer: Answer) -> list[ReceivedMessage]:
+    """Received messages (4.4.2), all of them.
+
+    Raises:
+        ProtocolError: A record could not be read.
+    """
+    inbox = parse_received(answer)
+    if inbox.unparsed:
+        bad, all_of_them = len(inbox.unparsed), len(inbox.unparsed) + len(inbox.messages)
+        raise _problem(INBOX, f"{bad} of {all_of_them} records of the answer are cut short or malformed", "unreadable")
+    return list(inbox.messages)
 
 
 def _texts(rest: str, records: list[re.Match[str]]) -> Iterator[str]:
@@ -551,6 +582,12 @@ _UPDATE = re.compile(
     re.ASCII,
 )
 _ANY_UPDATE = re.compile(r"[\r\n]*;;(?=[0-9]+\t)", re.ASCII)
+
+
+def parse_collected(answer: Answer) -> bytes:
+    """The whole answer of an accepted ``getMsgUpdates`` (4.5.2) as it came, unread: to be kept before it is parsed."""
+    _accepted(answer, UPDATES)
+    return answer.body
 
 
 def parse_updates(answer: Answer) -> Updates:

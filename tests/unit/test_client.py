@@ -535,8 +535,30 @@ def test_what_had_arrived_of_a_destructive_read_comes_out(
 @KINDS
 def test_updates_keep_the_raw_answer(kind: str) -> None:
     answer = "A\r\n;;1\t12554\tAnna\t2019-03-01 12:52\tP\tSMS\tå\r\n".encode("latin-1")
-    with Gate(says(http(answer))) as gate:
+    with Gate(says(http(answer)), says(http(answer))) as gate:
         assert run(kind, gate.url, updates).raw == answer
+        raw = run(kind, gate.url, lambda client: client.collect())
+    assert raw == answer
+    read = MyMSPClient(USER, PASSWORD).parse_updates(raw)
+    assert (read.raw, [message.text for message in read.received_messages]) == (answer, ["å"])
+
+
+@KINDS
+def test_what_had_arrived_of_an_unread_answer_comes_out(kind: str) -> None:
+    with Gate(says(http(b"<html>a page"))) as gate, pytest.raises(ProtocolError) as doubt:
+        run(kind, gate.url, lambda client: client.collect())
+    assert doubt.value.raw == b"<html>a page"
+
+
+@KINDS
+def test_an_inbox_with_a_bad_record(kind: str) -> None:
+    answer = f"A\n{HEADER}A text\n;;12557\tbad\n"
+    with Gate(says(http(answer)), says(http(answer))) as gate:
+        inbox = run(kind, gate.url, lambda client: client.read_inbox(12000))
+        assert [message.text for message in inbox.messages] == ["A text"]
+        assert inbox.unparsed == (";;12557\tbad",)
+        with pytest.raises(ProtocolError):
+            run(kind, gate.url, lambda client: client.inbox(12000))
 
 
 # ------------------------------------------------------------------------------------------------ not sent

@@ -681,6 +681,52 @@ def test_a_body_cut_within_a_character_keeps_the_texts_before_it(content_type: s
     assert messages == [received("12556", _TEXT), received("12555", "hem")]
 
 
+# ------------------------------------------------------------------------------------------------ one bad record
+
+_OTHER = _HEADER.replace("12556", "12557")
+_NO_DAY = _HEADER.replace("12556", "12558").replace("2007-12-02", "2007-02-30")
+
+
+@pytest.mark.parametrize("line", ["\n", "\r\n", ""])
+@pytest.mark.parametrize(
+    ("records", "good", "unparsed"),
+    [
+        ([_HEADER + "one", ";;12558\tshort", _OTHER + "two"], ["12556", "12557"], [";;12558\tshort"]),
+        ([_HEADER + "one", _NO_DAY + "no day", _OTHER + "two"], ["12556", "12557"], [_NO_DAY + "no day"]),
+        ([";;12558\tshort", _HEADER + "one"], ["12556"], ["12558\tshort"]),
+        ([";;12558\tshort"], [], ["12558\tshort"]),
+        ([_HEADER + "one", ";;1\ta", ";;2\tb"], ["12556"], [";;1\ta{line};;2\tb"]),
+    ],
+    ids=["in the middle", "no such day", "at the beginning", "alone", "two"],
+)
+def test_a_bad_record_does_not_hide_the_others(
+    records: list[str], good: list[str], unparsed: list[str], line: str
+) -> None:
+    answer = wire.Answer(f"A\n{line.join(records)}{line}".encode(), None, STOCKHOLM)
+    inbox = wire.parse_received(answer)
+    assert [message.message_id for message in inbox.messages] == good
+    assert [message.text for message in inbox.messages] == ["one", "two"][: len(good)]
+    assert list(inbox.unparsed) == [each.format(line=line) for each in unparsed]
+    with pytest.raises(ProtocolError, match=f"1 of {len(good) + 1} records"):
+        wire.parse_inbox(answer)
+
+
+@pytest.mark.parametrize("body", ["A\nhello", "A 12556", "A\n;;12556", "A;;x\t"])
+def test_what_holds_no_record_at_all_is_no_inbox(body: str) -> None:
+    with pytest.raises(ProtocolError):
+        wire.parse_received(wire.Answer(body.encode(), None, STOCKHOLM))
+
+
+def test_an_answer_to_be_kept_is_not_read() -> None:
+    for body in (b"A", b"A\n;;0\t\xff\x00 whatever", b"\xef\xbb\xbfA"):
+        assert wire.parse_collected(wire.Answer(body, None, STOCKHOLM)) == body
+    with pytest.raises(RejectedError):
+        wire.parse_collected(wire.Answer(b"N\n7", None, STOCKHOLM))
+    for body in (b"", b"<html>", b"N\nseven"):
+        with pytest.raises(ProtocolError):
+            wire.parse_collected(wire.Answer(body, None, STOCKHOLM))
+
+
 # ------------------------------------------------------------------------------------------------ updates are hints
 
 
