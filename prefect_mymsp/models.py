@@ -147,3 +147,20 @@ class Decision(StrEnum):
     SENT = "sent"
     #: They were not sent: the next start of the campaign sends them.
     NOT_SENT = "not-sent"
+
+
+#: First words of a message that ask for no more SMS, unless others are chosen.
+OPT_OUT_WORDS = (
+    "STOP",
+    "STOPP",
+    "STOPA",
+    "STOPPA",
+    "STOPALL",
+    "AVSLUTA",
+    "AVREGISTRERA",
+    "AVANMÄL",
+    "UNSUBSCRIBE",
+    "CANCEL",
+    "END",
+    "QUIT",
+)

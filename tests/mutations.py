@@ -210,9 +210,9 @@ MUTATIONS = [
     ),
     Mutation(
         "an id is believed when its first result names our recipients",
-        "campaign/follow.py",
-        "if names != frozenset(members.get(batch.id, ())) or _too_old(result.statuses, batch.claimed_at):",
-        "if _too_old(result.statuses, batch.claimed_at):",
+        "campaign/results.py",
+        "if others or _too_old(statuses, batch.claimed_at):",
+        "if _too_old(statuses, batch.claimed_at):",
         f"{ENGINE} -k test_an_id_that_is_somebody_elses",
     ),
     Mutation(

@@ -93,6 +93,8 @@ class Reconciler:
         self._left = False
         #: Messages of ours that turned up late and have to be watched for until their delivery time.
         self.ghosts = 0
+        #: When the last of ours that waits at the gateway will leave it; None when none does.
+        self.last_delivery: datetime | None = None
 
     @property
     def pending(self) -> bool:
@@ -116,6 +118,7 @@ class Reconciler:
         known = [one for one in watched if not one.group]
         doubts = [one for one in known if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
         self.ghosts = sum(one.state == RELEASED for one in known)
+        self.last_delivery = max((batch.deliver_at for batch in waiting.values()), default=None)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
         self._left = bool(unlisted) or any(one.id not in self._unclear for one in doubts)
         self._seen = changes

@@ -8,7 +8,6 @@ from prefect_mymsp.journal.store import (
     Counts,
     Earlier,
     Journal,
-    OpenBatch,
     Outcome,
     PlannedBlock,
     Recording,
@@ -16,11 +15,13 @@ from prefect_mymsp.journal.store import (
     ScheduledBatch,
     Watched,
 )
+from prefect_mymsp.journal.tracking import Claimant, OpenBatch, Waiting
 
 __all__ = [
     "Batch",
     "CampaignKey",
     "CampaignSummary",
+    "Claimant",
     "Counts",
     "Earlier",
     "Forgotten",
@@ -31,5 +32,6 @@ __all__ = [
     "Recording",
     "Run",
     "ScheduledBatch",
+    "Waiting",
     "Watched",
 ]

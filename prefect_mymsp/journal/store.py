@@ -39,6 +39,7 @@ from prefect_mymsp.journal.schema import (
     SPLIT,
 )
 from prefect_mymsp.journal.suppressions import Suppressions
+from prefect_mymsp.journal.tracking import OpenBatch, Tracking
 from prefect_mymsp.models import Decision, RecipientStatus, SmsResult
 
 _LEASE_S = 60.0
@@ -154,27 +155,6 @@ class ScheduledBatch:
     deliver_at: datetime
     settled_at: datetime
     moves_to: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenBatch:
-    """An accepted batch of which more can be learnt.
-
-    Attributes:
-        id: Its number in the journal.
-        message_id: The gateway's id.
-        claimed_at: When it was about to be sent.
-        settled_at: When its id was learnt.
-        believed: Whether a result has named our recipients under that id.
-        group: Whether it is for a recipient group, whose members only the gateway knows.
-    """
-
-    id: int
-    message_id: str
-    claimed_at: datetime
-    settled_at: datetime
-    believed: bool
-    group: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +333,7 @@ class Journal:
         self.suppressions = Suppressions(self._database)
         self.bookmarks = Bookmarks(self._database)
         self.notices = Notices(self._database)
+        self.tracking = Tracking(self._database)
 
     @property
     def url(self) -> URL:
@@ -1079,31 +1060,7 @@ class Journal:
 
     def open_batches(self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000) -> list[OpenBatch]:
         """Accepted batches of which more can be learnt, numbers above ``after``, ascending."""
-        batch, message = schema.batch, schema.message
-        with self._read() as connection:
-            found = connection.execute(
-                sa.select(
-                    batch.c.id,
-                    batch.c.message_id,
-                    batch.c.claimed_at,
-                    batch.c.settled_at,
-                    batch.c.believed_at,
-                    sa.exists().where(
-                        message.c.campaign_id == batch.c.campaign_id,
-                        message.c.batch_id == batch.c.id,
-                        schema.is_group(message.c.msisdn),
-                    ),
-                )
-                .where(
-                    batch.c.campaign_id == campaign.id,
-                    batch.c.state == ACCEPTED,
-                    batch.c.final_at.is_(None),
-                    batch.c.id > after,
-                )
-                .order_by(batch.c.id)
-                .limit(limit)
-            )
-            return [OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None, bool(row[5])) for row in found]
+        return self.tracking.open_batches(campaign.id, after=after, limit=limit)
 
     def members(self, batches: Sequence[int]) -> dict[int, set[str]]:
         """The MSISDNs of each batch."""
