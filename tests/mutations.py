@@ -211,7 +211,7 @@ MUTATIONS = [
     Mutation(
         "an id is believed when its first result names our recipients",
         "campaign/results.py",
-        "if others or _too_old(statuses, batch.claimed_at):",
+        "if names != ours or _too_old(statuses, batch.claimed_at):",
         "if _too_old(statuses, batch.claimed_at):",
         f"{ENGINE} -k test_an_id_that_is_somebody_elses",
     ),

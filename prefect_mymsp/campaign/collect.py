@@ -209,20 +209,18 @@ async def read_inbox(
     if inbox.unparsed:
         await thread(_keep_bad, journal, account, inbox.unparsed)
     asking = {message.message_id: message for message in inbox.messages if opt_outs(message)}
-    # The journal knows numbers as the gateway writes them. Where campaigns have another form, that one is put on the
-    # list first: who dies in between must not lose it.
-    rewritten = [
-        number
-        for message in asking.values()
-        if message.originator and (number := sender(message.originator)) not in {None, as_msisdn(message.originator.strip())}
-    ]
-    if rewritten:
+    if rewritten := {number for message in asking.values() if (number := _as_campaigns_write(message.originator))}:
+        # The journal takes numbers as the gateway writes them. Who dies before that must not lose these either.
         await thread(journal.suppressions.add, account, rewritten, "opt-out")
-    new = await thread(
-        journal.received.store, account, inbox.messages, lambda message: message.message_id in asking
-    )
+    new = await thread(journal.received.store, account, inbox.messages, lambda message: message.message_id in asking)
     new.sort(key=_number)
     return InboxRead(tuple(new), sum(message.message_id in asking for message in new), inbox.unparsed)
+
+
+def _as_campaigns_write(originator: str | None) -> str | None:
+    """The MSISDN that campaigns have for an originator, if the gateway writes it in another way."""
+    number = sender(originator or "")
+    return None if number == as_msisdn((originator or "").strip()) else number
 
 
 async def _agreed(client: AsyncMyMSPClient, cursor: int) -> Inbox:

@@ -136,6 +136,7 @@ class Reconciler:
         self._check_ids(schedule, waiting)
         released = await self._settle(schedule, complete, taken_at)
         await self._disbelieve(waiting)
+        self._left = bool(doubts) or any(message_id not in self._listed for message_id in waiting)
         return released
 
     def _in_time(self, deliver_at: datetime, now: datetime) -> bool:

@@ -47,8 +47,8 @@ class Results:
         refusal: Why the gateway refuses the account; None while it does not. Nothing is asked after that.
         requests: Questions asked so far.
         unanswered: Those of them that got no answer, or none that could be read.
-        last: Highest number of a batch that was asked about by the latest :meth:`ask`.
-        whole: Whether the latest :meth:`ask` got an answer about each of its batches.
+        left: Batches that the latest :meth:`ask` did not come to.
+        whole: Whether it got an answer about each of its batches.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Results:
         self._in_a_row = 0
         self.ends = time.monotonic() + deadline_s
         self.refusal: RejectedError | None = None
-        self.requests = self.unanswered = self.last = 0
+        self.requests = self.unanswered = 0
+        self.left: deque[OpenBatch] = deque()
         self.whole = True
 
     @property
@@ -87,7 +88,7 @@ class Results:
     # -- ids we were given -------------------------------------------------------------------------------------
 
     async def ask(self, batches: Sequence[OpenBatch]) -> int:
-        """Ask about each of some batches once; returns how many messages changed.
+        """Ask about each of some batches once, in their order; returns how many messages changed.
 
         Failures of single questions are taken in stride: what is known stays known. A batch whose first result does
         not name our recipients is in doubt from then on: its id is somebody else's.
@@ -95,12 +96,11 @@ class Results:
         new = [batch.id for batch in batches if not batch.believed]
         members = await self._thread(self._journal.members, new) if new else {}
         told, unanswered = _Told(), self.unanswered
-        self.last = 0
-        left = deque(batches)
+        self.left = deque(batches)
         async with asyncio.TaskGroup() as asking:
             for _ in range(min(self._client.connections, len(batches))):
-                asking.create_task(self._ask(left, members, told))
-        self.whole = not left and self.unanswered == unanswered
+                asking.create_task(self._ask(self.left, members, told))
+        self.whole = not self.left and self.unanswered == unanswered
         if told.believed:
             await self._thread(self._journal.believe, told.believed)
         for batch_id, reason in told.foreign:
@@ -114,16 +114,18 @@ class Results:
             if not await self._may_ask():
                 left.appendleft(batch)
                 return
-            self.last = max(self.last, batch.id)
             answer = await self._result(batch.message_id)
             if answer is None:
                 continue
             if isinstance(answer, RejectedError):
                 if answer.code == _ARCHIVED:
                     told.archived.append(batch.id)
-                elif answer.code == _NO_SUCH_MESSAGE and not batch.believed:
-                    if datetime.now(UTC) - batch.settled_at > _SETTLING:
-                        told.foreign.append((batch.id, "id-unknown"))
+                elif (
+                    answer.code == _NO_SUCH_MESSAGE
+                    and not batch.believed
+                    and datetime.now(UTC) - batch.settled_at > _SETTLING
+                ):
+                    told.foreign.append((batch.id, "id-unknown"))
                 continue
             names = named(answer)
             if names is None and (batch.group or not batch.believed):  # cut short
@@ -241,4 +243,3 @@ def _not_before(when: datetime | None, early: datetime | None, zone: tzinfo) -> 
         return when
     second = when.astimezone(zone).replace(fold=1).astimezone(UTC)
     return second if second >= early else when
-

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -1199,6 +1199,7 @@ class Journal:
         *,
         since: datetime | None = None,
         until: datetime | None = None,
+        among: Collection[int] | None = None,
         open_only: bool = False,
     ) -> list[CampaignSummary]:
         """An account's campaigns and where they stand, the newest first.
@@ -1207,6 +1208,7 @@ class Journal:
             account: See :func:`account_fingerprint`.
             since: First recorded then or later, aware.
             until: First recorded before then, aware.
+            among: Only those with these numbers.
             open_only: Only those of which more is to be done or learnt.
         """
         table = schema.campaign
@@ -1216,6 +1218,8 @@ class Journal:
         if until is not None:
             where.append(table.c.created_at < until)
         with self._read() as connection:
+            if among is not None:
+                where.append(_among(connection, table.c.id, sorted(among)))
             found = self._summaries(connection, where)
         return [one for one in found if one.open] if open_only else found
 
