@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.opt_outs import sender
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey, Claimant, Journal
     from prefect_mymsp.models import Inbox, ReceivedMessage
+
+#: Evidence for a request in doubt is not looked for longer than this after its messages were to leave.
+EVIDENCE = timedelta(days=7)
 
 _PAGE = 500
 #: What an answer that holds nothing is made of, besides its ``A``.

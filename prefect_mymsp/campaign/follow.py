@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.collect import Updates
+from prefect_mymsp.campaign.collect import EVIDENCE, Updates
 from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
 
 _PAGE = 500
-#: Evidence for a request in doubt is not looked for longer than this.
-_EVIDENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class Following:
             journal, thread, client, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
         self.no_updates: RejectedError | None = None
-        since = datetime.now(UTC) - _EVIDENCE
+        since = datetime.now(UTC) - EVIDENCE
         self._updates = Updates(journal, thread, client, campaign.account, self.results, since, besides=campaign)
         self._reconciler = Reconciler(journal, thread, client, campaign, LookOptions())
 

@@ -214,8 +214,20 @@ class Tracking:
         select = (
             sa.select(sa.literal(1))
             .select_from(_batch.join(_campaign, _campaign.c.id == _batch.c.campaign_id))
-            .where(_campaign.c.account == account, _batch.c.state == IN_DOUBT, _TO_GROUP, _DUE >= since)
+            .where(_campaign.c.account == account, _batch.c.state == IN_DOUBT, _TO_GROUP, since <= _DUE)
             .limit(1)
         )
         with self._database.read() as connection:
             return connection.execute(select).first() is not None
+
+    def undelivered(self, campaign_id: int) -> dict[str, int]:
+        """How many of a campaign's accepted messages, not delivered, have which of the gateway's words."""
+        word = sa.func.coalesce(_message.c.status, "unknown")
+        select = (
+            sa.select(word, sa.func.count())
+            .select_from(_message.join(_batch, _batch.c.id == _message.c.batch_id))
+            .where(_message.c.campaign_id == campaign_id, _batch.c.state == ACCEPTED, word != "delivered")
+            .group_by(word)
+        )
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(select)}

@@ -65,11 +65,15 @@ def test_public_names() -> None:
         "resolve_in_doubt": "resolve-in-doubt",
         "reschedule_campaign": "reschedule-campaign",
         "purge": "purge",
+        "collect_inbox": "collect-inbox",
+        "collect_updates": "collect-updates",
+        "track_campaign": "track-campaign",
+        "track_open_campaigns": "track-open-campaigns",
     }
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)
-    options = {"Day", "Guard", "OnRejects", "SendWindow", "Suppression"}
-    assert set(flows.__all__) == {*declared, *options, "listening", "send_dataframe"}
+    values = {"CampaignStatus", "CollectedUpdates", "Day", "Guard", "OnRejects", "SendWindow", "Suppression"}
+    assert set(flows.__all__) == {*declared, *values, "listening", "send_dataframe"}
     for module in (prefect_mymsp, flows):
         assert all(hasattr(module, name) for name in module.__all__)
 

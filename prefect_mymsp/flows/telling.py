@@ -1,0 +1,90 @@
+"""Telling Prefect what happened, so that nothing is told twice for long, or never: events at least once.
+
+An event's place is noted down after Prefect has it. Who dies in between tells it again under the same id, and Prefect
+takes it for the same event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from prefect.settings import PREFECT_API_URL
+
+from prefect_mymsp.events import emit_campaign, emit_received, emit_undelivered, in_a_run
+from prefect_mymsp.models import ReceivedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prefect_mymsp.campaign import Standing
+    from prefect_mymsp.journal import Journal
+
+#: The bookmark that holds how far received messages have been told of, by their number in the journal.
+RECEIVED = "received-events"
+_AT_ONCE = 200
+#: Seconds that Prefect may take to fetch what was emitted.
+_PATIENCE_S = 15.0
+
+
+def told_received(journal: Journal, account: str) -> int:
+    """Number in the journal of the last received message that Prefect was told of."""
+    return int(journal.bookmarks.get(account, RECEIVED) or 0)
+
+
+def tell_received(journal: Journal, account: str, *, include_text: bool, max_age_days: float) -> int:
+    """Emit an event for each received message there was none for yet; returns how many.
+
+    Those older than ``max_age_days`` are passed over: the first reading of an old account's inbox brings years of
+    messages, and what they ask for has been done or forgotten.
+    """
+    oldest = datetime.now(UTC) - timedelta(days=max_age_days)
+    count, after = 0, told_received(journal, account)
+    for part in journal.received.rows(account, after=after, chunk=_AT_ONCE):
+        for number, message_id, received, stored, user, prefix, kind, originator, alias, subject, text in part:
+            at = datetime.fromtimestamp((stored if received is None else received) / 1e6, UTC)
+            if at >= oldest:
+                received_at = None if received is None else at
+                message = ReceivedMessage(message_id, received_at, user, prefix, kind, originator, alias, subject, text)
+                emit_received(account, message, include_text=include_text)
+                count += 1
+            after = number
+        if not _fetched():
+            break
+        if after > told_received(journal, account):  # another run may have come further
+            journal.bookmarks.put(account, RECEIVED, str(after))
+    return count
+
+
+def tell_completed(journal: Journal, account: str, standings: Iterable[Standing]) -> list[Standing]:
+    """Emit ``mymsp.campaign.completed`` for campaigns that are complete and were not said to be; returns which.
+
+    With it goes ``mymsp.message.undelivered`` for those of its messages that were accepted and never delivered.
+    """
+    from prefect_mymsp.campaign import Completions
+
+    completions = Completions(journal, account)
+    done = [one for one in standings if one.complete]
+    new = [one for one in done if completions.untold(one)]
+    for one in new:
+        emit_undelivered(one.campaign.name, journal.tracking.undelivered(one.campaign.id), account=account)
+        emit_campaign("completed", one.campaign.name, dataclasses.asdict(one.counts), account=account)
+    if not new or _fetched():
+        for one in done:
+            completions.told(one)
+    return new
+
+
+def _fetched() -> bool:
+    """Wait until Prefect has what was emitted here; False when it does not come for it in time."""
+    if not (in_a_run() or PREFECT_API_URL.value()):
+        return True  # nothing was emitted
+    from prefect.events.worker import EventsWorker
+
+    # Waiting for it has no time limit of its own, and would never end if the worker had died.
+    waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, name="mymsp-events", daemon=True)
+    waiting.start()
+    waiting.join(_PATIENCE_S)
+    return not waiting.is_alive()

@@ -1,0 +1,273 @@
+"""Follow what was sent: one campaign to its end, or everything of an account in passes. Orchestration only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
+from prefect_mymsp.errors import InputError, RejectedError
+from prefect_mymsp.flows.sending import _listener, finish
+from prefect_mymsp.flows.stopping import find_campaign
+from prefect_mymsp.flows.telling import tell_completed
+from prefect_mymsp.showing import Show
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from prefect_mymsp.campaign import Following, FollowOptions, Listener, Pass, Standing, TrackOptions
+    from prefect_mymsp.journal import CampaignKey, Journal
+else:
+    DataFrame = Any  # Prefect evaluates annotations, and pandas costs half a second
+
+#: Days after which nothing more is expected of a message.
+_MAX_AGE_DAYS = 7.0
+_STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+
+
+@dataclass(frozen=True)
+class CampaignStatus:
+    """Where a campaign stands.
+
+    Attributes:
+        campaign: Its name.
+        complete: Whether all is done and known that will be: nothing is left to send, on its way or in doubt, and
+            each accepted message is delivered, put away by the gateway, or older than seven days.
+        messages: All its messages; the states from ``planned`` to ``cancelled`` add up to it.
+        planned: Not sent.
+        sending: A request may be on its way.
+        accepted: Taken by the gateway.
+        rejected: Refused by the gateway.
+        in_doubt: May have been sent; never sent again without evidence.
+        assumed: Were in doubt until a person said they were sent.
+        cancelled: Taken back at the gateway before their delivery time.
+        delivered: Of the accepted: confirmed by the phone.
+        open: Of the accepted: more may be learnt.
+        given_up: Accepted or in doubt, and too old for more to be learnt.
+        todo: What a person should do; empty when that is nothing.
+        problem: Why the gateway could not be asked about everything; None when it could.
+    """
+
+    campaign: str
+    complete: bool
+    messages: int
+    planned: int
+    sending: int
+    accepted: int
+    rejected: int
+    in_doubt: int
+    assumed: int
+    cancelled: int
+    delivered: int
+    open: int
+    given_up: int
+    todo: str
+    problem: str | None = None
+    _key: CampaignKey | None = field(default=None, repr=False, compare=False)
+    _journal: CampaignJournal | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, standing: Standing, problem: str | None, journal: CampaignJournal | None) -> CampaignStatus:
+        """The status of a campaign that stands so, in the journal of that block."""
+        counts = standing.counts
+        return cls(
+            campaign=standing.campaign.name,
+            complete=standing.complete,
+            messages=counts.messages,
+            planned=counts.planned,
+            sending=counts.sending,
+            accepted=counts.accepted,
+            rejected=counts.rejected,
+            in_doubt=counts.in_doubt,
+            assumed=counts.assumed,
+            cancelled=counts.cancelled,
+            delivered=counts.delivered,
+            open=standing.waiting.open,
+            given_up=standing.waiting.given_up,
+            todo=standing.todo(),
+            problem=problem,
+            _key=standing.campaign,
+            _journal=journal,
+        )
+
+    @property
+    def deliveries(self) -> DataFrame:
+        """What became of each message, read from the journal now; columns as in a campaign's report."""
+        from prefect_mymsp.reports import deliveries_frame
+
+        assert self._key is not None  # noqa: S101  set by of()
+        with open_journal(self._journal) as journal:
+            return deliveries_frame(journal, self._key)
+
+
+@task(name="follow-campaign", **_STEP)
+def follow_campaign(
+    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, options: FollowOptions
+) -> Following:
+    """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
+    from prefect_mymsp.campaign import Following, JournalThread
+
+    async def run(listener: Listener) -> Following:
+        thread = JournalThread()
+        try:
+            async with credentials.get_async_client() as client:
+                following = Following(journal, thread, client, campaign, options, listener)
+                await following.run()
+                return following
+        finally:
+            thread.close()
+
+    with Show(campaign.name, credentials).listener(also=_listener.get()) as listener:
+        return finish(run(listener))
+
+
+@task(name="pass-over-campaigns", **_STEP)
+def pass_over_campaigns(credentials: MyMSPCredentials, journal: Journal, account: str, options: TrackOptions) -> Pass:
+    """Ask once about everything that is not final."""
+    from prefect_mymsp.campaign import track_open
+
+    async def run() -> Pass:
+        async with credentials.get_async_client() as client:
+            return await track_open(journal, client, account, options)
+
+    return finish(run())
+
+
+@flow(name="track-campaign", retries=0, persist_result=False)
+def track_campaign(
+    campaign: str,
+    credentials: MyMSPCredentials,
+    deadline_s: float = 3600.0,
+    quiet_s: float = 900.0,
+    use_updates: bool = False,
+    journal: CampaignJournal | None = None,
+) -> CampaignStatus:
+    """Follow a campaign that was sent before, until its deliveries are settled.
+
+    It ends when every accepted message is delivered, nothing has changed for a while, or time is up. What has been
+    learnt is in the journal, whatever happens; start it again to go on. It sends nothing.
+
+    Args:
+        campaign: Its name.
+        credentials: The account that sent it.
+        deadline_s: Seconds to follow it at most.
+        quiet_s: Seconds without any change after which nothing more is expected; messages that wait for their
+            delivery time are waited for.
+        use_updates: Read the account's uncollected updates for hints; other systems will not see those then.
+        journal: Where it is remembered; the default is the journal that the settings name.
+
+    Returns:
+        Its counts, and ``.deliveries`` as a DataFrame. Also when the gateway did not answer: ``problem`` says so.
+
+    Raises:
+        InputError: There is no such campaign, or its people were forgotten.
+        JournalError: The journal failed.
+    """
+    from prefect_mymsp.campaign import FollowOptions, standings_of
+
+    if not deadline_s > 0 or not quiet_s >= 0:
+        raise InputError("deadline_s must be above zero, and quiet_s not below.")
+    logger = get_run_logger()
+    options = FollowOptions(deadline_s=deadline_s, quiet_s=quiet_s, use_updates=use_updates)
+    with open_journal(journal) as opened:
+        key = find_campaign(opened, credentials, campaign)
+        opened.refuse_forgotten(key)
+        following = follow_campaign(credentials, opened, key, options)
+        since = datetime.now(UTC) - timedelta(days=_MAX_AGE_DAYS)
+        (standing,) = standings_of(opened, key.account, [key.id], since)
+        tell_completed(opened, key.account, [standing])
+    problem = _problem(following.results.refusal, following.results.unanswered, following.results.requests)
+    if problem is not None:
+        logger.error("%s", problem)
+    if following.no_updates is not None:
+        logger.warning("The account's updates cannot be read. %s", following.no_updates)
+    status = CampaignStatus.of(standing, problem, journal)
+    logger.info(
+        "Campaign %r: %d messages, %d accepted, %d delivered, %d may still be, %d in doubt, %d not sent. %s",
+        campaign, status.messages, status.accepted, status.delivered, status.open, status.in_doubt, status.planned,
+        "It is complete." if status.complete else status.todo,
+    )  # fmt: skip
+    return status
+
+
+@flow(name="track-open-campaigns", retries=0, persist_result=False)
+def track_open_campaigns(
+    credentials: MyMSPCredentials,
+    max_age_days: float = _MAX_AGE_DAYS,
+    max_requests: int = 10_000,
+    requests_per_minute: int = 3000,
+    deadline_s: float = 240.0,
+    journal: CampaignJournal | None = None,
+) -> DataFrame:
+    """Make one pass over everything of an account that is not final: to be scheduled every few minutes.
+
+    Each message that may still be delivered is asked about once. What is in doubt and waits for its delivery time is
+    looked up, and what dead runs had on their way is put in doubt. It sends nothing: when messages prove to be unsent,
+    ``todo`` says that the campaign has to be started again. Two passes at once do no harm.
+
+    A campaign is complete when nothing of it is left to send, on its way or in doubt, and each accepted message is
+    delivered, put away by the gateway, or older than ``max_age_days``. That is told once, as an event.
+
+    Args:
+        credentials: The account.
+        max_age_days: Days after which nothing more is expected of a message. The gateway's ``undelivered`` is never
+            final: without an age, it would be asked about for ever.
+        max_requests: Questions a pass asks at most. The next one begins with what it did not come to.
+        requests_per_minute: How fast it asks, at most.
+        deadline_s: Seconds a pass lasts at most; less than the time to the next one.
+        journal: Where campaigns are remembered; the default is the journal that the settings name.
+
+    Returns:
+        A row for each campaign that was open, with the columns of
+        :data:`prefect_mymsp.reports.tracking.TRACKING_DTYPES`.
+
+    Raises:
+        InputError: An option makes no sense.
+        RejectedError: The gateway refuses the account, and nothing was learnt.
+        JournalError: The journal failed.
+    """
+    from prefect_mymsp.campaign import TrackOptions
+    from prefect_mymsp.journal.store import account_fingerprint
+    from prefect_mymsp.reports.tracking import tracking_frame
+
+    logger = get_run_logger()
+    options = TrackOptions(
+        max_age_days=max_age_days,
+        max_requests=max_requests,
+        requests_per_minute=requests_per_minute,
+        deadline_s=deadline_s,
+    )
+    account = account_fingerprint(credentials.base_url, credentials.user)
+    with open_journal(journal) as opened:
+        told = pass_over_campaigns(credentials, opened, account, options)
+        completed = tell_completed(opened, account, told.standings)
+    if told.refusal is not None and told.unanswered == told.requests:
+        raise told.refusal
+    if problem := _problem(told.refusal, told.unanswered, told.requests):
+        logger.error("%s", problem)
+    if told.unasked:
+        logger.info("There was no time to ask about everything; the next pass begins there.")
+    for one in told.standings:
+        if todo := one.todo():
+            logger.warning("Campaign %r: %s", one.campaign.name, todo)
+    logger.info(
+        "%d campaigns seen, %d of them now complete; %d messages found delivered, %d may still be.",
+        len(told.standings), len(completed), sum(one.newly_delivered for one in told.standings),
+        sum(one.waiting.open for one in told.standings),
+    )  # fmt: skip
+    return tracking_frame(told.standings)
+
+
+def _problem(refusal: RejectedError | None, unanswered: int, requests: int) -> str | None:
+    if refusal is not None:
+        return f"{refusal} Nothing more can be learnt until that is mended."
+    if unanswered:
+        return (
+            f"The gateway did not answer {unanswered} of {requests} questions; what it knew of these is still to learn."
+        )
+    return None
