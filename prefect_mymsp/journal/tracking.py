@@ -77,7 +77,7 @@ class Waiting:
 
 _batch, _message, _campaign = schema.batch, schema.message, schema.campaign
 #: When a batch's messages were to leave.
-_DUE = sa.func.coalesce(_batch.c.deliver_at, _batch.c.claimed_at, type_=schema.Instant())
+_due = sa.func.coalesce(_batch.c.deliver_at, _batch.c.claimed_at, type_=schema.Instant())
 _OPEN = (_batch.c.state == ACCEPTED) & _batch.c.final_at.is_(None)
 _group = _message.alias("its_group")
 _TO_GROUP = (
@@ -97,7 +97,7 @@ _COLUMNS = (
     sa.func.coalesce(_batch.c.settled_at, _batch.c.claimed_at, type_=schema.Instant()),
     _batch.c.believed_at,
     _TO_GROUP,
-    _DUE,
+    _due,
 )
 
 
@@ -124,7 +124,7 @@ class Tracking:
         """
         where = [_batch.c.campaign_id == campaign_id, _OPEN, _batch.c.id > after]
         if since is not None:
-            where.append(since <= _DUE)
+            where.append(_due >= since)
         select = sa.select(*_COLUMNS).where(*where).order_by(_batch.c.id).limit(limit)
         with self._database.read() as connection:
             return [_open(row) for row in connection.execute(select)]
@@ -142,7 +142,7 @@ class Tracking:
         def total(what: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
             return sa.func.coalesce(sa.func.sum(sa.case((what, _batch.c.size), else_=0)), 0)
 
-        young, doubtful = since <= _DUE, _batch.c.state == IN_DOUBT
+        young, doubtful = _due >= since, _batch.c.state == IN_DOUBT
         sums = (
             sa.select(
                 _batch.c.campaign_id, total(_OPEN & young), total(doubtful & young), total((_OPEN | doubtful) & ~young)
@@ -197,7 +197,7 @@ class Tracking:
                     .distinct()
                     .join(_message, _message.c.batch_id == _batch.c.id)
                     .join(_campaign, _campaign.c.id == _message.c.campaign_id)
-                    .where(_campaign.c.account == account, _message.c.msisdn.in_(some), loose, since <= _DUE)
+                    .where(_campaign.c.account == account, _message.c.msisdn.in_(some), loose, _due >= since)
                 )
                 rows.update((row[0], row) for row in connection.execute(select))
             for some in slices(sorted(rows)):
@@ -214,7 +214,7 @@ class Tracking:
         select = (
             sa.select(sa.literal(1))
             .select_from(_batch.join(_campaign, _campaign.c.id == _batch.c.campaign_id))
-            .where(_campaign.c.account == account, _batch.c.state == IN_DOUBT, _TO_GROUP, since <= _DUE)
+            .where(_campaign.c.account == account, _batch.c.state == IN_DOUBT, _TO_GROUP, _due >= since)
             .limit(1)
         )
         with self._database.read() as connection:
