@@ -229,6 +229,7 @@ def _as_campaigns_write(originator: str | None) -> str | None:
 async def _agreed(client: AsyncMyMSPClient, cursor: int) -> Inbox:
     """What two answers in a row say is above the cursor; with nothing above it, one will do."""
     told: Inbox | None = None
+    confirmed: Inbox | None = None
     failure: InDoubtError | None = None
     for reading in range(_READINGS):
         try:
@@ -238,11 +239,15 @@ async def _agreed(client: AsyncMyMSPClient, cursor: int) -> Inbox:
             await asyncio.sleep(0.2 * reading)
             continue
         if told is not None and _confirms(inbox, told):
-            return told
+            confirmed = told
+            if len(inbox.messages) == len(told.messages):
+                break
         if inbox.messages or inbox.unparsed:
             told = inbox
         elif told is None:
             return inbox
+    if confirmed is not None:
+        return confirmed
     raise failure or ProtocolError(
         "getMsgReceived: answers in a row say different things; they are cut short on their way.", reason="unsteady"
     )

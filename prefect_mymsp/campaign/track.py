@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Batches asked about at a time, and of one campaign, before the next one's turn.
 _PAGE, _TURN = 500, 100
+#: The bookmark that holds whose turn it was when a pass ended before it was through.
+_LAST_TURN = "tracking-turn"
 #: Looks that it takes at most to settle a doubt that can be settled at all.
 _LOOKS = 5
 
@@ -213,8 +215,12 @@ class _Tracking:
 
     async def _ask(self, campaigns: Sequence[CampaignKey]) -> bool:
         """Ask about each open batch once, campaign by campaign in turns; returns whether some were left."""
+        last = await self._thread(self._journal.bookmarks.get, self._account, _LAST_TURN)
+        # The newest first; but whoever's turn it was when the last pass ended comes last.
         rounds = [_Round(self._journal, one, self._since) for one in campaigns]
-        waiting, left = deque(rounds), list[tuple[_Round, OpenBatch]]()
+        rounds.sort(key=lambda one: (last is not None and one.campaign.id >= int(last), -one.campaign.id))
+        waiting = deque(rounds)
+        left: list[tuple[_Round, OpenBatch]] = []
         while waiting and not self._results.over:
             page: list[tuple[_Round, OpenBatch]] = []
             while waiting and len(page) < _PAGE:
@@ -223,13 +229,21 @@ class _Tracking:
                 page += [(turn, batch) for batch in batches]
                 if batches:
                     waiting.append(turn)
+            if not page:
+                break
             await self._results.ask([batch for _, batch in page])
-            left = page[len(page) - len(self._results.left) :]
+            asked = len(page) - len(self._results.left)
+            left = page[asked:]
+            if asked:
+                last = str(page[asked - 1][0].campaign.id)
         for turn, batch in reversed(left):
             turn.not_yet(batch)
         for turn in rounds:
             await self._thread(turn.remember)
-        return bool(left or waiting)
+        unasked = bool(left or waiting)
+        if unasked and last is not None:
+            await self._thread(self._journal.bookmarks.put, self._account, _LAST_TURN, last)
+        return unasked
 
 
 class _Round:
@@ -237,7 +251,7 @@ class _Round:
 
     def __init__(self, journal: Journal, campaign: CampaignKey, since: datetime) -> None:
         self._journal = journal
-        self._campaign = campaign
+        self.campaign = campaign
         self._since = since
         self._bookmark = f"tracking {campaign.id}"
         self._start: int | None = None
@@ -247,10 +261,10 @@ class _Round:
     def take(self, limit: int) -> list[OpenBatch]:
         """The next batches to ask about; empty when all were taken."""
         if self._start is None:
-            self._start = self._after = int(self._journal.bookmarks.get(self._campaign.account, self._bookmark) or 0)
+            self._start = self._after = int(self._journal.bookmarks.get(self.campaign.account, self._bookmark) or 0)
         while not self._done:
             page = self._journal.tracking.open_batches(
-                self._campaign.id, after=self._after, limit=limit, since=self._since
+                self.campaign.id, after=self._after, limit=limit, since=self._since
             )
             if self._wrapped:
                 page = [one for one in page if one.id <= self._start]
@@ -269,7 +283,7 @@ class _Round:
         """Leave a bookmark for the next pass."""
         after = 0 if self._done else self._after
         if self._start is not None and after != self._start:
-            self._journal.bookmarks.put(self._campaign.account, self._bookmark, str(after))
+            self._journal.bookmarks.put(self.campaign.account, self._bookmark, str(after))
 
 
 def standings_of(

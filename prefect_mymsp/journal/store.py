@@ -1081,18 +1081,6 @@ class Journal:
             for some in _slices(batches):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(believed_at=now))
 
-    def doubtful(self, campaign: CampaignKey) -> list[Watched]:
-        """All batches in doubt, whatever their delivery time; ``deliver_at`` is when they were about to be sent."""
-        batch = schema.batch
-        with self._read() as connection:
-            rows = connection.execute(
-                sa.select(batch.c.id, batch.c.state, batch.c.text_id, batch.c.claimed_at, batch.c.settled_at)
-                .where(batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
-                .order_by(batch.c.id)
-            ).all()
-            members = self._intended(connection, [row[0] for row in rows])
-        return [Watched(row[0], row[1], row[2], row[3], row[4], frozenset(members.get(row[0], ()))) for row in rows]
-
     def note_statuses(self, statuses: Mapping[int, Sequence[RecipientStatus]], *, archived: Iterable[int] = ()) -> int:
         """Record what the gateway says of batches' recipients; returns how many messages changed.
 

@@ -137,18 +137,6 @@ def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: D
     assert desk.sql("SELECT * FROM ghost") == []
 
 
-def test_doubtful_are_all_in_doubt_with_the_time_they_were_about_to_leave(desk: Desk) -> None:
-    run, (first, second, _) = desk.claimed([(A, "x"), (B, "x"), (A, "y"), (A, "z")])
-    desk.settle(first, "in_doubt")
-    desk.settle(second, "in_doubt")
-    found = desk.journal.doubtful(run.campaign)
-    assert [(one.id, one.state, one.msisdns) for one in found] == [
-        (first.id, "in_doubt", frozenset({A, B})),
-        (second.id, "in_doubt", frozenset({A})),
-    ]
-    assert abs(found[0].deliver_at - datetime.now(UTC)) < timedelta(minutes=1)
-
-
 def test_many_batches_are_watched(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(2000), deliver_at=NOON)
     desk.expire(run)
