@@ -215,8 +215,8 @@ async def read_inbox(
     if rewritten := {number for message in asking.values() if (number := _as_campaigns_write(message.originator))}:
         # The journal takes numbers as the gateway writes them. Who dies before that must not lose these either.
         await thread(journal.suppressions.add, account, rewritten, "opt-out")
-    new = await thread(journal.received.store, account, inbox.messages, lambda message: message.message_id in asking)
-    new.sort(key=_number)
+    messages = sorted(inbox.messages, key=_number)  # as they came in, for who reads the journal in its order
+    new = await thread(journal.received.store, account, messages, lambda message: message.message_id in asking)
     return InboxRead(tuple(new), sum(message.message_id in asking for message in new), inbox.unparsed)
 
 

@@ -132,7 +132,8 @@ class Following:
             now = time.monotonic()
             if changed:
                 moved_at, pause = now, options.first_pause_s
-            moved_at = max(moved_at, now + self._until_delivery_s())
+            if (left_s := self._until_delivery_s()) > 0:
+                moved_at = now + left_s
             done = counts.final == counts.accepted and not (options.use_updates and counts.in_doubt)
             if done or self.results.refusal is not None or now >= ends or now - moved_at >= options.quiet_s:
                 return counts
@@ -144,7 +145,7 @@ class Following:
     def _until_delivery_s(self) -> float:
         """Seconds until the last message that waits at the gateway leaves it; before that nothing needs to move."""
         times = [when for when in (self._campaign.deliver_at, self._reconciler.last_delivery) if when is not None]
-        return max((when.timestamp() - time.time() for when in times), default=0.0)
+        return max([when.timestamp() - time.time() for when in times], default=0.0)
 
     async def _round(self) -> int:
         """Ask about each open batch once, page by page; returns how many messages changed."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _PAGE, _TURN = 500, 100
 #: The bookmark that holds whose turn it was when a pass ended before it was through.
 _LAST_TURN = "tracking-turn"
-#: Looks that it takes at most to settle a doubt that can be settled at all.
+#: Looks, from when absence counts, after which a doubt that is left is left to the next pass.
 _LOOKS = 5
 
 
@@ -198,13 +198,14 @@ class _Tracking:
     async def _look(self, campaigns: Sequence[CampaignKey]) -> None:
         """Look up what is in doubt and waits for its delivery time, for as long as it takes to settle it."""
         look = self._options.look
-        ends = min(self._results.ends, time.monotonic() + look.absent_after_s + _LOOKS * look.every_s)
+        late, can_be_absent = 0, time.monotonic() + look.absent_after_s
         left = [Reconciler(self._journal, self._thread, self._client, one, look) for one in campaigns]
         while left:
             for one in left:
                 await one.look()
             left = [one for one in left if one.pending]
-            if not left or time.monotonic() + look.every_s >= ends:
+            late += time.monotonic() >= can_be_absent
+            if not left or late == _LOOKS or time.monotonic() + look.every_s >= self._results.ends:
                 return
             await asyncio.sleep(look.every_s)
 

@@ -1,0 +1,132 @@
+"""Which messages ask for no more SMS, and whose number that is."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefect_mymsp.campaign import OptOuts
+from prefect_mymsp.campaign.opt_outs import sender
+from prefect_mymsp.errors import InputError
+from prefect_mymsp.models import OPT_OUT_WORDS, ReceivedMessage
+
+
+def wrote(text: str, prefix: str | None = "DEMO", kind: str | None = "SMS") -> ReceivedMessage:
+    return ReceivedMessage("1", None, "jDoe", prefix, kind, "46701740605", None, None, text)
+
+
+@pytest.mark.parametrize("word", OPT_OUT_WORDS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "{}.",
+        " {} ",
+        '"{}"',
+        "\u201c{}\u201d",
+        "\u2018{}\u2019",
+        "\u00ab{}\u00bb!",
+        "{}!!! now",
+        "{}, thank you",
+        "{}\u2026",
+        "- {}",
+        "({})",
+        "*{}*",
+        "_{}_",
+        "DEMO {}",
+        "demo:{}",
+        "\u200b{}\u00ad",
+        "\ufeff{}",
+        "\U0001f6d1{}\U0001f6d1",
+        r"\n{}\nBye",
+    ],
+)
+def test_opt_out_words_in_every_dress(word: str, form: str) -> None:
+    for written in (word, word.lower(), word.title()):
+        assert OptOuts()(wrote(form.format(written)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Stopped by your shop",
+        "Please stop",
+        "Do not STOP",
+        "stop-motion is an art",
+        "STOP2",
+        "2STOP",
+        "DEMOSTOP",
+        "Endless",
+        "",
+        " ",
+        "...",
+        "\U0001f6d1",
+        r"\n\n",
+        "DEMO",
+        "DEMO please stop",
+        "unstoppable",
+    ],
+)
+def test_other_messages(text: str) -> None:
+    assert not OptOuts()(wrote(text))
+
+
+@pytest.mark.parametrize("text", ["\uff33\uff34\uff2f\uff30", "avanma\u0308l", "AVANM\u00c4L", "Sto\u200bp"])
+def test_letters_that_look_the_same(text: str) -> None:
+    assert OptOuts()(wrote(text))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text", "asks"),
+    [
+        ("STOP", "", True),
+        ("stop", "DEMO", True),
+        (None, "STOP", True),
+        (None, "DEMO STOP", False),
+        ("DEMO", "demo DEMO STOP", False),
+        ("A.B", "axb STOP", False),
+        ("A.B", "a.b STOP", True),
+        ("DEMO", "DEMOS STOP", False),
+        ("End", "x", True),
+    ],
+)
+def test_the_prefix_is_not_the_first_word_but_may_be_the_word_itself(prefix: str | None, text: str, asks: bool) -> None:
+    assert OptOuts()(wrote(text, prefix)) is asks
+
+
+@pytest.mark.parametrize(("kind", "asks"), [("SMS", True), (None, True), ("VOI", True), ("DPN", False)])
+def test_a_device_does_not_ask(kind: str | None, asks: bool) -> None:
+    assert OptOuts()(wrote("STOP", kind=kind)) is asks
+
+
+def test_words_of_ones_own() -> None:
+    opt_outs = OptOuts(["nej", "Slut"])
+    assert opt_outs(wrote("NEJ tack"))
+    assert opt_outs(wrote("slut!"))
+    assert not opt_outs(wrote("STOP"))
+    assert not OptOuts([])(wrote("STOP"))
+    for wrong in ("", "STOP ALL", "STOP!", "   "):
+        with pytest.raises(InputError, match="single words"):
+            OptOuts(["STOP", wrong])
+
+
+@pytest.mark.parametrize(
+    ("originator", "msisdn"),
+    [
+        ("46701740605", "46701740605"),
+        ("+46701740605", "46701740605"),
+        (" 46701740605 ", "46701740605"),
+        ("0701740605", "46701740605"),
+        ("070-174 06 05", "46701740605"),
+        ("0046701740605", "46701740605"),
+        ("460701740605", "46701740605"),
+        ("4790000000", "4790000000"),
+        ("71120", "71120"),
+        ("4681234567", "4681234567"),
+        ("Anna", None),
+        ("", None),
+        ("Shop24", None),
+        ("112", None),
+    ],
+)
+def test_the_number_campaigns_have_for_a_sender(originator: str, msisdn: str | None) -> None:
+    assert sender(originator) == msisdn
