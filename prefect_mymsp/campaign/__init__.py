@@ -1,6 +1,6 @@
 """The campaign engine: plan what to send, claim → send → settle it, follow what was sent. No Prefect in here."""
 
-from prefect_mymsp.campaign.collect import EVIDENCE, Collected, InboxRead, Updates, read_inbox
+from prefect_mymsp.campaign.collect import EVIDENCE, Collected, Collector, InboxRead, read_inbox
 from prefect_mymsp.campaign.follow import Following, FollowOptions, follow
 from prefect_mymsp.campaign.limits import Limits
 from prefect_mymsp.campaign.opt_outs import OptOuts
@@ -18,6 +18,7 @@ __all__ = [
     "EVIDENCE",
     "Cancelled",
     "Collected",
+    "Collector",
     "Completions",
     "FollowOptions",
     "Following",
@@ -38,7 +39,6 @@ __all__ = [
     "Standing",
     "Suppressed",
     "TrackOptions",
-    "Updates",
     "Window",
     "cancel_scheduled",
     "follow",

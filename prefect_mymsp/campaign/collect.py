@@ -69,8 +69,8 @@ class Collected:
     failure: MyMSPError | None = None
 
 
-class Updates:
-    """An account's updates, and what they point to.
+class Collector:
+    """Who reads an account's updates and looks where they point.
 
     Args:
         journal: Where answers are kept, and campaigns recorded.

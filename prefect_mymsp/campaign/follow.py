@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.collect import EVIDENCE, Updates
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
+from prefect_mymsp.campaign.collect import EVIDENCE, Collector
+from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler, cancel_scheduled
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
 from prefect_mymsp.errors import RejectedError
@@ -103,6 +103,7 @@ class Following:
     ) -> None:
         self._journal = journal
         self._thread = thread
+        self._client = client
         self._campaign = campaign
         self._options = options
         self._listener = listener
@@ -111,21 +112,25 @@ class Following:
         )
         self.no_updates: RejectedError | None = None
         since = datetime.now(UTC) - EVIDENCE
-        self._updates = Updates(journal, thread, client, campaign.account, self.results, since, besides=campaign)
+        self._collector = Collector(journal, thread, client, campaign.account, self.results, since, besides=campaign)
         self._reconciler = Reconciler(journal, thread, client, campaign, LookOptions())
 
     async def run(self) -> Counts:
         """Follow until nothing more is to be learnt, nothing moves any more, or time is up."""
         options, ends = self._options, self.results.ends
+        (known,) = await self._thread(self._journal.campaigns, self._campaign.account, among=[self._campaign.id])
         moved_at, pause = time.monotonic(), options.first_pause_s
         while True:
             changed = 0
             if options.use_updates:
-                told = await self._updates.collect()
+                told = await self._collector.collect()
                 changed = told.changed + told.adopted
                 self.no_updates = told.failure if isinstance(told.failure, RejectedError) else None
             changed += await self._round()
             await self._reconciler.look()
+            if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
+                # It turned up since somebody cancelled the campaign.
+                await cancel_scheduled(self._journal, self._thread, self._client, self._campaign)
             counts = await self._thread(self._journal.counts, self._campaign)
             if self._listener is not None:
                 self._listener(Progress("follow", counts.final, counts.accepted))

@@ -100,9 +100,9 @@ class Standing:
                 told.append(f"{self.counts.planned} messages are not sent: start the campaign again.")
             else:
                 told.append(f"{self.counts.planned} messages were not sent in time: send them as a new campaign.")
-        if self.counts.in_doubt and (deliver_at is None or deliver_at <= now):
+        if doubtful := self.counts.in_doubt - self.waiting.scheduled:
             told.append(
-                f"{self.counts.in_doubt} messages may or may not have been sent: look for evidence, "
+                f"{doubtful} messages may or may not have been sent: look for evidence, "
                 "then settle them with resolve_in_doubt."
             )
         return " ".join(told)

@@ -75,7 +75,7 @@ def read_updates(
     credentials: MyMSPCredentials, journal: Journal, account: str, deadline_s: float, requests_per_minute: int
 ) -> Collected:
     """Read the updates, keep them, and ask about the messages they point to. Never tried twice."""
-    from prefect_mymsp.campaign import EVIDENCE, JournalThread, Results, Updates
+    from prefect_mymsp.campaign import EVIDENCE, Collector, JournalThread, Results
 
     for one in journal.campaigns(account, open_only=True):
         if one.counts.sending:
@@ -89,7 +89,7 @@ def read_updates(
                     journal, thread, client, deadline_s=deadline_s, requests_per_minute=requests_per_minute
                 )
                 since = datetime.now(UTC) - EVIDENCE
-                return await Updates(journal, thread, client, account, results, since).collect()
+                return await Collector(journal, thread, client, account, results, since).collect()
         finally:
             thread.close()
 

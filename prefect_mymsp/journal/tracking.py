@@ -65,12 +65,14 @@ class Waiting:
     Attributes:
         open: Accepted, in requests that are not final, and not too old to be asked about.
         doubtful: In doubt, and not too old for evidence to turn up.
+        scheduled: Of the doubtful: their delivery time is still to come, so that they can be looked up.
         given_up: Of either kind, but too old.
         running: Whether a process is sending the campaign.
     """
 
     open: int = 0
     doubtful: int = 0
+    scheduled: int = 0
     given_up: int = 0
     running: bool = False
 
@@ -135,17 +137,22 @@ class Tracking:
         Args:
             account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
             since: Requests whose messages were to leave before then are too old, aware.
-            now: For whether a process's lease still holds; the default is the present.
+            now: The moment, aware; the default is the present.
         """
         ours = (_campaign.c.account == account, _campaign.c.forgotten_at.is_(None))
 
         def total(what: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
             return sa.func.coalesce(sa.func.sum(sa.case((what, _batch.c.size), else_=0)), 0)
 
+        now = now or datetime.now(UTC)
         young, doubtful = _due >= since, _batch.c.state == IN_DOUBT
         sums = (
             sa.select(
-                _batch.c.campaign_id, total(_OPEN & young), total(doubtful & young), total((_OPEN | doubtful) & ~young)
+                _batch.c.campaign_id,
+                total(_OPEN & young),
+                total(doubtful & young),
+                total(doubtful & (_batch.c.deliver_at > now)),
+                total((_OPEN | doubtful) & ~young),
             )
             .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
             .where(*ours, _OPEN | _batch.c.state.in_([PLANNED, SENDING, IN_DOUBT]))
@@ -154,12 +161,12 @@ class Tracking:
         alive = (
             sa.select(schema.run.c.campaign_id)
             .join(_campaign, _campaign.c.id == schema.run.c.campaign_id)
-            .where(*ours, schema.run.c.ended_at.is_(None), schema.run.c.lease_until > (now or datetime.now(UTC)))
+            .where(*ours, schema.run.c.ended_at.is_(None), schema.run.c.lease_until > now)
         )
         with self._database.read() as connection:
             running = set(connection.scalars(alive))
             return {
-                row[0]: Waiting(int(row[1]), int(row[2]), int(row[3]), row[0] in running)
+                row[0]: Waiting(int(row[1]), int(row[2]), int(row[3]), int(row[4]), row[0] in running)
                 for row in connection.execute(sums)
             }
 

@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from prefect_mymsp.campaign import (
     Collected,
+    Collector,
     Completions,
-    Following,
     FollowOptions,
     InboxRead,
     JournalThread,
@@ -24,7 +24,7 @@ from prefect_mymsp.campaign import (
     Results,
     SendOptions,
     TrackOptions,
-    Updates,
+    follow,
     read_inbox,
     send_planned,
     track,
@@ -89,10 +89,10 @@ class Lab:
         run, batches = self.desk.claimed(pairs, account=self.account, deliver_at=deliver_at)
         return run.campaign, [batch.id for batch in batches]
 
-    def track(self, journal: Journal | None = None, **options: float) -> Pass:
+    def track(self, journal: Journal | None = None, **options: Any) -> Pass:
         async def run() -> Pass:
             async with self.client() as client:
-                chosen = TrackOptions(**{"look": LOOK, **options})  # type: ignore[arg-type]
+                chosen = TrackOptions(**{"look": LOOK, **options})
                 return await track_open(journal or self.journal, client, self.account, chosen)
 
         return asyncio.run(run())
@@ -104,7 +104,7 @@ class Lab:
                 async with self.client() as client:
                     results = Results(used, thread, client, deadline_s=deadline_s, requests_per_minute=100_000)
                     since = datetime.now(UTC) - timedelta(days=7)
-                    return await Updates(used, thread, client, self.account, results, since).collect()
+                    return await Collector(used, thread, client, self.account, results, since).collect()
             finally:
                 thread.close()
 
@@ -118,6 +118,14 @@ class Lab:
                     return await read_inbox(journal or self.journal, thread, client, self.account, OptOuts())
             finally:
                 thread.close()
+
+        return asyncio.run(run())
+
+    def follow(self, campaign: CampaignKey, *, quiet_s: float = 10.0) -> Counts:
+        async def run() -> Counts:
+            options = FollowOptions(deadline_s=20, quiet_s=quiet_s, first_pause_s=0.05, longest_pause_s=0.1)
+            async with self.client() as client:
+                return await follow(self.journal, client, campaign, options)
 
         return asyncio.run(run())
 
@@ -297,6 +305,14 @@ def test_a_pass_looks_up_doubt_about_scheduled_messages(lab: Lab) -> None:
     assert set(lab.gateway.summary().values()) == {1}
 
 
+def test_doubt_that_is_still_looked_up_is_nothing_for_a_person(lab: Lab) -> None:
+    lab.claimed([(A, "x"), (B, "x")], soon())
+    lab.desk.sql("UPDATE run SET lease_until = 1")
+    lab.fault(Fault("error_before", ("sendlater/getall",), times=100))
+    (standing,) = lab.track(look=LookOptions(absent_after_s=0.0, every_s=0.01)).standings
+    assert (standing.counts.in_doubt, standing.waiting.scheduled, standing.todo()) == (2, 2, "")
+
+
 def test_a_pass_finds_what_turns_up_late_and_cancels_it(lab: Lab) -> None:
     at = soon()
     campaign = lab.record([(A, "Hello")], deliver_at=at)
@@ -318,6 +334,16 @@ def test_what_turns_up_of_a_cancelled_campaign_is_taken_back(lab: Lab) -> None:
     assert lab.desk.state(doubtful) == "cancelled"
     assert (standing.complete, standing.cancelled, standing.todo()) == (True, True, "")
     assert [message["cancelled"] for message in lab.gateway.ledger()] == [True]
+
+
+def test_what_turns_up_of_a_cancelled_campaign_is_taken_back_by_who_follows_it_too(lab: Lab) -> None:
+    campaign, (doubtful,) = lab.claimed([(A, "x")], soon())
+    lab.desk.sql("UPDATE run SET lease_until = 1")
+    lab.journal.take_over(campaign)
+    lab.journal.cancel(campaign)
+    lab.post(A, "x", soon())
+    lab.follow(campaign, quiet_s=0.2)
+    assert lab.desk.state(doubtful) == "cancelled"
 
 
 def test_when_time_has_run_out_it_says_so(lab: Lab) -> None:
@@ -437,22 +463,18 @@ def test_a_campaign_is_followed_past_midnight_and_an_outage(lab: Lab) -> None:
     lab.gateway.configure({"delivered_after_s": 3600})
     campaign = lab.sent([(A, "x"), (B, "y")])
 
-    async def run() -> Counts:
-        thread = JournalThread()
-        try:
-            async with lab.client() as client:
-                options = FollowOptions(deadline_s=20, quiet_s=10, first_pause_s=0.05, longest_pause_s=0.1)
-                following = asyncio.ensure_future(Following(lab.journal, thread, client, campaign, options).run())
-                await asyncio.sleep(0.3)
-                lab.fault(Fault("error_before", ("getSmsResult",), times=60))
-                await asyncio.sleep(0.3)
-                lab.gateway.clock.advance(24 * 3600)
-                lab.fault()
-                return await following
-        finally:
-            thread.close()
+    def happens() -> None:
+        time.sleep(0.3)
+        lab.fault(Fault("error_before", ("getSmsResult",), times=60))
+        time.sleep(0.3)
+        lab.gateway.clock.advance(24 * 3600)
+        lab.fault()
 
-    assert asyncio.run(run()).delivered == 2
+    async def both() -> Counts:
+        counts, _ = await asyncio.gather(asyncio.to_thread(lab.follow, campaign), asyncio.to_thread(happens))
+        return counts
+
+    assert asyncio.run(both()).delivered == 2
 
 
 # -- updates ---------------------------------------------------------------------------------------------------------
@@ -559,9 +581,10 @@ def test_what_cannot_be_asked_about_is_left_to_the_next_reading(lab: Lab) -> Non
 
 
 def test_updates_that_are_not_ours_change_nothing(lab: Lab) -> None:
-    campaign = lab.record([(A, "x"), (NEVER, "y")])
+    campaign = lab.record([(A, "x")])
     lab.fault(Fault("lost_before"))
     lab.send(campaign)
+    lab.sent([(A, "x"), (NEVER, "y")])
     followed = lab.gateway.ledger()[0]["id"]
     lab.post(f"{A},{B}", "Foreign")  # our recipient, and another one
     lab.post(C, "Foreign")
