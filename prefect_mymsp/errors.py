@@ -31,7 +31,9 @@ destructive read may have taken its answer with it. All errors pickle, and none 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+_CONTEXT: Final[Any] = vars(BaseException)["__context__"]
 
 
 def _rebuild(cls: type[MyMSPError], message: str, state: dict[str, Any]) -> MyMSPError:
@@ -47,6 +49,17 @@ class MyMSPError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Prefect moves exceptions between processes; keyword-only constructors would not survive that.
         return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+    @property
+    def __context__(self) -> BaseException | None:
+        # Raised ``from None``, it hands out no context: httpx's errors hold the request with its password, SQLAlchemy's
+        # the numbers and texts. Tracebacks leave such a context out, but Dask pickles it along.
+        context: BaseException | None = None if self.__suppress_context__ else _CONTEXT.__get__(self)
+        return context
+
+    @__context__.setter
+    def __context__(self, context: BaseException | None) -> None:
+        _CONTEXT.__set__(self, context)
 
 
 class NotSentError(MyMSPError):

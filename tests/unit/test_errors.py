@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 from collections.abc import Iterator
@@ -102,6 +103,38 @@ def test_notes_survive_the_journey() -> None:
     error = RejectedError(7, "no", "sendSms")
     error.add_note("row 12")
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["row 12"]
+
+
+def test_what_an_error_was_raised_from_stays_here_unless_it_is_meant() -> None:
+    """Dask pickles contexts along, also those that ``from None`` keeps out of tracebacks."""
+    first = RuntimeError("pwd=canary")
+
+    def hiding() -> None:
+        try:
+            raise first
+        except RuntimeError:
+            raise errors.JournalError("Något") from None
+
+    def telling() -> None:
+        try:
+            raise first
+        except RuntimeError as error:
+            raise errors.JournalError("Något") from error
+
+    def failing_on_the_way_out() -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(hiding)
+            raise KeyError
+
+    with pytest.raises(errors.JournalError) as caught:
+        hiding()
+    assert caught.value.__context__ is None
+    with pytest.raises(errors.JournalError) as caught:
+        telling()
+    assert caught.value.__cause__ is first
+    with pytest.raises(errors.JournalError) as caught:
+        failing_on_the_way_out()
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("each", list(_classes()), ids=lambda each: each.__name__)
