@@ -42,6 +42,28 @@ pytest_plugins = ["prefect_mymsp.sandbox.pytest_plugin"]
 CANARY_PASSWORD = "canary-Kolibri-7f3a9c51e2d84b06-åäö&=%"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which the two workers take tests.
+
+    All that need Prefect go to one worker, for its server is started once. They come early, for they take longest; but
+    what hypothesis drives comes before them: threads of Prefect draw random numbers, which hypothesis takes for a fault
+    of the test.
+    """
+
+    def place(item: pytest.Item) -> int:
+        if getattr(getattr(item, "function", None), "is_hypothesis_test", False) or item.get_closest_marker(
+            "hypothesis"
+        ):
+            return 0
+        return 1 if "prefect_harness" in getattr(item, "fixturenames", ()) else 2
+
+    for item in items:
+        if place(item) == 1:
+            item.add_marker(pytest.mark.xdist_group("prefect"))
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def prefect_home() -> Path:
     """Prefect's home of this session, a temporary folder."""

@@ -91,12 +91,13 @@ def test_keep_alive(http: httpx.Client, mymsp_sandbox: Sandbox) -> None:
 
 
 def test_no_answer_waits_for_a_delayed_ack(http: httpx.Client) -> None:
-    # Without TCP_NODELAY this takes 40 ms a request.
-    post(http, "sendSms", SEND)
-    started = time.perf_counter()
+    # Without TCP_NODELAY each takes 40 ms. The faster half is looked at: the machine may be busy with other tests.
+    times = list[float]()
     for _ in range(50):
+        started = time.perf_counter()
         post(http, "sendSms", SEND)
-    assert time.perf_counter() - started < 1.5
+        times.append(time.perf_counter() - started)
+    assert sorted(times)[25] < 0.035
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

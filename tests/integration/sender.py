@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from typing import Any
 
@@ -26,9 +25,10 @@ async def send(job: dict[str, Any]) -> None:
             await send_planned(journal, client, campaign, options)
 
 
-if __name__ == "__main__":
+def main(job: dict[str, Any]) -> None:
+    """Send; exit code 5 when the campaign stopped in order."""
     try:
-        asyncio.run(send(json.loads(sys.stdin.read())))
+        asyncio.run(send(job))
     except CampaignStoppedError as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -50,10 +51,10 @@ SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
 class Bench:
     """A journal, a gateway, and a campaign between them."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(self, sandbox: Sandbox, journal: Path) -> None:
         self.sandbox = sandbox
         self.gateway = sandbox.gateway
-        self.journal = Journal(folder / "journal.db")
+        self.journal = Journal(journal)
         self.account = account_fingerprint(sandbox.base_url, sandbox.user)
 
     def record(
@@ -140,9 +141,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(mymsp_sandbox: Sandbox, tmp_path: Path) -> Bench:
+def bench(mymsp_sandbox: Sandbox, tmp_path: Path, empty_journal: Path) -> Bench:
     mymsp_sandbox.gateway.configure({"sent_after_s": 0, "delivered_after_s": 0})
-    return Bench(mymsp_sandbox, tmp_path)
+    shutil.copy(empty_journal, tmp_path / "journal.db")
+    return Bench(mymsp_sandbox, tmp_path / "journal.db")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from prefect_mymsp.journal import Batch, CampaignKey, Journal
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkServerContext
 
     from tests.integration.conftest import Desk
 
@@ -171,13 +171,13 @@ def test_without_a_lease_nothing_is_claimed_split_or_renewed(desk: Desk, ended: 
 
 def test_a_lease_lasts_as_long_as_it_is_renewed(desk: Desk) -> None:
     campaign = desk.record(desk.personal(3))
-    run = desk.journal.start_run(campaign, lease_s=0.4)
+    run = desk.journal.start_run(campaign, lease_s=60.0)
     for _ in range(3):
-        time.sleep(0.2)
+        desk.pass_time(run, 40.0)
         desk.journal.renew(run)
         assert desk.journal.take_over(campaign) == 0
     assert desk.journal.claim(run, requests=1, batch_size=1)
-    time.sleep(0.45)
+    desk.pass_time(run, 61.0)
     with pytest.raises(JournalError, match="lease has ended"):
         desk.journal.renew(run)
 
@@ -307,17 +307,16 @@ def test_a_claim_is_in_the_journal_for_others_before_it_returns(desk: Desk) -> N
 
 def _claim_and_wait(url: str, campaign: CampaignKey, told: Connection) -> None:
     journal = Journal(url)
-    batches = journal.claim(journal.start_run(campaign, lease_s=0.2), requests=5, batch_size=1)
+    batches = journal.claim(journal.start_run(campaign), requests=5, batch_size=1)
     told.send([(batch.id, batch.msisdns, batch.text) for batch in batches])
     time.sleep(60)
 
 
-def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk) -> None:
+def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk, forkserver: ForkServerContext) -> None:
     campaign = desk.record(desk.personal(8))
     desk.journal.close()
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_claim_and_wait, args=(desk.url, campaign, theirs))
+    ours, theirs = forkserver.Pipe(duplex=False)
+    child = forkserver.Process(target=_claim_and_wait, args=(desk.url, campaign, theirs))
     child.start()
     theirs.close()
     assert ours.poll(60)
@@ -333,7 +332,7 @@ def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk) -> N
         assert other.members([batch for batch, _, _ in claimed]) == {
             batch: set(msisdns) for batch, msisdns, _ in claimed
         }
-        time.sleep(0.25)
+        desk.sql("UPDATE run SET lease_until = 1")
         assert other.take_over(campaign) == 5
         rest = other.claim(other.start_run(campaign), requests=50, batch_size=1)
     assert {batch.text for batch in rest}.isdisjoint({text for _, _, text in claimed})

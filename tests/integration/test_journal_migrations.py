@@ -140,19 +140,15 @@ def _postgresql_schema(desk: Desk) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fresh(desk: Desk, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def fresh(desk: Desk, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """The schema of a new journal in the same kind of database."""
-    kind = type(desk)
     if desk.on_sqlite:
-        other = kind(f"sqlite:///{tmp_path / 'fresh.db'}", desk._stack, desk._processes)
-        Journal(other.url).close()
-        yield _described(other)
-        return
-    server: Postgres = request.getfixturevalue("postgres")
-    with server.journal() as url:
-        other = kind(url, desk._stack, desk._processes)
-        Journal(url).close()
-        yield _described(other)
+        url = f"sqlite:///{tmp_path / 'fresh.db'}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.journal()
+    Journal(url).close()
+    return _described(type(desk)(url, desk._empty_journal, desk._stack, desk._processes))
 
 
 @pytest.mark.parametrize("version", EARLIER)

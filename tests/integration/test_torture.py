@@ -5,15 +5,13 @@ The short version runs with every test run; the long one is `pytest -m torture`.
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from prefect_mymsp.journal import Counts, Journal, PlannedBlock
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.sandbox import Fault
 from prefect_mymsp.sandbox.server import Sandbox
+from tests.integration import sender
 
-SENDER = Path(__file__).with_name("sender.py")
 LEASE_S = 2.5
 TIMEOUT_S = 1.5
 
@@ -76,7 +74,7 @@ def faults() -> list[Fault]:
     ]
 
 
-def run_ordeal(ordeal: Ordeal, journal_url: str, seed: int) -> None:
+def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, seed: int) -> None:
     dice = random.Random(seed)
     with Sandbox() as sandbox, Journal(journal_url) as journal:
         sandbox.gateway.faults.replace(seed=seed, random=faults())
@@ -94,13 +92,15 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, seed: int) -> None:
         }
         killed = 0
         for _ in range(60):
-            senders = [start(job), start(job)]
+            senders = [processes.Process(target=sender.main, args=(job,)) for _ in range(2)]
+            for each in senders:
+                each.start()
             if killed < ordeal.kills and in_the_middle(sandbox, senders, dice.randint(10, 60)):
-                for sender in senders[: dice.choice([1, 2])]:
-                    sender.kill()
+                for each in senders[: dice.choice([1, 2])]:
+                    each.kill()
                     killed += 1
-            codes = [sender.wait(timeout=300) for sender in senders]
-            assert set(codes) <= {0, -9}, codes
+            codes = [ended(each) for each in senders]
+            assert set(codes) <= {0, -signal.SIGKILL}, codes
             counts = count(journal, job)
             if codes == [0, 0]:
                 break
@@ -136,22 +136,20 @@ def record(ordeal: Ordeal, journal: Journal, sandbox: Sandbox) -> Counter[tuple[
     return Counter((who, texts[number if ordeal.personal else 0]) for number, who in enumerate(msisdns))
 
 
-def in_the_middle(sandbox: Sandbox, senders: list[subprocess.Popen[str]], requests: int) -> bool:
+def in_the_middle(sandbox: Sandbox, senders: list[ForkServerProcess], requests: int) -> bool:
     """Wait until so many more requests have come; False when the senders are done before that."""
     target = sandbox.gateway.request_count + requests
     while sandbox.gateway.request_count < target:
-        if all(sender.poll() is not None for sender in senders):
+        if not any(each.is_alive() for each in senders):
             return False
         time.sleep(0.005)
     return True
 
 
-def start(job: dict[str, Any]) -> subprocess.Popen[str]:
-    sender = subprocess.Popen([sys.executable, str(SENDER)], stdin=subprocess.PIPE, text=True)
-    assert sender.stdin is not None
-    sender.stdin.write(json.dumps(job))
-    sender.stdin.close()
-    return sender
+def ended(process: ForkServerProcess) -> int | None:
+    """Wait for a process's end; its exit code."""
+    process.join(300)
+    return process.exitcode
 
 
 def count(journal: Journal, job: dict[str, Any]) -> Counts:
@@ -178,21 +176,20 @@ def check(ordeal: Ordeal, counts: Counts, expected: Counter[tuple[str, str]], sa
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A journal's URL in the database that the parameter names."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'journal.db'}"
-    else:
-        with request.getfixturevalue("postgres").journal() as url:
-            yield url
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    url: str = request.getfixturevalue("postgres").journal()
+    return url
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("ordeal", "database"), [(SHORT[0], "sqlite"), (SHORT[1], "postgresql")], ids=str, indirect=["database"]
 )
-def test_a_short_ordeal(ordeal: Ordeal, database: str) -> None:
-    run_ordeal(ordeal, database, seed=1)
+def test_a_short_ordeal(ordeal: Ordeal, database: str, forkserver: ForkServerContext) -> None:
+    run_ordeal(ordeal, database, forkserver, seed=1)
 
 
 @pytest.mark.torture
@@ -200,5 +197,5 @@ def test_a_short_ordeal(ordeal: Ordeal, database: str) -> None:
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("ordeal", LONG, ids=str)
-def test_a_long_ordeal(ordeal: Ordeal, database: str, seed: int) -> None:
-    run_ordeal(ordeal, database, seed)
+def test_a_long_ordeal(ordeal: Ordeal, database: str, forkserver: ForkServerContext, seed: int) -> None:
+    run_ordeal(ordeal, database, forkserver, seed)
