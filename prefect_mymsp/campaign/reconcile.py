@@ -134,6 +134,7 @@ class Reconciler:
         listed = {one.message_id for one in schedule}
         complete = all(message_id in listed or batch.deliver_at <= soon for message_id, batch in waiting.items())
         self._check_ids(schedule, waiting)
+        self._left = bool(doubts) or any(message_id not in self._listed for message_id in waiting)
         released = await self._settle(schedule, complete, taken_at)
         await self._disbelieve(waiting)
         self._left = bool(doubts) or any(message_id not in self._listed for message_id in waiting)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from time import monotonic
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
@@ -335,6 +336,13 @@ def test_doubt_about_a_scheduled_message_is_looked_up(bench: Bench, fault: Fault
     counts = bench.send(campaign)
     assert (counts.accepted, counts.in_doubt) == (3, 0)
     assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_a_scheduled_campaign_without_doubt_is_done_when_its_ids_have_been_seen(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    began = monotonic()
+    assert bench.send(campaign, look=LookOptions(every_s=60.0)).accepted == 2
+    assert monotonic() - began < 30.0
 
 
 def test_a_guarded_campaign_is_scheduled_ahead(bench: Bench) -> None:
