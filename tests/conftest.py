@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
+
     from prefect_mymsp import MyMSPCredentials
     from prefect_mymsp.sandbox import Sandbox
 
@@ -42,26 +45,45 @@ pytest_plugins = ["prefect_mymsp.sandbox.pytest_plugin"]
 CANARY_PASSWORD = "canary-Kolibri-7f3a9c51e2d84b06-åäö&=%"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order in which the two workers take tests.
+    """What needs Prefect's server comes early, for it takes longest; but after what hypothesis drives.
 
-    All that need Prefect go to one worker, for its server is started once. They come early, for they take longest; but
-    what hypothesis drives comes before them: threads of Prefect draw random numbers, which hypothesis takes for a fault
-    of the test.
+    Threads of Prefect, which stay when its server has been started, draw random numbers now and then; when hypothesis
+    makes an example at that moment, it takes that for a fault of the test.
     """
 
     def place(item: pytest.Item) -> int:
-        if getattr(getattr(item, "function", None), "is_hypothesis_test", False) or item.get_closest_marker(
-            "hypothesis"
-        ):
+        if getattr(getattr(item, "function", None), "is_hypothesis_test", False) or "hypothesis" in item.keywords:
             return 0
         return 1 if "prefect_harness" in getattr(item, "fixturenames", ()) else 2
 
-    for item in items:
-        if place(item) == 1:
-            item.add_marker(pytest.mark.xdist_group("prefect"))
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers for the normal suite, of which half waits for something; none for a test or a file named to it."""
+    named = any("::" in each or each.endswith(".py") for each in config.args)
+    return 2 if "not torture" in config.option.markexpr and not named else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Tests go to the two workers one by one; those that need Prefect's server to the same one, to start it once.
+
+    (The marks for this, of pytest-xdist itself, have no effect under pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def needs_prefect(path: str) -> bool:
+        return "prefect_harness" in (config.rootpath / path).read_text(encoding="utf-8")
+
+    class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "prefect" if needs_prefect(nodeid.partition("::")[0]) else nodeid
+
+    return OneByOne(config, log)
 
 
 @pytest.fixture(scope="session")
