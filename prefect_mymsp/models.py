@@ -6,9 +6,11 @@ MSISDNs in the gateway's form: country code and number, digits only (``467017406
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,60 @@ class RecipientStatus:
     delivered_at: datetime | None
 
 
+class Statuses(Sequence[RecipientStatus]):
+    """Recipients' statuses, kept by column: one answer may name 100,000 recipients.
+
+    It is a sequence of :class:`RecipientStatus` and equals any other sequence of the same ones. The columns are for
+    who works through all of them.
+
+    Attributes:
+        recipients: As in :class:`RecipientStatus`, an entry a recipient; so are the other three.
+        sent_at: See there.
+        words: The gateway's words, ``status`` there.
+        delivered_at: See there.
+    """
+
+    __slots__ = ("delivered_at", "recipients", "sent_at", "words")
+
+    def __init__(
+        self,
+        recipients: Sequence[str],
+        sent_at: Sequence[datetime | None],
+        words: Sequence[str],
+        delivered_at: Sequence[datetime | None],
+    ) -> None:
+        self.recipients = tuple(recipients)
+        self.sent_at = tuple(sent_at)
+        self.words = tuple(words)
+        self.delivered_at = tuple(delivered_at)
+
+    def __len__(self) -> int:
+        return len(self.recipients)
+
+    @overload
+    def __getitem__(self, index: int) -> RecipientStatus: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[RecipientStatus, ...]: ...
+    def __getitem__(self, index: int | slice) -> RecipientStatus | tuple[RecipientStatus, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return RecipientStatus(
+            self.recipients[index], self.sent_at[index], self.words[index], self.delivered_at[index]
+        )
+
+    def __iter__(self) -> Iterator[RecipientStatus]:
+        return map(RecipientStatus, self.recipients, self.sent_at, self.words, self.delivered_at)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class SmsResult:
     """The gateway's account of one message (vendor's document, section 4.2).
@@ -45,7 +101,7 @@ class SmsResult:
     recipients: int
     sent: int
     delivered: int
-    statuses: tuple[RecipientStatus, ...]
+    statuses: Sequence[RecipientStatus]
 
 
 @dataclass(frozen=True, slots=True)

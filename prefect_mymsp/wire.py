@@ -17,7 +17,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.message import Message
@@ -28,9 +28,9 @@ from prefect_mymsp.models import (
     DeliveryReport,
     Inbox,
     ReceivedMessage,
-    RecipientStatus,
     ScheduledMessage,
     SmsResult,
+    Statuses,
     Updates,
 )
 
@@ -429,9 +429,13 @@ def _not_before(late: datetime | None, early: datetime | None, zone: tzinfo) -> 
 _COUNTS = re.compile(r"([0-9]{1,9})/([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", re.ASCII)
 # recipient TAB sent TAB status TAB delivered (4.2.2). Both times have a known width, so that records which follow
 # each other without a line break are told apart too.
+_TIME = rf"-1|null|{_LOCAL}|{_SMPP}|"
 _STATUS = re.compile(
-    rf"[\r\n\t ,;]*([^\t\r\n]+)\t(-1|null|{_LOCAL}|{_SMPP}|)\t([^\t\r\n]*)\t(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|\Z))",
-    re.ASCII,
+    rf"[\r\n\t ,;]*([^\t\r\n]+)\t({_TIME})\t([^\t\r\n]*)\t(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|\Z))", re.ASCII
+)
+# The same as it nearly always comes, a line a recipient and nothing else between: a thousand lines a match.
+_STATUS_LINES = re.compile(
+    rf"(?:[^\s,;][^\t\r\n]*\t(?:{_TIME})\t[^\t\r\n]*\t(?:{_TIME})(?:\r?\n|\Z)){{1,1000}}", re.ASCII
 )
 
 
@@ -442,16 +446,43 @@ def parse_result(answer: Answer, message_id: str) -> SmsResult:
     if counts is None:
         raise _problem(RESULT, "the answer has no R/S/D line", "unreadable")
     lines = rest[counts.end() :].lstrip(_SEPARATORS).rstrip("\r\n ")
-    statuses = []
+    recipients, sent, words, delivered = _status_columns(lines)
+    # A large answer has few times and words, and many recipients for each.
+    times: dict[tuple[str, str], tuple[datetime | None, datetime | None]] = {}
+    for pair in set(zip(sent, delivered, strict=True)):
+        sent_at = _time(pair[0], answer.zone, RESULT)
+        times[pair] = sent_at, _not_before(_time(pair[1], answer.zone, RESULT), sent_at, answer.zone)
+    stripped = {word: word.strip() for word in set(words)}
+    both = [times[pair] for pair in zip(sent, delivered, strict=True)]
+    statuses = Statuses(
+        [recipient.strip() for recipient in recipients],
+        [sent_at for sent_at, _ in both],
+        [stripped[word] for word in words],
+        [delivered_at for _, delivered_at in both],
+    )
+    return SmsResult(message_id, int(counts[1]), int(counts[2]), int(counts[3]), statuses)
+
+
+def _status_columns(lines: str) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[str]]:
+    """The four columns of a result's statuses, as they stand there.
+
+    Raises:
+        ProtocolError: A status is cut short or malformed.
+    """
     at = 0
+    for found in _contiguous(_STATUS_LINES, lines):
+        at = found.end()
+    if at == len(lines):
+        cells = lines.replace("\r\n", "\t").replace("\n", "\t").split("\t") if lines else []
+        return cells[0::4], cells[1::4], cells[2::4], cells[3::4]
+    at, statuses = 0, list[tuple[str, ...]]()
     for found in _contiguous(_STATUS, lines):
         at = found.end()
-        sent_at = _time(found[2], answer.zone, RESULT)
-        delivered_at = _not_before(_time(found[4], answer.zone, RESULT), sent_at, answer.zone)
-        statuses.append(RecipientStatus(found[1].strip(), sent_at, found[3].strip(), delivered_at))
+        statuses.append(found.groups())
     if lines[at:].strip():
         raise _problem(RESULT, f"status {len(statuses) + 1} of the answer is cut short or malformed", "unreadable")
-    return SmsResult(message_id, int(counts[1]), int(counts[2]), int(counts[3]), tuple(statuses))
+    recipients, sent, words, delivered = zip(*statuses, strict=True) if statuses else ((), (), (), ())
+    return recipients, sent, words, delivered
 
 
 def _contiguous(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
