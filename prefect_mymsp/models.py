@@ -68,9 +68,7 @@ class Statuses(Sequence[RecipientStatus]):
     def __getitem__(self, index: int | slice) -> RecipientStatus | tuple[RecipientStatus, ...]:
         if isinstance(index, slice):
             return tuple(self)[index]
-        return RecipientStatus(
-            self.recipients[index], self.sent_at[index], self.words[index], self.delivered_at[index]
-        )
+        return RecipientStatus(self.recipients[index], self.sent_at[index], self.words[index], self.delivered_at[index])
 
     def __iter__(self) -> Iterator[RecipientStatus]:
         return map(RecipientStatus, self.recipients, self.sent_at, self.words, self.delivered_at)

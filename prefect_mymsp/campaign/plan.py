@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from prefect_mymsp.campaign.limits import Limits
 from prefect_mymsp.campaign.suppression import Suppressed
 from prefect_mymsp.errors import ChangedTextError, RepeatError, TemplateError, first_few
-from prefect_mymsp.journal.store import Earlier, PlannedBlock, Recording, text_digest
+from prefect_mymsp.journal.store import Earlier, PlannedBlock, Recording, SourceCounts, text_digest
 from prefect_mymsp.recipients import REJECT_SCHEMA, Source
 from prefect_mymsp.texts import Rendered, Segments, Template, count_segments
 
@@ -28,6 +28,8 @@ _SAMPLES = 3
 _SHOWN = 5
 #: How many texts are searched for the characters that make them UCS-2.
 _LOOKED_AT = 1000
+#: How many rejects the journal keeps for later reports; of a file with more, the column is wrong, not the rows.
+_KEPT_REJECTS = 10_000
 
 DUPLICATE_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("first_row", pa.int64())])
 #: Rows left out because their number must get nothing; ``reason`` is a key of :attr:`Suppressed.lists`.
@@ -168,6 +170,11 @@ def plan_source(
             recording.add_groups(list(groups), text, encoding=counted.encoding, segments=counted.segments)
     label = source.label if source is not None else f"groups {first_few(groups, 3)}"
     plan = tally.plan(label, recording)
+    if recording is not None:
+        kept = plan.rejects.slice(0, _KEPT_REJECTS).to_pydict()
+        told = list(zip(kept["row"], kept["column"], kept["reason"], strict=True))
+        came_to = SourceCounts(plan.rows, plan.rejects.num_rows, plan.duplicates.num_rows, plan.suppressed.num_rows)
+        recording.note_source(came_to, told)
     return plan if recording is None else _continued(plan, tally, recording, allow_changed, repeats_since)
 
 

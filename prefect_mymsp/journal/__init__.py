@@ -1,6 +1,7 @@
 """What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
 
 from prefect_mymsp.journal.forgetting import Forgotten
+from prefect_mymsp.journal.reading import Window
 from prefect_mymsp.journal.store import (
     Batch,
     CampaignKey,
@@ -13,6 +14,7 @@ from prefect_mymsp.journal.store import (
     Recording,
     Run,
     ScheduledBatch,
+    SourceCounts,
     Watched,
 )
 from prefect_mymsp.journal.tracking import Claimant, OpenBatch, Waiting
@@ -32,6 +34,8 @@ __all__ = [
     "Recording",
     "Run",
     "ScheduledBatch",
+    "SourceCounts",
     "Waiting",
     "Watched",
+    "Window",
 ]

@@ -46,6 +46,7 @@ def campaign(connection: Connection, number: int, now: datetime) -> int:
     connection.execute(table.update().where(table.c.id == number).values(forgotten_at=now))
     its = sa.select(batch.c.id).where(batch.c.campaign_id == number)
     connection.execute(ghost.delete().where(ghost.c.batch_id.in_(its)))
+    connection.execute(schema.reject.delete().where(schema.reject.c.campaign_id == number))
     return connection.execute(message.delete().where(message.c.campaign_id == number)).rowcount
 
 

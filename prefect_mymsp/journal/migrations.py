@@ -98,6 +98,17 @@ def _to_3(operations: Operations) -> None:
         table.create(bind)
 
 
+def _to_4(operations: Operations) -> None:
+    """A campaign remembers what its source came to, and a message when its status was learnt: what reports need."""
+    bind = operations.get_bind()
+    for name in ("rows", "invalid", "duplicates", "suppressed"):
+        operations.add_column("campaign", sa.Column(name, sa.BigInteger))
+    # Where the step before has rebuilt the table, it is in its present form already.
+    if all(column["name"] != "noted_at" for column in sa.inspect(bind).get_columns("message")):
+        operations.add_column("message", sa.Column("noted_at", Instant))
+    schema.reject.create(bind)
+
+
 def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.ScalarSelect[int]]) -> None:
     """Bring an SQLite table, whose constraints cannot be altered, into its present form; indexes are left to do.
 
@@ -118,7 +129,7 @@ def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.Scalar
     connection.exec_driver_sql(f"ALTER TABLE {table.name}_new RENAME TO {table.name}")
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3}
+_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
 
 
 def migrate(connection: Connection, found: int) -> None:

@@ -29,9 +29,9 @@ Triggers hold these transitions, and that a message leaves a batch only when tha
 claimed message is deleted only after its campaign was forgotten. Times are integers: microseconds since 1970-01-01 UTC,
 the same in both databases.
 
-Beside them stand what came back and what is remembered of it: ``collected`` (raw answers of the destructive read),
-``received`` (the inbox), ``suppression`` (who gets no SMS), ``bookmark`` (how far a reader has come) and ``notice``
-(notifications that went out).
+Beside them stand ``reject`` (rows of a campaign's source that could not be sent), and what came back and what is
+remembered of it: ``collected`` (raw answers of the destructive read), ``received`` (the inbox), ``suppression`` (who
+gets no SMS), ``bookmark`` (how far a reader has come) and ``notice`` (notifications that went out).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
 
-VERSION = 3
+VERSION = 4
 
 PLANNED = "planned"
 SENDING = "sending"
@@ -134,6 +134,12 @@ campaign = Table(
     Column("cancelled_at", Instant),
     # Set when its people were forgotten: what is left are counts.
     Column("forgotten_at", Instant),
+    # Rows of its source when it was read last; of these, rows that cannot be sent, that repeat an earlier one, and
+    # whose number must get nothing.
+    Column("rows", BigInteger),
+    Column("invalid", BigInteger),
+    Column("duplicates", BigInteger),
+    Column("suppressed", BigInteger),
     UniqueConstraint("account", "name"),
     CheckConstraint("length(name) > 0", name="name"),
 )
@@ -216,6 +222,8 @@ message = Table(
     Column("status", String(64)),
     Column("sent_at", Instant),
     Column("delivered_at", Instant),
+    # When we learnt of the status and the times.
+    Column("noted_at", Instant),
     # Nobody gets the same text twice in one campaign, whatever any process believes.
     UniqueConstraint("campaign_id", "msisdn", "text_id"),
     CheckConstraint(f"{_IS_GROUP} AND length(msisdn) > 1 OR {_IS_MSISDN}", name="msisdn"),
@@ -240,6 +248,17 @@ def is_group(msisdn: ColumnElement[str]) -> ColumnElement[bool]:
 
 _to_group = is_group(message.c.msisdn)
 Index("ix_message_group", message.c.campaign_id, message.c.batch_id, sqlite_where=_to_group, postgresql_where=_to_group)
+
+#: Rows of a campaign's source that could not be sent when it was read last: where to mend them, not what stands there.
+reject = Table(
+    "reject",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("campaign_id", ForeignKey(campaign.c.id), nullable=False, index=True),
+    Column("row", BigInteger, nullable=False),
+    Column("column", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
 
 #: Whom a batch was for that was in doubt and has been released: what it asked for may yet turn up at the gateway.
 ghost = Table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from prefect_mymsp.journal.database import slices as _slices
 from prefect_mymsp.journal.forgetting import Forgotten
 from prefect_mymsp.journal.hot import HotStatements, told_by
 from prefect_mymsp.journal.notes import Bookmarks, Notices
+from prefect_mymsp.journal.reading import Reading
 from prefect_mymsp.journal.received import Received
 from prefect_mymsp.journal.schema import (
     ACCEPTED,
@@ -46,6 +48,8 @@ _LEASE_S = 60.0
 #: What a recipient group's name cannot hold, and what would be taken for a number.
 _NO_GROUP = re.compile(r"[,\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _NUMBER = re.compile(r"\s*[+0-9][+0-9 \u00a0().\-/]*", re.ASCII)
+#: A number that a sentence quotes: its first two and last two digits, and what is to be hidden between them.
+_QUOTED = re.compile(r"([0-9]{2})([0-9]{2,})([0-9]{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +248,23 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCounts:
+    """What a campaign's source came to.
+
+    Attributes:
+        rows: All its rows, blank lines not counted.
+        invalid: Rows that cannot be sent.
+        duplicates: Rows whose number and text stand further up.
+        suppressed: Rows whose number must get nothing.
+    """
+
+    rows: int
+    invalid: int
+    duplicates: int
+    suppressed: int
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignSummary:
     """A campaign and where its messages stand.
 
@@ -255,6 +276,7 @@ class CampaignSummary:
             delivery time.
         cancelled_at: When a person stopped it for good; None when nobody did.
         forgotten_at: When its people were forgotten; None while they are known.
+        source_rows: What its source came to when it was read last; None in journals of earlier versions.
         counts: Its messages by state.
     """
 
@@ -264,6 +286,7 @@ class CampaignSummary:
     active_at: datetime
     cancelled_at: datetime | None
     forgotten_at: datetime | None
+    source_rows: SourceCounts | None
     counts: Counts
 
     @property
@@ -334,6 +357,7 @@ class Journal:
         self.bookmarks = Bookmarks(self._database)
         self.notices = Notices(self._database)
         self.tracking = Tracking(self._database)
+        self.reading = Reading(self._database)
 
     @property
     def url(self) -> URL:
@@ -1118,6 +1142,7 @@ class Journal:
                         status=sa.bindparam("word"),
                         sent_at=sa.bindparam("sent", type_=schema.Instant()),
                         delivered_at=sa.bindparam("got", type_=schema.Instant()),
+                        noted_at=now,
                     ),
                     values,
                 )
@@ -1261,8 +1286,9 @@ class Journal:
         table, batch, message, run, text = schema.campaign, schema.batch, schema.message, schema.run, schema.text
         ids = sa.select(table.c.id).where(*where)
         key = (table.c.id, table.c.name, table.c.account, table.c.originator, table.c.deliver_at)
+        came_to = (table.c.rows, table.c.invalid, table.c.duplicates, table.c.suppressed)
         rows = connection.execute(
-            sa.select(*key, table.c.created_at, table.c.source, table.c.cancelled_at, table.c.forgotten_at)
+            sa.select(*key, table.c.created_at, table.c.source, table.c.cancelled_at, table.c.forgotten_at, *came_to)
             .where(*where)
             .order_by(table.c.id.desc())
         ).all()
@@ -1307,6 +1333,7 @@ class Journal:
                 max(when for when in active[row[0]] if when is not None),
                 row[7],
                 row[8],
+                None if row[9] is None else SourceCounts(*row[9:13]),
                 _counted(sizes[row[0]]),
             )
             for row in rows
@@ -1334,42 +1361,6 @@ class Journal:
         if loose := connection.execute(alone).scalar_one():
             found[PLANNED] = _Sizes(found.get(PLANNED, _NOTHING).messages + loose, 0, 0, 0)
         return found
-
-    def message_rows(self, campaign: CampaignKey, *, chunk: int = 50_000) -> Iterator[list[tuple[Any, ...]]]:
-        """A campaign's messages in the order of its source, in chunks of plain tuples.
-
-        Yields:
-            Tuples of (row, msisdn, state, message id, text digest, segments, claimed_at, settled_at, sent_at,
-            delivered_at, status, code, reason); times in integer microseconds since the epoch, in UTC.
-        """
-        batch, message, text = schema.batch, schema.message, schema.text
-        raw = [
-            sa.type_coerce(column, sa.BigInteger)
-            for column in (batch.c.claimed_at, batch.c.settled_at, message.c.sent_at, message.c.delivered_at)
-        ]
-        select = (
-            sa.select(
-                message.c.row,
-                message.c.msisdn,
-                sa.func.coalesce(batch.c.state, PLANNED),
-                batch.c.message_id,
-                text.c.digest,
-                text.c.segments,
-                *raw,
-                message.c.status,
-                batch.c.code,
-                batch.c.reason,
-            )
-            .select_from(_messages_with_batches())
-            .where(message.c.campaign_id == campaign.id)
-            .order_by(message.c.row, message.c.id)
-        )
-        with (
-            self._read() as connection,
-            connection.execution_options(yield_per=chunk).execute(select) as result,
-        ):
-            for part in result.partitions():
-                yield [tuple(row) for row in part]
 
 
 class Recording:
@@ -1494,6 +1485,26 @@ class Recording:
                 found.append((name, count))
         return found
 
+    def note_source(self, counts: SourceCounts, rejects: Sequence[tuple[int, str, str]]) -> None:
+        """Record what the source came to, instead of what it came to before: for reports weeks later.
+
+        Args:
+            counts: How many rows there are of each kind.
+            rejects: (row, column, reason) of those that cannot be sent; the first few thousand will do. What stands
+                there is not kept, and a number that a reason quotes is masked.
+        """
+        campaign, reject = schema.campaign, schema.reject
+        self._connection.execute(
+            campaign.update().where(campaign.c.id == self.campaign.id).values(dataclasses.asdict(counts))
+        )
+        self._connection.execute(reject.delete().where(reject.c.campaign_id == self.campaign.id))
+        values = [
+            {"campaign_id": self.campaign.id, "row": row, "column": column, "reason": _masked(reason)}
+            for row, column, reason in rejects
+        ]
+        if values:
+            self._connection.execute(reject.insert(), values)
+
     def add(self, block: PlannedBlock) -> None:
         """Record a block's messages; those the campaign knows already stay as they are."""
         if not len(block.rows):
@@ -1599,9 +1610,8 @@ def _is_planned() -> sa.ColumnElement[bool]:
     return schema.message.c.batch_id.is_(None) | (schema.batch.c.state == PLANNED)
 
 
-def _messages_with_batches() -> sa.FromClause:
-    batch, message, text = schema.batch, schema.message, schema.text
-    return message.join(text, text.c.id == message.c.text_id).outerjoin(batch, batch.c.id == message.c.batch_id)
+def _masked(reason: str) -> str:
+    return _QUOTED.sub(lambda found: f"{found[1]}{'•' * len(found[2])}{found[3]}", reason)
 
 
 def _many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequence[dict[str, Any]]) -> None:

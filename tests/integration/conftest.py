@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_mymsp.errors import JournalError
-from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run
+from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run, Window
 from prefect_mymsp.journal.store import text_digest
 
 T = TypeVar("T")
@@ -264,6 +264,21 @@ class Desk:
         found = {state: getattr(counts, state) for state in states if getattr(counts, state)}
         assert sum(found.values()) == counts.messages
         return found
+
+    def rows(self, campaign: CampaignKey) -> list[tuple[Any, ...]]:
+        """A campaign's messages in the order of its source.
+
+        Returns:
+            Tuples of (row, msisdn, state, message id, text digest, segments, claimed_at, settled_at, sent_at,
+            delivered_at, status, code, reason), as :meth:`Reading.messages` tells them by column.
+        """
+        names = ("row", "msisdn", "state", "message_id", "text_key", "segments", "claimed_at", "settled_at", "sent_at",
+                 "delivered_at", "status", "code", "reason", "number")  # fmt: skip
+        window = Window(campaigns=[campaign.id])
+        parts = self.journal.reading.messages(campaign.account, window, chunk=70)
+        found = [row for part in parts for row in zip(*(part[name] for name in names), strict=True)]
+        found.sort(key=lambda row: (row[0], row[-1]))
+        return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in found]
 
     # -- others at the same time -------------------------------------------------------------------------------
 

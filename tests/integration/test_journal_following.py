@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from prefect_mymsp.journal import Window
 from prefect_mymsp.models import RecipientStatus
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def test_statuses_change_what_they_change_and_no_more(desk: Desk) -> None:
     assert note({10**9: [_delivered(A)]}) == 0
     counts = desk.journal.counts(run.campaign)
     assert (counts.accepted, counts.delivered, counts.final, counts.segments) == (4, 1, 0, 4)
-    (rows,) = desk.journal.message_rows(run.campaign)
+    rows = desk.rows(run.campaign)
     sent, got = (int(at.timestamp()) * 1_000_000 for at in (SENT_AT, DELIVERED_AT))
     assert [(row[1], *row[8:11]) for row in rows] == [
         (A, sent, None, "sent"),
@@ -142,7 +143,7 @@ def test_what_the_gateway_put_away_keeps_what_is_known_of_it(desk: Desk) -> None
     assert desk.journal.note_statuses({}, archived=iter([batch.id])) == 0
     counts = desk.journal.counts(run.campaign)
     assert (counts.accepted, counts.delivered, counts.final) == (3, 1, 2)
-    (rows,) = desk.journal.message_rows(run.campaign)
+    rows = desk.rows(run.campaign)
     assert [row[10] for row in rows] == ["delivered", "sent", None]
 
 
@@ -161,7 +162,7 @@ def test_counts_of_an_empty_campaign_are_zero(desk: Desk) -> None:
     campaign = desk.record([])
     counts = desk.journal.counts(campaign)
     assert {getattr(counts, name) for name in counts.__slots__} == {0}
-    assert list(desk.journal.message_rows(campaign)) == []
+    assert desk.rows(campaign) == []
 
 
 def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
@@ -169,7 +170,7 @@ def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
     run, batches = desk.claimed([(A, text) for text in states])
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
-    (rows,) = desk.journal.message_rows(run.campaign)
+    rows = desk.rows(run.campaign)
     assert [row[2] for row in rows] == [state.replace("released", "planned") for state in states]
     assert [row[3] is not None for row in rows] == [state in {"accepted", "cancelled"} for state in states]
     assert [row[11] for row in rows] == [None, 11, None, None, None, None, None]
@@ -182,40 +183,41 @@ def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
 
 def test_the_journal_can_be_written_while_its_rows_are_read(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(300))
-    rows = desk.journal.message_rows(run.campaign, chunk=100)
-    first = next(rows)
+    parts = desk.journal.reading.messages(run.campaign.account, Window(), chunk=100)
+    first = next(parts)
     for batch in batches:
         desk.settle(batch, "accepted")
-    rest = [row for part in rows for row in part]
-    assert {row[2] for row in (*first, *rest)} == {"sending"}  # as it was when the reading began
+    rest = list(parts)
+    assert [len(part["state"]) for part in (first, *rest)] == [100, 100, 100]
+    assert {state for part in (first, *rest) for state in part["state"]} == {"sending"}  # as when the reading began
     assert desk.counts(run.campaign) == {"accepted": 300}
 
 
 def test_rows_given_up_halfway_leave_nothing_open(desk: Desk) -> None:
     campaign = desk.record(desk.personal(300))
-    rows = desk.journal.message_rows(campaign, chunk=100)
-    next(rows)
-    rows.close()  # type: ignore[attr-defined]
+    parts = desk.journal.reading.messages(campaign.account, Window(), chunk=100)
+    next(parts)
+    parts.close()  # type: ignore[attr-defined]
     desk.record(desk.same(5))
     assert desk.journal.counts(campaign).messages == 305
 
 
-def test_rows_of_a_large_campaign_stream_in_order(desk: Desk) -> None:
+def test_a_hundred_thousand_messages_stream_by_column(desk: Desk) -> None:
     texts = [f"text {index}" for index in range(10)]
     with desk.recording() as recording:
-        for part in range(4):  # the rows stand in the journal in another order than in the source
-            numbers = [desk.number(2_000 - 1 - index) for index in range(part * 500, part * 500 + 500)]
+        for part in range(10):
+            numbers = [desk.number(part * 1000 + index) for index in range(1000)]
             pairs = [(f"4670174{number[-4:]}", text) for number in numbers for text in texts]
-            recording.add(desk.block(pairs, first_row=(3 - part) * 5_000 + 2))
+            recording.add(desk.block(pairs, first_row=part * 10_000 + 2))
         messages = recording.new()
     tracemalloc.start()
     try:
-        at, sizes = 0, list[int]()
-        for part_rows in desk.journal.message_rows(recording.campaign, chunk=1000):
-            sizes.append(len(part_rows))
-            assert [row[0] for row in part_rows] == sorted(row[0] for row in part_rows)
-            assert part_rows[0][0] > at
-            at = part_rows[-1][0]
+        sizes, last = list[int](), 0
+        for columns in desk.journal.reading.messages(recording.campaign.account, Window(), chunk=5000):
+            sizes.append(len(columns["row"]))
+            assert {len(column) for column in columns.values()} == {sizes[-1]}
+            assert min(columns["number"]) > last
+            last = max(columns["number"])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

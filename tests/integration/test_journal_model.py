@@ -284,7 +284,7 @@ class JournalMachine(RuleBasedStateMachine):
         expected = Counter(self.states[number] for number in self.holder.values())
         expected["planned"] = len(self.pairs) - len(self.holder)
         assert self.desk.counts(self.campaign) == {state: count for state, count in expected.items() if count}
-        rows = [row for part in self.desk.journal.message_rows(self.campaign) for row in part]
+        rows = self.desk.rows(self.campaign)
         assert Counter(row[2] for row in rows) == +expected
 
     @invariant()

@@ -146,7 +146,7 @@ def test_a_broken_journal_is_told_without_its_data(desk: Desk) -> None:
     for what, call in (
         ("read", lambda: desk.journal.counts(campaign)),
         ("written", record),
-        ("read", lambda: list(desk.journal.message_rows(campaign))),
+        ("read", lambda: desk.rows(campaign)),
     ):
         call_: Callable[[], object] = call
         with pytest.raises(JournalError, match=f"could not be {what}") as caught:

@@ -27,7 +27,7 @@ def test_what_was_recorded_is_there_in_the_order_of_the_source(desk: Desk) -> No
     campaign = desk.record([(A, "one"), (B, "two"), (A, "two")], originator="Shop", deliver_at=NOON)
     assert desk.journal.campaign(campaign.account, "autumn") == campaign
     assert (campaign.originator, campaign.deliver_at) == ("Shop", NOON)
-    (rows,) = desk.journal.message_rows(campaign)
+    rows = desk.rows(campaign)
     assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
         (2, A, "planned", text_digest("one")),
         (3, B, "planned", text_digest("two")),
@@ -65,7 +65,7 @@ def test_the_same_name_continues_the_same_campaign(desk: Desk) -> None:
         recording.add(desk.block([(C, "one")], first_row=99))
         assert recording.new() == 1
         assert recording.campaign == first
-    (rows,) = desk.journal.message_rows(first)
+    rows = desk.rows(first)
     assert [row[:2] for row in rows] == [(2, A), (3, B), (4, C)]
     with desk.recording(deliver_at=NOON) as recording:
         recording.add(desk.block([(A, "one"), (B, "one"), (C, "one")]))
@@ -131,7 +131,7 @@ def test_more_texts_than_one_statement_takes(desk: Desk) -> None:
     with desk.recording() as recording:
         recording.add(desk.block(pairs))
         assert recording.new() == 2000
-    (rows,) = desk.journal.message_rows(recording.campaign)
+    rows = desk.rows(recording.campaign)
     assert [(row[1], row[4]) for row in rows] == [(msisdn, text_digest(text)) for msisdn, text in pairs]
 
 
@@ -167,7 +167,7 @@ def test_planned_before_are_those_nobody_claimed_and_withdraw_forgets_them(desk:
         assert [one for _, one in before] == [Earlier(B, text_digest("mid"), 3), Earlier(C, text_digest("late"), 4)]
         recording.withdraw([number for number, one in before if one.msisdn == C])
         assert recording.new() == 0  # one more, one less
-    (rows,) = desk.journal.message_rows(campaign)
+    rows = desk.rows(campaign)
     assert sorted((row[1], row[2]) for row in rows) == [(A, "planned"), (A, "sending"), (B, "planned")]
 
 
