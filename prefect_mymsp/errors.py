@@ -22,7 +22,8 @@
     ├── CampaignError                a campaign did not run to its end
     │   ├── CampaignStoppedError     it stopped on purpose; the journal knows every row's state
     │   └── CampaignCancelledError   a person cancelled it for good
-    └── JournalError                 the journal cannot be opened, or a change broke one of its rules
+    ├── JournalError                 the journal cannot be opened, or a change broke one of its rules
+    └── ExportError                  a report cannot be written where it was to go
 
 The fork holds for every endpoint: after an :class:`InDoubtError` from a read nothing was sent either, but a
 destructive read may have taken its answer with it. All errors pickle, and none carries a credential.
@@ -212,6 +213,10 @@ class CampaignCancelledError(CampaignError):
 
 class JournalError(MyMSPError):
     """The journal cannot be opened or written, or a change would have broken one of its rules."""
+
+
+class ExportError(MyMSPError):
+    """A report cannot be written where it was to go; nothing of it was."""
 
 
 def first_few(names: Sequence[str], limit: int = 12) -> str:

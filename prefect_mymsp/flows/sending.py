@@ -371,7 +371,7 @@ def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
 
 def _report(job: _Job, journal: Journal, campaign: CampaignKey, plan: Plan) -> CampaignReport:
     from prefect_mymsp.reports import CampaignReport, deliveries_frame, write_csv
-    from prefect_mymsp.reports.campaign import file_name
+    from prefect_mymsp.reports.files import file_name
 
     report = CampaignReport.of(job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign))
     folder, name = MyMSPSettings().reports_folder(), file_name(job.campaign)

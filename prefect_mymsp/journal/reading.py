@@ -254,6 +254,7 @@ def _within(account: str, window: Window) -> Iterator[sa.ColumnElement[bool]]:
 def _documents(connection: Connection, select: sa.Select[Any]) -> Columns:
     """A query's columns, each as the one document that the database makes of it."""
     rows = select.subquery()
+    listed: list[sa.ColumnElement[str]]
     if connection.dialect.name == "postgresql":
         listed = [sa.cast(sa.func.json_agg(column), sa.Text) for column in rows.c]
     else:

@@ -36,7 +36,8 @@ from prefect_mymsp.errors import (
     UnreachableError,
 )
 from prefect_mymsp.flows import listening, send_campaign, send_dataframe
-from prefect_mymsp.reports.campaign import DELIVERY_DTYPES, CampaignReport
+from prefect_mymsp.reports import CampaignReport
+from prefect_mymsp.reports.frames import DELIVERY_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")

@@ -46,7 +46,7 @@ from prefect_mymsp.flows import (
 from prefect_mymsp.journal import Journal
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.reports import CampaignReport
-from prefect_mymsp.reports.campaign import SUPPRESSED_DTYPES
+from prefect_mymsp.reports.frames import SUPPRESSED_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")

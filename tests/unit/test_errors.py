@@ -35,6 +35,7 @@ TREE = {
     "CampaignStoppedError": "CampaignError",
     "CampaignCancelledError": "CampaignError",
     "JournalError": "MyMSPError",
+    "ExportError": "MyMSPError",
 }
 
 #: One of each, with every attribute set.
@@ -61,6 +62,7 @@ ONE_OF_EACH: list[MyMSPError] = [
     errors.CampaignStoppedError("Något", counts={"sent": 3, "planned": 7}),
     errors.CampaignCancelledError("Något"),
     errors.JournalError("Något"),
+    errors.ExportError("Något"),
 ]
 
 
