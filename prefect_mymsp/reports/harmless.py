@@ -33,15 +33,13 @@ _NUMBERS = ("recipient", "originator", "msisdn")
 
 
 def visible(text: str) -> str:
-    """A text whose every control character is seen and does nothing: ``␛[31m`` for what would turn a terminal red."""
+    r"""A text whose every control character is seen and does nothing: ``\x1b[31m`` for what turns a terminal red."""
     return _UNSEEN.sub(_seen, text)
 
 
 def _seen(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"\\u{{{code:04x}}}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def no_formula(text: str) -> str:
