@@ -218,3 +218,15 @@ OPT_OUT_WORDS = (
     "END",
     "QUIT",
 )
+
+
+class ReportFormat(StrEnum):
+    """What an export is written as."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    EXCEL = "excel"
+    #: A page to look at, to print or to pass on.
+    HTML = "html"
+    #: A table of a database, to which rows are appended.
+    SQL = "sql"

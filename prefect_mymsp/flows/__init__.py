@@ -2,6 +2,7 @@
 
 from prefect_mymsp.flows.collecting import CollectedUpdates, collect_inbox, collect_updates
 from prefect_mymsp.flows.deciding import resolve_in_doubt
+from prefect_mymsp.flows.exporting import export_delivery_report, export_inbox_report
 from prefect_mymsp.flows.options import Day, Guard, OnRejects, SendWindow, Suppression
 from prefect_mymsp.flows.purging import purge
 from prefect_mymsp.flows.sending import listening, send_campaign, send_dataframe
@@ -19,6 +20,8 @@ __all__ = [
     "cancel_campaign",
     "collect_inbox",
     "collect_updates",
+    "export_delivery_report",
+    "export_inbox_report",
     "listening",
     "purge",
     "reschedule_campaign",

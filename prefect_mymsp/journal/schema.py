@@ -222,7 +222,7 @@ message = Table(
     Column("status", String(64)),
     Column("sent_at", Instant),
     Column("delivered_at", Instant),
-    # When we learnt of the status and the times.
+    # When we learnt of the status.
     Column("noted_at", Instant),
     # Nobody gets the same text twice in one campaign, whatever any process believes.
     UniqueConstraint("campaign_id", "msisdn", "text_id"),

@@ -1142,7 +1142,13 @@ class Journal:
                         status=sa.bindparam("word"),
                         sent_at=sa.bindparam("sent", type_=schema.Instant()),
                         delivered_at=sa.bindparam("got", type_=schema.Instant()),
-                        noted_at=now,
+                        noted_at=sa.case(
+                            (
+                                message.c.status.is_distinct_from(sa.bindparam("word")),
+                                sa.literal(now, schema.Instant()),
+                            ),
+                            else_=message.c.noted_at,
+                        ),
                     ),
                     values,
                 )

@@ -178,6 +178,8 @@ def delivery_page(
     _tell_delivery(page, material, tally, price_per_segment)
     if one is not None:
         page.asked = _asked(one, material.text, tally, zone, price_per_segment)
+    elif not campaigns:
+        page.asked = [("Campaigns", "none of which there is anything to report")]
     else:
         rows = [
             CampaignRow(
@@ -387,10 +389,12 @@ def _latency_caption(latencies: Sequence[tuple[float, int]]) -> str:
     assert half is not None  # noqa: S101  there are some
     assert most is not None  # noqa: S101
     assert longest is not None  # noqa: S101
+    told = "From when a message left, or from its delivery time, to the minute in which the phone confirmed it."
+    if within(half) == within(longest):
+        return f"{told} With that minute in full: within {within(longest)}."
     return (
-        "From when a message left, or from its delivery time, to the minute in which the phone confirmed it: up to a "
-        f"minute more is possible. Half arrived within {within(half)}, 95 of 100 within {within(most)}, the last one "
-        f"within {within(longest)}."
+        f"{told} With that minute in full, half arrived within {within(half)}, 95 of 100 within {within(most)}, and "
+        f"the last one within {within(longest)}."
     )
 
 

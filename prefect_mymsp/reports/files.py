@@ -54,6 +54,17 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
+def write_text(text: str, path: Path) -> Path:
+    """Write a page as it is, in UTF-8.
+
+    Raises:
+        ExportError: The file cannot be written.
+    """
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
 def write_parquet(frame: pd.DataFrame, path: Path) -> Path:
     """Write a frame as Parquet: dtypes and zones as they are, texts as they came.
 

@@ -403,11 +403,12 @@ def _micros(time: datetime | None) -> int | None:
 
 
 def _table(columns: Columns, dtypes: Mapping[str, str]) -> pa.Table:
-    """Lists of values as a table in a schema; what is missing is empty, what is beyond it left out."""
+    """Lists of values as a table in a schema; a column that is missing is null, one beyond the schema left out."""
     import pyarrow as pa
 
     kinds = {_TEXT: pa.large_string(), _COUNT: pa.int64(), _TIME: pa.int64(), _FRACTION: pa.float64()}
-    arrays = {name: pa.array(columns.get(name, []), kinds[dtype]) for name, dtype in dtypes.items()}
+    nothing = [None] * max(map(len, columns.values()), default=0)
+    arrays = {name: pa.array(columns.get(name, nothing), kinds[dtype]) for name, dtype in dtypes.items()}
     times = pa.timestamp("us", tz="UTC")
     return pa.table({name: one.cast(times) if dtypes[name] == _TIME else one for name, one in arrays.items()})
 

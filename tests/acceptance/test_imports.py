@@ -69,6 +69,8 @@ def test_public_names() -> None:
         "collect_updates": "collect-updates",
         "track_campaign": "track-campaign",
         "track_open_campaigns": "track-open-campaigns",
+        "export_delivery_report": "export-delivery-report",
+        "export_inbox_report": "export-inbox-report",
     }
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)

@@ -40,6 +40,7 @@ from prefect_mymsp.errors import (
     JournalError,
 )
 from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock
+from prefect_mymsp.journal import Window as Period
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
