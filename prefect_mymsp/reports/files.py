@@ -324,7 +324,7 @@ def _insert(
         arrays = [
             sa.cast(sa.bindparam(f"c{at}"), postgresql.ARRAY(column.type)) for at, column in enumerate(target.columns)
         ]
-        told = sa.func.unnest(*arrays).table_valued(*names, name="told")
+        told = sa.func.unnest(*arrays).table_valued(*names, name="told").render_derived()
         inserting = inserting.from_select(names, sa.select(*told.c))
     new = inserting.excluded
     older = target.c[EXPORTED_AT] < new[EXPORTED_AT]
@@ -338,7 +338,9 @@ def _insert(
     for start in range(0, len(frame), _AT_ONCE):
         part = [column[start : start + _AT_ONCE] for column in columns]
         if on_postgresql:
-            changed += connection.execute(statement, {f"c{at}": one for at, one in enumerate(part)}).rowcount
+            arrays_of = {f"c{at}": one for at, one in enumerate(part)}
+            done = connection.execute(statement, arrays_of, execution_options={"preserve_rowcount": True})
+            changed += done.rowcount
         else:
             before = _changes(connection)
             connection.execute(statement, [dict(zip(names, row, strict=True)) for row in zip(*part, strict=True)])
