@@ -118,7 +118,7 @@ def collect_inbox(
         journal: Where messages are stored; the default is the journal that the settings name.
 
     Returns:
-        The new messages, by id, with the columns of :data:`prefect_mymsp.reports.inbox.INBOX_DTYPES`. What an earlier
+        The new messages, by id, with the columns of :data:`prefect_mymsp.reports.frames.INBOX_DTYPES`. What an earlier
         run stored, and died before it returned, is not among them; the journal has it.
 
     Raises:
@@ -209,7 +209,7 @@ def _inbox(
 ) -> tuple[DataFrame, InboxRead]:
     """Read the inbox, tell of what is new, and return it."""
     from prefect_mymsp.journal.store import account_fingerprint
-    from prefect_mymsp.reports.inbox import inbox_frame
+    from prefect_mymsp.reports import inbox_frame
 
     logger = get_run_logger()
     account = account_fingerprint(credentials.base_url, credentials.user)

@@ -382,12 +382,12 @@ def _report(job: _Job, journal: Journal, campaign: CampaignKey, plan: Plan) -> C
 
 def _write_rejects(job: _Job, plan: Plan) -> Path | None:
     from prefect_mymsp.reports import rejects_frame, write_csv
-    from prefect_mymsp.reports.campaign import file_name
+    from prefect_mymsp.reports.files import file_name
 
     if not plan.rejects.num_rows:
         return None
     path = MyMSPSettings().reports_folder() / f"{file_name(job.campaign)}-rejects.csv"
-    return write_csv(rejects_frame(plan.rejects), path)
+    return write_csv(rejects_frame(plan.rejects, job.campaign), path)
 
 
 def _told(report: CampaignReport) -> str:

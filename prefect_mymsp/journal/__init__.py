@@ -1,7 +1,7 @@
 """What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
 
 from prefect_mymsp.journal.forgetting import Forgotten
-from prefect_mymsp.journal.reading import Window
+from prefect_mymsp.journal.reading import Selection
 from prefect_mymsp.journal.store import (
     Batch,
     CampaignKey,
@@ -34,8 +34,8 @@ __all__ = [
     "Recording",
     "Run",
     "ScheduledBatch",
+    "Selection",
     "SourceCounts",
     "Waiting",
     "Watched",
-    "Window",
 ]

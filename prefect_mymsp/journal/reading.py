@@ -29,7 +29,7 @@ Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Selection:
     """Which messages are asked for; times are aware, ``since`` is included, ``until`` is not.
 
     Attributes:
@@ -53,12 +53,12 @@ class Reading:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def messages(self, account: str, window: Window, *, chunk: int = 50_000) -> Iterator[Columns]:
+    def messages(self, account: str, selection: Selection, *, chunk: int = 50_000) -> Iterator[Columns]:
         """Messages in the order they were recorded, by column, as they were when the reading began.
 
         Args:
             account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
-            window: Which ones.
+            selection: Which ones.
             chunk: Messages in a chunk, at most.
 
         Yields:
@@ -79,14 +79,14 @@ class Reading:
             digest = sa.func.lower(sa.func.hex(text.c.digest)) if on_sqlite else sa.func.encode(text.c.digest, "hex")
             columns = _message_columns(digest)
             first, last = connection.execute(
-                sa.select(sa.func.min(message.c.id), sa.func.max(message.c.id)).where(_of(account, window.campaigns))
+                sa.select(sa.func.min(message.c.id), sa.func.max(message.c.id)).where(_of(account, selection.campaigns))
             ).one()
             after = -1 if first is None else first - 1
             while last is not None:
                 part = (
                     sa.select(*columns)
                     .select_from(_MESSAGES)
-                    .where(message.c.id > after, message.c.id <= last, *_within(account, window))
+                    .where(message.c.id > after, message.c.id <= last, *_within(account, selection))
                     .order_by(message.c.id)
                     .limit(chunk)
                 )
@@ -237,18 +237,18 @@ def _of(account: str, campaigns: Sequence[int] | None, *, indexed: bool = True) 
     return campaign_id.in_(mine) if indexed else (campaign_id + 0).in_(mine)
 
 
-def _within(account: str, window: Window) -> Iterator[sa.ColumnElement[bool]]:
+def _within(account: str, selection: Selection) -> Iterator[sa.ColumnElement[bool]]:
     claimed_at = schema.batch.c.claimed_at
     # In the order of the table: to follow an index, and then to sort, takes four times as long.
-    yield _of(account, window.campaigns, indexed=False)
-    if window.since is not None:
-        yield claimed_at >= window.since
-    if window.until is not None:
-        yield claimed_at < window.until
-    if window.closed_since is not None:
-        yield _closed_at() >= window.closed_since
-    if window.closed_until is not None:
-        yield _closed_at() < window.closed_until
+    yield _of(account, selection.campaigns, indexed=False)
+    if selection.since is not None:
+        yield claimed_at >= selection.since
+    if selection.until is not None:
+        yield claimed_at < selection.until
+    if selection.closed_since is not None:
+        yield _closed_at() >= selection.closed_since
+    if selection.closed_until is not None:
+        yield _closed_at() < selection.closed_until
 
 
 def _documents(connection: Connection, select: sa.Select[Any]) -> Columns:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.journal.reading import Window
+from prefect_mymsp.journal.reading import Selection
 from prefect_mymsp.journal.schema import EPOCH, MICROSECOND
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports.files import append_rows, file_name, write_csv, write_excel, write_parquet, write_text
@@ -218,14 +218,14 @@ def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: T
     if wanted.new_only:
         mark = _Mark.read(journal.bookmarks.get(account, target.bookmark("deliveries", wanted.campaign)))
     only_final = wanted.new_only or (target.format is ReportFormat.SQL and not wanted.update)
-    window = Window(
+    selection = Selection(
         campaigns=None if wanted.campaign is None else [_named(known, wanted.campaign).key.id],
         since=wanted.since,
         until=wanted.until,
         closed_since=None if mark is None else EPOCH + mark.at * MICROSECOND - _OVERLAP,
         closed_until=now if only_final else None,
     )
-    table = read_deliveries(journal, account, window, {one.key.id: one.key.name for one in known})
+    table = read_deliveries(journal, account, selection, {one.key.id: one.key.name for one in known})
     closed = table.column("closed_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     left = _micros(now)
     written = None

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp import wire
-from prefect_mymsp.journal.reading import Window
+from prefect_mymsp.journal.reading import Selection
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REJECTED
 
 if TYPE_CHECKING:
@@ -138,17 +138,19 @@ def deliveries_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
     if not campaigns:
         return empty_frame(DELIVERY_DTYPES)
     (account,) = {one.account for one in campaigns}
-    window = Window(campaigns=[one.id for one in campaigns])
-    return deliveries(read_deliveries(journal, account, window, {one.id: one.name for one in campaigns}))
+    selection = Selection(campaigns=[one.id for one in campaigns])
+    return deliveries(read_deliveries(journal, account, selection, {one.id: one.name for one in campaigns}))
 
 
-def read_deliveries(journal: Journal, account: str, window: Window, names: Mapping[int, str] | None = None) -> pa.Table:
+def read_deliveries(
+    journal: Journal, account: str, selection: Selection, names: Mapping[int, str] | None = None
+) -> pa.Table:
     """Messages of an account as a table in the order of campaigns and rows: :data:`DELIVERY_DTYPES` and two more.
 
     Args:
         journal: Where they are recorded.
         account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
-        window: Which ones.
+        selection: Which ones.
         names: Names of campaigns by their numbers in the journal; the default is to look them up.
 
     Returns:
@@ -160,7 +162,7 @@ def read_deliveries(journal: Journal, account: str, window: Window, names: Mappi
 
     if names is None:
         names = {one.key.id: one.key.name for one in journal.campaigns(account)}
-    parts = [_delivery_part(columns, names) for columns in journal.reading.messages(account, window)]
+    parts = [_delivery_part(columns, names) for columns in journal.reading.messages(account, selection)]
     table = pa.concat_tables([*parts, _delivery_part({}, names)])
     order = [table.column(name).to_numpy() for name in ("number", "row", "order")]
     table = table.drop_columns(["order"])

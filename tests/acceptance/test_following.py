@@ -34,8 +34,7 @@ from prefect_mymsp.flows import (
 )
 from prefect_mymsp.journal import Journal
 from prefect_mymsp.journal.store import account_fingerprint
-from prefect_mymsp.reports.campaign import DELIVERY_DTYPES
-from prefect_mymsp.reports.inbox import INBOX_DTYPES
+from prefect_mymsp.reports.frames import DELIVERY_DTYPES, INBOX_DTYPES
 from prefect_mymsp.reports.tracking import TRACKING_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
 

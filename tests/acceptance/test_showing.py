@@ -36,7 +36,7 @@ from prefect_mymsp.journal import Counts
 from prefect_mymsp.models import ReceivedMessage
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports import CampaignReport
-from prefect_mymsp.reports.campaign import DELIVERY_DTYPES
+from prefect_mymsp.reports.frames import DELIVERY_DTYPES
 from prefect_mymsp.sandbox import Sandbox
 from prefect_mymsp.showing import MAX_ROWS, ProgressShown, Show, show_failures, show_rejects, show_summary
 from prefect_mymsp.texts import Template

@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_mymsp.errors import JournalError
-from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run, Window
+from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run, Selection
 from prefect_mymsp.journal.store import text_digest
 
 T = TypeVar("T")
@@ -274,8 +274,8 @@ class Desk:
         """
         names = ("row", "msisdn", "state", "message_id", "text_key", "segments", "claimed_at", "settled_at", "sent_at",
                  "delivered_at", "status", "code", "reason", "number")  # fmt: skip
-        window = Window(campaigns=[campaign.id])
-        parts = self.journal.reading.messages(campaign.account, window, chunk=70)
+        selection = Selection(campaigns=[campaign.id])
+        parts = self.journal.reading.messages(campaign.account, selection, chunk=70)
         found = [row for part in parts for row in zip(*(part[name] for name in names), strict=True)]
         found.sort(key=lambda row: (row[0], row[-1]))
         return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in found]

@@ -39,8 +39,7 @@ from prefect_mymsp.errors import (
     InputError,
     JournalError,
 )
-from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock
-from prefect_mymsp.journal import Window as Period
+from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock, Selection
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -85,7 +84,7 @@ class Bench:
 
     def told(self, campaign: CampaignKey, *columns: str) -> list[tuple[object, ...]]:
         """What the journal tells of a campaign's messages."""
-        parts = self.journal.reading.messages(campaign.account, Period(campaigns=[campaign.id]))
+        parts = self.journal.reading.messages(campaign.account, Selection(campaigns=[campaign.id]))
         return [row for part in parts for row in zip(*(part[name] for name in columns), strict=True)]
 
     def client(self, *, connections: int = 4) -> AsyncMyMSPClient:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prefect_mymsp.journal import Window
+from prefect_mymsp.journal import Selection
 from prefect_mymsp.models import RecipientStatus
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
 
 def test_the_journal_can_be_written_while_its_rows_are_read(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(300))
-    parts = desk.journal.reading.messages(run.campaign.account, Window(), chunk=100)
+    parts = desk.journal.reading.messages(run.campaign.account, Selection(), chunk=100)
     first = next(parts)
     for batch in batches:
         desk.settle(batch, "accepted")
@@ -195,7 +195,7 @@ def test_the_journal_can_be_written_while_its_rows_are_read(desk: Desk) -> None:
 
 def test_rows_given_up_halfway_leave_nothing_open(desk: Desk) -> None:
     campaign = desk.record(desk.personal(300))
-    parts = desk.journal.reading.messages(campaign.account, Window(), chunk=100)
+    parts = desk.journal.reading.messages(campaign.account, Selection(), chunk=100)
     next(parts)
     parts.close()  # type: ignore[attr-defined]
     desk.record(desk.same(5))
@@ -213,7 +213,7 @@ def test_a_hundred_thousand_messages_stream_by_column(desk: Desk) -> None:
     tracemalloc.start()
     try:
         sizes, last = list[int](), 0
-        for columns in desk.journal.reading.messages(recording.campaign.account, Window(), chunk=5000):
+        for columns in desk.journal.reading.messages(recording.campaign.account, Selection(), chunk=5000):
             sizes.append(len(columns["row"]))
             assert {len(column) for column in columns.values()} == {sizes[-1]}
             assert min(columns["number"]) > last

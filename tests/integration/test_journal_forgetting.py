@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.journal import CampaignKey, Counts, Forgotten, Journal
+from prefect_mymsp.journal import CampaignKey, Counts, Forgotten, Journal, Selection
 from prefect_mymsp.models import Decision, ReceivedMessage, RecipientStatus
 from tests.integration.conftest import ACCOUNT
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 OTHER = "fedcba9876543210fedcba9876543210"
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 TABLES = ("campaign", "text", "run", "batch", "message", "ghost", "collected", "received", "suppression", "bookmark")
+
+
+def held(desk: Desk, campaign: CampaignKey) -> int:
+    """How many messages of a campaign the journal can tell of."""
+    parts = desk.journal.reading.messages(campaign.account, Selection(campaigns=[campaign.id]))
+    return sum(len(part["msisdn"]) for part in parts)
 
 
 def now() -> datetime:
@@ -143,7 +149,7 @@ def test_counts_stay_to_the_last_number(desk: Desk) -> None:
     assert (one.counts, one.open) == (counts, False)
     assert one.forgotten_at is not None
     assert desk.sql("SELECT * FROM batch ORDER BY id")[: len(before)] == before
-    assert [part for part in desk.journal.message_rows(key) if part] == []
+    assert held(desk, key) == 0
     left = everything(desk)
     assert "467017406" not in left
     assert "Same for all" not in left
@@ -156,8 +162,8 @@ def test_what_is_younger_or_another_accounts_is_remembered(desk: Desk) -> None:
     desk.settle(batch, "accepted")
     assert desk.journal.forget(ACCOUNT, now() - timedelta(days=90)).campaigns == 0
     assert desk.journal.forget(OTHER, now() - timedelta(days=110)).campaigns == 0
-    assert sum(len(part) for part in desk.journal.message_rows(key)) == 16
-    assert sum(len(part) for part in desk.journal.message_rows(young.campaign)) == 1
+    assert held(desk, key) == 16
+    assert held(desk, young.campaign) == 1
 
 
 def test_a_text_that_a_remembered_campaign_has_stays(desk: Desk) -> None:

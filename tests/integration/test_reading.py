@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from prefect_mymsp.journal import CampaignKey, SourceCounts, Window
+from prefect_mymsp.journal import CampaignKey, Selection, SourceCounts
 from prefect_mymsp.journal.reading import OVERDUE
 from prefect_mymsp.models import ReceivedMessage, RecipientStatus, ScheduledMessage
 from prefect_mymsp.reports import (
@@ -41,9 +41,9 @@ def dtypes(frame: pd.DataFrame) -> dict[str, str]:
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
-def told(desk: Desk, window: Window, column: str) -> list[Any]:
-    """One column of the messages in a window."""
-    return [value for part in desk.journal.reading.messages(ACCOUNT, window, chunk=2) for value in part[column]]
+def told(desk: Desk, selection: Selection, column: str) -> list[Any]:
+    """One column of the messages in a selection."""
+    return [value for part in desk.journal.reading.messages(ACCOUNT, selection, chunk=2) for value in part[column]]
 
 
 def delivered(desk: Desk, batch: int, who: str, at: datetime) -> None:
@@ -58,10 +58,10 @@ def test_messages_are_those_of_the_account_and_of_the_campaigns(desk: Desk) -> N
     desk.record(desk.same(4), "other", account="f" * 32)
     more = desk.record(desk.same(5), "first")
     assert more.id == first.id
-    assert told(desk, Window(), "campaign") == [first.id] * 3 + [second.id] * 2 + [first.id] * 2
-    assert told(desk, Window(campaigns=[first.id]), "row") == [2, 3, 4, 5, 6]
-    assert told(desk, Window(campaigns=[second.id, 4711]), "msisdn") == [A, B]
-    for nobody in (Window(campaigns=[]), Window(campaigns=[4711])):
+    assert told(desk, Selection(), "campaign") == [first.id] * 3 + [second.id] * 2 + [first.id] * 2
+    assert told(desk, Selection(campaigns=[first.id]), "row") == [2, 3, 4, 5, 6]
+    assert told(desk, Selection(campaigns=[second.id, 4711]), "msisdn") == [A, B]
+    for nobody in (Selection(campaigns=[]), Selection(campaigns=[4711])):
         assert told(desk, nobody, "row") == []
 
 
@@ -72,11 +72,11 @@ def test_a_period_is_by_when_the_request_left(desk: Desk) -> None:
     desk.claimed([(C, "x")], name="later")
     desk.record([(D, "x")], "never")
     after = datetime.now(UTC)
-    assert told(desk, Window(since=before), "msisdn") == [A, B, C]
-    assert told(desk, Window(since=between), "msisdn") == [C]
-    assert told(desk, Window(since=before, until=between), "msisdn") == [A, B]
-    assert told(desk, Window(since=after), "msisdn") == []
-    assert told(desk, Window(until=after), "msisdn") == [A, B, C]
+    assert told(desk, Selection(since=before), "msisdn") == [A, B, C]
+    assert told(desk, Selection(since=between), "msisdn") == [C]
+    assert told(desk, Selection(since=before, until=between), "msisdn") == [A, B]
+    assert told(desk, Selection(since=after), "msisdn") == []
+    assert told(desk, Selection(until=after), "msisdn") == [A, B, C]
 
 
 def test_when_an_outcome_is_final(desk: Desk) -> None:
@@ -85,15 +85,15 @@ def test_when_an_outcome_is_final(desk: Desk) -> None:
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     now = datetime.now(UTC)
-    closed = told(desk, Window(), "closed_at")
+    closed = told(desk, Selection(), "closed_at")
     soon = now.timestamp() * 1e6
     assert [None if at is None else at <= soon for at in closed] == [False, True, None, None, True, True, None]
     assert closed[0] / 1e6 == pytest.approx((now + OVERDUE).timestamp(), abs=60)
-    assert told(desk, Window(closed_until=now), "state") == ["rejected", "assumed", "cancelled"]
+    assert told(desk, Selection(closed_until=now), "state") == ["rejected", "assumed", "cancelled"]
     delivered(desk, batches[0].id, A, now)
     known = datetime.now(UTC)
-    assert told(desk, Window(closed_since=now, closed_until=known), "state") == ["accepted"]
-    assert told(desk, Window(closed_since=known), "state") == []
+    assert told(desk, Selection(closed_since=now, closed_until=known), "state") == ["accepted"]
+    assert told(desk, Selection(closed_since=known), "state") == []
 
 
 def test_the_time_when_a_delivery_was_learnt_stays(desk: Desk) -> None:
@@ -102,12 +102,12 @@ def test_the_time_when_a_delivery_was_learnt_stays(desk: Desk) -> None:
     _, (batch,) = desk.claimed([(A, "x"), (B, "x")])
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, now)
-    first, other = told(desk, Window(), "closed_at")
+    first, other = told(desk, Selection(), "closed_at")
     assert first < other
     delivered(desk, batch.id, A, now - timedelta(minutes=1))
-    assert told(desk, Window(), "closed_at") == [first, other]
+    assert told(desk, Selection(), "closed_at") == [first, other]
     delivered(desk, batch.id, B, now)
-    assert told(desk, Window(), "closed_at")[0] == first
+    assert told(desk, Selection(), "closed_at")[0] == first
 
 
 def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Desk) -> None:
@@ -117,11 +117,11 @@ def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Des
     desk.journal.note_statuses({}, archived=[away.id])
     past = int((datetime.now(UTC) - OVERDUE - timedelta(hours=1)).timestamp() * 1e6)
     desk.sql("UPDATE batch SET claimed_at = :at WHERE id = :id", at=past, id=old.id)
-    assert told(desk, Window(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
+    assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
     desk.sql("UPDATE batch SET deliver_at = :at WHERE id = :id", at=int(LATER.timestamp() * 1e6), id=old.id)
-    assert told(desk, Window(closed_until=datetime.now(UTC)), "msisdn") == [A]
+    assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A]
     delivered(desk, old.id, B, datetime.now(UTC))
-    assert told(desk, Window(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
+    assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
 
 
 def test_a_journal_that_did_not_note_when_it_learnt_of_a_delivery(desk: Desk) -> None:
@@ -129,9 +129,9 @@ def test_a_journal_that_did_not_note_when_it_learnt_of_a_delivery(desk: Desk) ->
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, datetime.now(UTC))
     desk.sql("UPDATE message SET noted_at = NULL")
-    assert told(desk, Window(closed_until=datetime.now(UTC)), "msisdn") == [A]
+    assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A]
     desk.sql("UPDATE batch SET final_at = NULL")
-    assert told(desk, Window(closed_until=datetime.now(UTC)), "msisdn") == [A]
+    assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A]
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------
