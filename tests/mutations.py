@@ -258,6 +258,27 @@ MUTATIONS = [
         f"{ENGINE} -k test_when_time_runs_out",
     ),
     Mutation(
+        "what a run has in flight when its campaign is cancelled is taken back too",
+        "campaign/cancel.py",
+        "settled = not counts.sending and not (doubt and reconciler.pending)",
+        "settled = not (doubt and reconciler.pending)",
+        "tests/integration/test_cancelling.py",
+    ),
+    Mutation(
+        "doubt about a cancelled campaign is looked up",
+        "campaign/cancel.py",
+        "        if doubt:\n",
+        "        if False:\n",
+        f"{ENGINE} -k test_doubt_about_a_cancelled_campaign",
+    ),
+    Mutation(
+        "a cancelled campaign is claimed by nobody",
+        "journal/store.py",
+        'raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")',
+        "pass",
+        "tests/integration/test_cancelling.py",
+    ),
+    Mutation(
         "nobody gets one text twice in a campaign, on SQLite",
         "journal/store.py",
         "_many(self._connection, insert.on_conflict_do_nothing(), values)",

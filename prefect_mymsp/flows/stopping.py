@@ -41,8 +41,8 @@ def find_campaign(journal: Journal, credentials: MyMSPCredentials, name: str) ->
 def cancel_campaign(campaign: str, credentials: MyMSPCredentials, journal: CampaignJournal | None = None) -> Cancelled:
     """Stop a campaign for good, whether it is being sent or waits for its delivery time.
 
-    A run that sends it stops with what is in flight; what waits at the gateway is cancelled there. The campaign
-    cannot be continued afterwards.
+    A run that sends it stops with what is in flight; what waits at the gateway is cancelled there, and so is what was
+    accepted while the run stopped. The campaign cannot be continued afterwards.
 
     Args:
         campaign: Its name.

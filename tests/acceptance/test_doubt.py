@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials, cli
+from prefect_mymsp.campaign import Cancelled
 from prefect_mymsp.errors import CampaignStoppedError, ConfigurationError, InputError
 from prefect_mymsp.flows import Guard, cancel_campaign, resolve_in_doubt, send_campaign
+from prefect_mymsp.journal import Journal
+from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
 
@@ -105,3 +114,58 @@ def test_cancelling(
         cancel_campaign("typo", credentials)
     with pytest.raises(ConfigurationError, match="no credentials named 'nobody'"):
         cli.cancel("later", credentials="nobody")
+
+
+_CHILD = """
+import os
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.errors import CampaignCancelledError
+from prefect_mymsp.flows import send_campaign
+credentials = MyMSPCredentials(
+    user=os.environ["TEST_USER"], password=os.environ["TEST_PASSWORD"], base_url=os.environ["TEST_BASE_URL"]
+)
+try:
+    send_campaign(os.environ["TEST_FILE"], credentials, "Hello {name}!", "half", wait=False)
+except CampaignCancelledError as error:
+    print(error)
+"""
+
+
+def test_cancelling_what_another_process_is_sending(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    rows = 400
+    source = tmp_path / "people.csv"
+    numbers = [f"07017406{5 + number % 40:02}" for number in range(rows)]
+    source.write_text(
+        "phone;name\n" + "".join(f"{each};P{row}\n" for row, each in enumerate(numbers)), encoding="utf-8"
+    )
+    gateway.gateway.configure({"latency_ms": 100})
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "TEST_USER": credentials.user,
+        "TEST_PASSWORD": credentials.password.get_secret_value(),
+        "TEST_BASE_URL": credentials.base_url,
+        "TEST_FILE": str(source),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", _CHILD], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        while len(gateway.gateway.messages) < 40 and child.poll() is None:
+            time.sleep(0.01)
+        told = cancel_campaign("half", credentials)
+        reached = times_sent(gateway)
+        said, _ = child.communicate(timeout=30)
+    assert "'half' was cancelled" in said
+    assert (child.returncode, told) == (0, Cancelled(cancelled=0, sent=0, unknown=0))
+    assert 40 <= len(reached) < rows
+    assert times_sent(gateway) == reached, "something was sent after the campaign was cancelled"
+    assert set(reached.values()) == {1}
+    with pytest.raises(InputError, match="was cancelled"):
+        send_campaign(source, credentials, "Hello {name}!", "half")
+    with Journal(workspace.journal) as journal:
+        campaign = journal.campaign(account_fingerprint(credentials.base_url, credentials.user), "half")
+        assert campaign is not None
+        counts = journal.counts(campaign)
+    assert (counts.accepted, counts.planned) == (len(reached), rows - len(reached))

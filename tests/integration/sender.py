@@ -8,8 +8,11 @@ from typing import Any
 
 from prefect_mymsp.campaign import LookOptions, SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.errors import CampaignStoppedError
+from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError
 from prefect_mymsp.journal import Journal
+
+#: Exit codes.
+STOPPED, CANCELLED = 5, 6
 
 
 async def send(job: dict[str, Any]) -> None:
@@ -26,9 +29,11 @@ async def send(job: dict[str, Any]) -> None:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Send; exit code 5 when the campaign stopped in order."""
+    """Send; the exit code says how it ended."""
     try:
         asyncio.run(send(job))
     except CampaignStoppedError as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(5)
+        sys.exit(STOPPED)
+    except CampaignCancelledError:
+        sys.exit(CANCELLED)

@@ -120,7 +120,7 @@ class Bench:
             thread = JournalThread()
             try:
                 async with self.client() as client:
-                    return await cancel_scheduled(self.journal, thread, client, campaign)
+                    return await cancel_scheduled(self.journal, thread, client, campaign, look=LOOK)
             finally:
                 thread.close()
 
@@ -673,6 +673,29 @@ def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
     assert bench.journal.counts(campaign).cancelled == 3
     with pytest.raises(CampaignCancelledError):
         bench.send(campaign)
+
+
+def test_what_waits_under_another_id_than_we_know_is_cancelled_too(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    bench.send(campaign)
+    with bench.journal._write() as connection:  # as if an answer had been cut short and the process had died then
+        connection.exec_driver_sql("UPDATE batch SET message_id = '10' WHERE message_id = '100001'")
+    bench.journal.cancel(campaign)
+    assert bench.cancel(campaign) == Cancelled(cancelled=2, sent=0, unknown=0)
+    assert bench.sent == {}
+
+
+def test_doubt_about_a_cancelled_campaign_is_looked_up_and_cancelled(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], deliver_at=SOON)
+    bench.fault(Fault("none"), Fault("answer_lost"), Fault("lost_before"))
+    with pytest.raises(CampaignStoppedError):
+        bench.send(campaign, connections=1, give_up_after=2, look=LookOptions(every_s=60.0))
+    assert bench.journal.counts(campaign).in_doubt == 2
+    bench.journal.cancel(campaign)
+    assert bench.cancel(campaign) == Cancelled(cancelled=2, sent=0, unknown=0)
+    assert bench.sent == {}
+    counts = bench.journal.counts(campaign)
+    assert (counts.cancelled, counts.planned, counts.in_doubt) == (2, 1, 0)
 
 
 def test_what_has_been_sent_cannot_be_cancelled_and_is_reported(bench: Bench) -> None:
