@@ -111,6 +111,7 @@ class Progress:
     total: int
 
 
+#: Who is told of the progress, now and then.
 Listener = Callable[[Progress], None]
 
 
