@@ -30,6 +30,11 @@ class Docstrings(griffe.Extension):
             if isinstance(each, griffe.Attribute) and each.docstring is None:
                 told = _field(each) or _comment(each)
                 each.docstring = griffe.Docstring(told, parent=each) if told else None
+            for parameter in each.parameters if isinstance(each, griffe.Function) else ():
+                parameter.default = _literal(parameter.default, loader)
+                parameter.annotation = parameter.annotation and _bare(parameter.annotation, loader)
+            if isinstance(each, griffe.Attribute):
+                each.value = _literal(each.value, loader)
             if each.docstring is not None:
                 each.docstring.value = _readable(each, each.docstring.value)
 
@@ -41,14 +46,42 @@ def _objects(parent: griffe.Object) -> Iterator[griffe.Object]:
             yield from _objects(member)
 
 
+def _literal(value: str | griffe.Expr | None, loader: griffe.GriffeLoader) -> str | griffe.Expr | None:
+    """What a constant of ours stands for: a reader of a signature wants to know 5.0, not DEFAULT_PATIENCE_S."""
+    meant = _value(value, loader)
+    return value if meant is None or not str(value).isupper() else meant
+
+
+def _bare(annotation: str | griffe.Expr, loader: griffe.GriffeLoader) -> str | griffe.Expr:
+    """A type without what a form says about it: ``str`` for a name that means ``Annotated[str, Field(…)]``."""
+    if isinstance(annotation, griffe.ExprBinOp):
+        return griffe.ExprBinOp(_bare(annotation.left, loader), annotation.operator, _bare(annotation.right, loader))
+    match _value(annotation, loader) or annotation:
+        case griffe.ExprSubscript(left=left, slice=griffe.ExprTuple(elements=[bare, *_])) if str(left) == "Annotated":
+            return bare
+    return annotation
+
+
+def _value(name: str | griffe.Expr | None, loader: griffe.GriffeLoader) -> str | griffe.Expr | None:
+    """What was assigned to a name of ours; None for any other."""
+    if not isinstance(name, griffe.ExprName):
+        return None
+    try:
+        meant = loader.modules_collection[name.canonical_path]
+    except KeyError:
+        return None
+    return meant.value if isinstance(meant, griffe.Attribute) else None
+
+
 def _field(attribute: griffe.Attribute) -> str:
     """The description of a pydantic field, whose value is from now on its default."""
     value = attribute.value
     if not isinstance(value, griffe.ExprCall) or str(value.function) != "Field":
         return ""
     given = {each.name: each.value for each in value.arguments if isinstance(each, griffe.ExprKeyword)}
-    attribute.value = None if str(given["default"]) == "..." else given["default"]
-    return str(ast.literal_eval(str(given["description"])))
+    default = given.get("default")
+    attribute.value = None if str(default) == "..." else default
+    return str(ast.literal_eval(str(given["description"]))) if "description" in given else ""
 
 
 def _comment(attribute: griffe.Attribute) -> str:

@@ -1,7 +1,7 @@
 """Every block of code in README.md and docs/ is what it says it is: read, run, and checked for its types.
 
 A Python block is run in a folder with the README's ``customers.csv`` and with credentials of the sandbox saved as
-``default``; what it prints must be what its lines beginning with ``#>`` say. A title makes it a file of that folder,
+``default``; what it prints must be what its lines beginning with ``# >`` say. A title makes it a file of that folder,
 where the page's tests (``test_*.py``) are run by pytest. A block that cannot be run here has a line
 ``<!-- not run: why -->`` above it; its names and types are checked all the same.
 
@@ -101,6 +101,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def _is_python(block: Block) -> None:
     compile(block.code, str(block), "exec", dont_inherit=True)
+    assert "#>" not in block.code, "what it prints begins with # >"
 
 
 def _is_bash(block: Block) -> None:
@@ -236,7 +237,7 @@ def test_a_page_runs(page: Path, folder: Path, gateway: Sandbox) -> None:
             (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.title).write_text(code, encoding="utf-8")
         if block.language == "python" and block.runs and not _is_of_pytest(block):
-            assert _run(block, code) == re.findall(r"^ *#> ?(.*)$", code, re.MULTILINE), str(block)
+            assert _run(block, code) == _told(code), str(block)
     if any(_is_of_pytest(block) for block in blocks_of(page)):
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
         done = subprocess.run(
@@ -259,7 +260,12 @@ def _run(block: Block, code: str) -> list[str]:
     with redirect_stdout(io.StringIO()) as printed:
         # Lines of tracebacks are those of the page.
         exec(compile("\n" * (block.line - 1) + code, str(block.page), "exec", dont_inherit=True), names)
-    return printed.getvalue().splitlines() if "#>" in code else []
+    return printed.getvalue().splitlines() if _told(code) else []
+
+
+def _told(code: str) -> list[str]:
+    """What a block says that it prints."""
+    return re.findall(r"^ *# > ?(.*)$", code, re.MULTILINE)
 
 
 @pytest.mark.docs

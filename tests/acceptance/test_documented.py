@@ -41,14 +41,14 @@ def test_every_code_is_there_with_its_meaning_at_each_endpoint() -> None:
             meant[code, meaning].add(endpoint)
     told = {
         (int(code), meaning): set(wire.MEANINGS) if endpoints == "all" else set(named(endpoints))
-        for code, endpoints, _, meaning, _ in table("errors.md", "Code")
+        for code, meaning, _, _, endpoints in table("errors.md", "Code")
     }
     assert told == meant
 
 
 def test_what_a_code_concerns() -> None:
     concerned = defaultdict(set)
-    for code, _, concerns, _, advice in table("errors.md", "Code"):
+    for code, _, advice, concerns, _ in table("errors.md", "Code"):
         concerned[concerns].add(int(code))
         assert advice
     assert concerned["account"] == ACCOUNT_WIDE_CODES
