@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from prefect_mymsp.campaign.cancel import cancel_scheduled
 from prefect_mymsp.campaign.collect import EVIDENCE, Collector
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler, cancel_scheduled
+from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
 from prefect_mymsp.errors import RejectedError
@@ -130,7 +131,7 @@ class Following:
             await self._reconciler.look()
             if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
                 # It turned up since somebody cancelled the campaign.
-                await cancel_scheduled(self._journal, self._thread, self._client, self._campaign)
+                await cancel_scheduled(self._journal, self._thread, self._client, self._campaign, patience_s=0.0)
             counts = await self._thread(self._journal.counts, self._campaign)
             if self._listener is not None:
                 self._listener(Progress("follow", counts.final, counts.accepted))

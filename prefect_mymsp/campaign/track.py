@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler, cancel_scheduled
+from prefect_mymsp.campaign.cancel import cancel_scheduled
+from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread
 from prefect_mymsp.errors import InputError, RejectedError
@@ -212,7 +213,7 @@ class _Tracking:
     async def _take_back(self, campaign: CampaignKey) -> None:
         """Of a cancelled campaign, what turned up at the gateway since then must not go out."""
         if await self._thread(self._journal.scheduled_batches, campaign, datetime.now(UTC)):
-            await cancel_scheduled(self._journal, self._thread, self._client, campaign)
+            await cancel_scheduled(self._journal, self._thread, self._client, campaign, patience_s=0.0)
 
     async def _ask(self, campaigns: Sequence[CampaignKey]) -> bool:
         """Ask about each open batch once, campaign by campaign in turns; returns whether some were left."""

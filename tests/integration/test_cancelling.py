@@ -11,7 +11,7 @@ import pytest
 
 from prefect_mymsp.campaign import Cancelled, JournalThread, LookOptions, cancel_scheduled
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.journal import CampaignKey, Journal
+from prefect_mymsp.journal import CampaignKey, Journal, Selection
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from tests.integration import sender
@@ -76,6 +76,8 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
     else:
         assert told == Cancelled(cancelled=0, sent=0, unknown=0)
         assert desk.counts(campaign) == left | {"accepted": accepted}
-        reached = {row[1] for part in desk.journal.message_rows(campaign) for row in part if row[2] == "accepted"}
+        parts = desk.journal.reading.messages(campaign.account, Selection(campaigns=[campaign.id]))
+        states = [one for part in parts for one in zip(part["msisdn"], part["state"], strict=True)]
+        reached = {msisdn for msisdn, state in states if state == "accepted"}
         assert {msisdn for msisdn, _ in gateway.summary()} == reached
         assert set(gateway.summary().values()) == {1}
