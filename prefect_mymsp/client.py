@@ -387,6 +387,7 @@ class MyMSPClient(_Gateway):
     def _prepare(self) -> None:
         self._opening = threading.Lock()
         self._http: httpx.Client | None = None
+        self._hurried = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -402,6 +403,10 @@ class MyMSPClient(_Gateway):
             http, self._http = self._http, None
         if http is not None:
             http.close()
+
+    def lose_patience(self) -> None:
+        """Try nothing again from now on: calls that wait to do so fail at once, as not sent."""
+        self._hurried.set()
 
     def _connected(self) -> httpx.Client:
         with self._opening:
@@ -421,8 +426,8 @@ class MyMSPClient(_Gateway):
             try:
                 return self._once(call)
             except (UnreachableError, RateLimitedError) as error:
-                pause = patience.pause_after(error)
-            time.sleep(pause)
+                if self._hurried.wait(patience.pause_after(error)):
+                    raise
 
     def _once(self, call: _Call[T]) -> T:
         http = self._connected()
@@ -517,6 +522,7 @@ class AsyncMyMSPClient(_Gateway):
         self._made: list[httpx.AsyncBaseTransport] = []
         self._free: asyncio.Semaphore | None = None
         self._urls: dict[str, httpx.URL] = {}
+        self._hurried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -532,6 +538,10 @@ class AsyncMyMSPClient(_Gateway):
         self._prepare()
         for lane in made:
             await lane.aclose()
+
+    def lose_patience(self) -> None:
+        """Try nothing again from now on; see :meth:`MyMSPClient.lose_patience`."""
+        self._hurried.set()
 
     @contextlib.asynccontextmanager
     async def _lane(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
@@ -569,7 +579,9 @@ class AsyncMyMSPClient(_Gateway):
                     return await self._once(call, lane)
             except (UnreachableError, RateLimitedError) as error:
                 pause = patience.pause_after(error)
-            await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurried.wait(), pause)
+                    raise
 
     def _request(self, call: _Call[T]) -> httpx.Request:
         url = self._urls.get(call.endpoint) or self._urls.setdefault(call.endpoint, httpx.URL(self._url(call)))

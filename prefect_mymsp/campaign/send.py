@@ -65,6 +65,8 @@ class SendOptions:
             times of scheduled ones are spaced out likewise. Other processes are not counted.
         gate: Whom to ask before requests are made; None for nobody.
         look: How doubt about scheduled messages is looked up.
+        leave_s: Seconds that requests in flight have to come to their end when the sending is cancelled. Prefect kills
+            a cancelled flow run after 30 s.
     """
 
     batch_size: int = 500
@@ -78,6 +80,7 @@ class SendOptions:
     messages_per_minute: float | None = None
     gate: Gate | None = None
     look: LookOptions = field(default_factory=LookOptions)
+    leave_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.give_up_after < 1 or not self.window_s > 0 or not self.lease_s > 0:
@@ -147,6 +150,9 @@ async def send_planned(
 
     Several processes may do this for one campaign at once: they share the work. Nothing that may have been sent is
     ever sent again.
+
+    Cancelled, it leaves in order: nothing more is begun, what is in flight comes to its end and is recorded. Cancelled
+    once more, it does not wait for that; what is in flight is in doubt then.
 
     Args:
         journal: Where the campaign is recorded.
@@ -220,6 +226,26 @@ class _Sending:
 
     async def all(self) -> None:
         """Everything that is planned, or up to the reason to stop."""
+        work = asyncio.ensure_future(self._all())
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await self._leave(work)
+            raise
+
+    async def _leave(self, work: asyncio.Future[None]) -> None:
+        """Let what is in flight come to its end, but not for ever: what has no answer by then is in doubt."""
+        self._stop(CampaignStoppedError("The sending was cancelled.", counts={}))
+        self._client.lose_patience()
+        try:
+            await asyncio.wait({work}, timeout=self._options.leave_s)
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+            if not work.cancelled():
+                work.exception()  # that it stopped is known here
+
+    async def _all(self) -> None:
         try:
             async with asyncio.TaskGroup() as keeping:
                 keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
@@ -373,7 +399,8 @@ class _Sending:
         campaign = self._run.campaign
         if await self._thread(self._journal.waits_for_others, campaign, self._run):
             await asyncio.sleep(0.5)
-            await self._thread(self._journal.take_over, campaign)
+            if await self._thread(self._journal.take_over, campaign):
+                self._reconciler.notice()
             return True
         if self._scheduled and self._reconciler.pending:
             if self._reconciler.unseen:

@@ -363,6 +363,17 @@ def test_a_guarded_campaign_is_scheduled_ahead(bench: Bench) -> None:
         )
 
 
+def test_what_a_dead_run_held_is_looked_up_when_its_lease_ends(bench: Bench) -> None:
+    messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C"), (D, "Hello D")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    dead = bench.journal.start_run(campaign, lease_s=1.5)
+    (first, _second) = bench.journal.claim(dead, requests=2, batch_size=1)
+    bench.post(first.msisdns[0], first.text, SOON)  # one request had left, its answer went to nobody
+    counts = bench.send(campaign)
+    assert (counts.accepted, counts.in_doubt) == (4, 0)
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
 def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
     bench.fault(Fault("cut_short", keep_bytes=4))

@@ -581,6 +581,21 @@ def test_refused_is_tried_for_as_long_as_patience_lasts(kind: str) -> None:
 
 
 @KINDS
+def test_lost_patience_ends_the_tries(kind: str) -> None:
+    def lose_it_and_send(client: Any) -> Any:
+        if kind == "sync":
+            threading.Timer(0.5, client.lose_patience).start()
+        else:
+            asyncio.get_running_loop().call_later(0.5, client.lose_patience)
+        return send(client)
+
+    began = time.monotonic()
+    with pytest.raises(UnreachableError):
+        run(kind, f"http://127.0.0.1:{free_port()}", lose_it_and_send, patience_s=60)
+    assert 0.4 < time.monotonic() - began < 5
+
+
+@KINDS
 def test_a_gateway_that_comes_back_gets_the_message_once(kind: str) -> None:
     port = free_port()
     gates: list[Gate] = []
