@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, NotSentError, RejectedError
-from prefect_mymsp.flows.sending import finish
+from prefect_mymsp.flows.finishing import finish
 from prefect_mymsp.flows.telling import tell_received, told_received
 from prefect_mymsp.models import OPT_OUT_WORDS
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
 import dataclasses
 import uuid
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -27,7 +24,10 @@ from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, look_into_jo
 from prefect_mymsp.errors import CampaignStoppedError, InputError, LimitError, MyMSPError, NotApprovedError
 from prefect_mymsp.flows.admission import concurrency_gate, refuse_late
 from prefect_mymsp.flows.approval import Proposal, ask
+from prefect_mymsp.flows.finishing import finish
 from prefect_mymsp.flows.options import Guard, OnRejects, SendWindow, Suppression
+from prefect_mymsp.flows.remembering import warn_if_forgetful
+from prefect_mymsp.flows.sharing import check_sharing, send_shared
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 else:
     # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
     CampaignReport = Any
-
-T = TypeVar("T")
 
 # The journal decides what has been sent: no retry, no cache, and nothing about recipients in Prefect's results.
 _STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
@@ -85,6 +83,7 @@ class _Job:
     all_or_nothing: bool
     max_late_s: float
     approval_timeout_s: float | None
+    shares: int
     journal: CampaignJournal | None
 
     @property
@@ -213,15 +212,15 @@ def _keep_to_limits(job: _Job, plan: Plan) -> None:
 @task(name="send-messages", **_STEP)
 def send_messages(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Send everything the journal holds planned for the campaign."""
+    return finish(send_planned_for(job, journal, campaign, _listener.get()))
+
+
+async def send_planned_for(job: _Job, journal: Journal, campaign: CampaignKey, listener: Listener | None) -> Counts:
+    """Send what a job has planned, from this process."""
     from prefect_mymsp.campaign import send_planned
 
-    listener, patience_s = _listener.get(), MyMSPSettings().patience_s
-
-    async def send() -> Counts:
-        async with job.credentials.get_async_client(patience_s=patience_s) as client:
-            return await send_planned(journal, client, campaign, job.options, listener)
-
-    return finish(send())
+    async with job.credentials.get_async_client(patience_s=MyMSPSettings().patience_s) as client:
+        return await send_planned(journal, client, campaign, job.options, listener)
 
 
 @task(name="follow-deliveries", **_STEP)
@@ -255,17 +254,6 @@ def take_back_messages(credentials: MyMSPCredentials, journal: Journal, campaign
     return finish(run())
 
 
-def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where an event loop is running already (a notebook, an async flow)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1, thread_name_prefix="mymsp-campaign") as pool:
-        return pool.submit(context.run, asyncio.run, work).result()
-
-
 def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
     """The road of a campaign; every step is a task run of its own."""
     from prefect_mymsp.reports import CampaignReport
@@ -276,6 +264,8 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
         logger.info("Dry run, nothing was sent. %s", _told(report))
         return report
     with open_journal(job.journal) as journal:
+        warn_if_forgetful(journal)
+        check_sharing(job.shares, journal)
         if job.deliver_at is None:  # what has a time of its own is not late before that
             known = journal.campaign(job.account, job.campaign)
             refuse_late(job.campaign, job.max_late_s, None if known is None else journal.last_active(known))
@@ -347,13 +337,19 @@ def _tell_what_waits(journal: Journal, campaign: CampaignKey) -> None:
         )
 
 
+def _send_planned(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
+    if job.shares > 1:
+        return send_shared(job, journal, campaign, _listener.get())
+    return send_messages(job, journal, campaign)
+
+
 def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
     """Send; where half a campaign is worse than none, take it back unless all of it was accepted."""
     if not job.all_or_nothing:
-        send_messages(job, journal, campaign)
+        _send_planned(job, journal, campaign)
         return
     try:
-        counts = send_messages(job, journal, campaign)
+        counts = _send_planned(job, journal, campaign)
         if counts.accepted < counts.messages:
             raise CampaignStoppedError(
                 f"Only {counts.accepted} of {counts.messages} messages of campaign {job.campaign!r} were accepted.",
@@ -405,6 +401,14 @@ def _fingerprint(frame: pd.DataFrame) -> str:
     from prefect_mymsp.journal.store import text_digest
 
     return text_digest(frame.to_csv(index=False)).hex()[:8]
+
+
+def _frame_of(source: str | Path | None) -> Any:
+    """The DataFrame that a label stands for; any other source as it is.
+
+    Not in the flow itself: a flow goes to other machines with what it names, and a ContextVar cannot.
+    """
+    return (_frames.get() or {}).get(str(source), source)
 
 
 def _source_label(source: str) -> str:
@@ -489,6 +493,7 @@ def send_campaign(
     allow_repeat: bool = False,
     all_or_nothing: bool = False,
     use_updates: bool = False,
+    shares: int = 1,
     journal: CampaignJournal | None = None,
     groups: list[str] = [],  # noqa: B006  never changed
     suppression: Suppression | None = None,
@@ -534,6 +539,8 @@ def send_campaign(
         allow_repeat: Send texts that the same people were sent today under another campaign name.
         all_or_nothing: Take a scheduled campaign back at the gateway unless all of it was accepted.
         use_updates: Read the account's uncollected updates for hints; other systems will not see those then.
+        shares: Tasks that send the campaign side by side, with a task runner that has several machines; 1 sends from
+            this process. Above 1 the journal must be in PostgreSQL.
         journal: Where to remember what was sent; the default is the journal that the settings name.
         groups: Recipient groups of the gateway that get the message too, one request each; the message must be
             without placeholders then.
@@ -578,7 +585,7 @@ def send_campaign(
     if not max_late_s >= 0 or not approval_timeout_s > 0:
         raise InputError("max_late_s must not be below zero, and approval_timeout_s must be above it.")
 
-    given: Any = (_frames.get() or {}).get(str(source), source)
+    given = _frame_of(source)
     if given is None:
         label = " ".join(names)[:100]
     else:
@@ -617,6 +624,7 @@ def send_campaign(
         all_or_nothing=all_or_nothing,
         max_late_s=max_late_s,
         approval_timeout_s=approval_timeout_s if approval else None,
+        shares=shares,
         journal=journal,
     )
     return _run(job, dry_run=dry_run)

@@ -11,7 +11,8 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.flows.sending import finish, take_back_messages
+from prefect_mymsp.flows.finishing import finish
+from prefect_mymsp.flows.sending import take_back_messages
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import Cancelled, Rescheduled

@@ -12,7 +12,8 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, RejectedError
-from prefect_mymsp.flows.sending import _listener, finish
+from prefect_mymsp.flows.finishing import finish
+from prefect_mymsp.flows.sending import _listener
 from prefect_mymsp.flows.stopping import find_campaign
 from prefect_mymsp.flows.telling import tell_completed
 from prefect_mymsp.showing import Show

@@ -1,0 +1,23 @@
+"""Serve the deployments of ``prefect.yaml`` from this one process, with neither work pool nor worker."""
+
+import os
+from pathlib import Path
+
+import yaml
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Schedule
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).parent)  # where the entrypoints are
+    serve(
+        *(
+            RunnerDeployment.from_entrypoint(
+                recipe["entrypoint"],
+                recipe["name"],
+                schedules=[Schedule(**schedule) for schedule in recipe["schedules"]],
+                parameters=recipe["parameters"],
+            )
+            for recipe in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]
+        )
+    )

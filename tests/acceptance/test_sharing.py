@@ -1,0 +1,31 @@
+"""Campaigns that several processes share; what is sent so is counted in tests/deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.errors import InputError
+from prefect_mymsp.flows import send_campaign
+from prefect_mymsp.sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "workspace")
+
+
+@pytest.mark.parametrize(("shares", "why"), [(2, "PostgreSQL"), (0, "at least 1")])
+def test_a_journal_that_others_do_not_see_cannot_be_shared(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, shares: int, why: str
+) -> None:
+    people = tmp_path / "people.csv"
+    people.write_text("phone\n0701740605\n")
+    with pytest.raises(InputError, match=why):
+        send_campaign(people, credentials, "Hello!", wait=False, shares=shares)
+    assert not gateway.gateway.summary()
+
+
+def test_the_flow_can_go_to_other_machines() -> None:
+    # As Dask sends it, with all that its function names.
+    assert cloudpickle.loads(cloudpickle.dumps(send_campaign.with_options(name="big"))).name == "big"

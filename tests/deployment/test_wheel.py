@@ -1,0 +1,73 @@
+"""The wheel in a clean environment with nothing of the checkout in reach: deployed from there, run by its worker."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prefect_mymsp.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from tests.deployment.conftest import Server, Worker
+
+pytestmark = pytest.mark.deployment
+
+WHERE = """
+import importlib.util, json
+def origin(name):
+    found = importlib.util.find_spec(name)
+    return found and found.origin
+print(json.dumps({name: origin(name) for name in ("prefect_mymsp", "flows", "tests")}))
+"""
+IN_PYTHON = """
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.flows import send_campaign
+from prefect.types.entrypoint import EntrypointType
+
+send_campaign.to_deployment(
+    "in-python",
+    work_pool_name="sms",
+    entrypoint_type=EntrypointType.MODULE_PATH,
+    parameters={"credentials": {"$ref": {"block_document_slug": "mymsp-credentials/default"}}},
+).apply()
+"""
+
+
+def test_the_wheel_holds_the_package_and_no_recipes(wheel: Path) -> None:
+    held = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in held if not name.endswith(".dist-info")} == {"prefect_mymsp"}
+
+
+def test_nothing_of_the_checkout_is_in_reach(installed: Server) -> None:
+    found = json.loads(installed.run("-c", WHERE))
+    assert Path(found["prefect_mymsp"]).is_relative_to(installed.home / "venv")
+    assert (found["flows"], found["tests"]) == (None, None)
+
+
+def test_the_installed_flow_is_deployed_by_its_name_and_run(
+    server: Server, installed: Server, worker: Worker, deployment: str, gateway: Sandbox, tmp_path: Path
+) -> None:
+    people = tmp_path / "people.csv"
+    people.write_text("phone;name\n0701740616;Liv\n0701740617;Max\n")
+    installed.run("-c", IN_PYTHON)
+    with server.client() as client:
+        for name in (deployment, "send-campaign/in-python"):
+            found = client.read_deployment_by_name(name)
+            assert found.entrypoint == "prefect_mymsp.flows.sending.send_campaign"
+            assert not found.pull_steps
+            blocks = (found.parameter_openapi_schema or {})["definitions"]
+            assert blocks["MyMSPCredentials"]["block_type_slug"] == "mymsp-credentials"  # the form offers stored ones
+    runs = [
+        worker.begin(name, source=str(people), message=f"Hello {{name}}, {name}", campaign=name, deadline_s=20)
+        for name in (deployment, "send-campaign/in-python")
+    ]
+    worker.ended(*runs)
+    assert gateway.gateway.summary() == {
+        (msisdn, f"Hello {who}, {name}"): 1
+        for msisdn, who in {"46701740616": "Liv", "46701740617": "Max"}.items()
+        for name in (deployment, "send-campaign/in-python")
+    }
