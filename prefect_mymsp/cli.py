@@ -1,4 +1,4 @@
-"""The command line: ``prefect-mymsp``."""
+"""The command line: ``prefect-mymsp``. The same flows as in a deployment, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,269 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
+from prefect.blocks.core import Block
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from prefect_mymsp.blocks import MyMSPCredentials
-from prefect_mymsp.errors import ConfigurationError, MyMSPError
-from prefect_mymsp.models import Decision
+from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials
+from prefect_mymsp.client import check_timezone
+from prefect_mymsp.errors import CampaignError, ConfigurationError, InputError, MyMSPError
+from prefect_mymsp.models import Decision, ReportFormat
+
+if TYPE_CHECKING:
+    from prefect_mymsp.flows import SendWindow, Suppression
+    from prefect_mymsp.reports import CampaignReport
+
+B = TypeVar("B", bound=Block)
+
+#: All is done.
+_DONE = 0
+#: Refused before anything was sent, or the thing asked for does not exist.
+_REFUSED = 1
+#: The command's words are off.
+_MISUNDERSTOOD = 2
+#: Done as far as it goes, and something is left for a person: doubt, messages that were not sent.
+_NEEDS_YOU = 3
 
 app = App(
     name="prefect-mymsp",
-    help="Send and follow SMS campaigns through myMSP from Prefect.",
+    help="""Send and follow SMS campaigns through myMSP from Prefect.
+
+    Store the account once as a "myMSP Credentials" block, in Prefect's UI or from Python; the commands take its name.
+    A campaign is known by its name: started again, it sends what is missing and nobody twice.
+
+    Exit codes: 0 all is done; 1 refused, and nothing was sent; 2 the command was not understood; 3 done as far as it
+    goes, and something is left for you, which the output names; 130 interrupted.
+    """,
+    help_epilogue="Try it without an account: prefect-mymsp demo",
     version_flags=["--version"],
 )
+
+Name = Annotated[str, Parameter(name=["--credentials", "-c"], help="The name of the stored credentials block.")]
+Journal = Annotated[
+    str | None,
+    Parameter(help="The name of a stored journal block; the default is the journal that the settings name."),
+]
+Numbers = Annotated[bool, Parameter(help="Show the numbers of the people in full.", negative="")]
+Since = Annotated[datetime | None, Parameter(help="Only from then on; without a zone, in the account's time zone.")]
+Until = Annotated[datetime | None, Parameter(help="Only before then; likewise.")]
+
+
+@app.command
+def send(
+    source: Annotated[str, Parameter(help="Path or URL of the CSV file with the recipients.")],
+    message: Annotated[str, Parameter(help="The text; {column} is replaced by the row's value in that column.")],
+    *,
+    credentials: Name = "default",
+    campaign: Annotated[
+        str | None, Parameter(help="The campaign's name; the default is the file's name and today's date.")
+    ] = None,
+    originator: Annotated[str | None, Parameter(help="A registered originator; the default is the account's.")] = None,
+    deliver_at: Annotated[
+        datetime | None,
+        Parameter(help="When the gateway shall send; without a zone, in the account's time zone. Exactly once."),
+    ] = None,
+    guard: Annotated[
+        bool,
+        Parameter(help="Send a few minutes later, each message exactly once: doubt can be looked up.", negative=""),
+    ] = False,
+    dry_run: Annotated[bool, Parameter(help="Show what would be sent, and send nothing.", negative="")] = False,
+    yes: Annotated[
+        bool, Parameter(name=["--yes", "-y"], help="Send without asking; needed where nobody can answer.", negative="")
+    ] = False,
+    wait: Annotated[bool, Parameter(help="Follow the deliveries.")] = True,
+    deadline: Annotated[float, Parameter(help="Minutes to follow them at most.")] = 60.0,
+    phone_column: Annotated[str | None, Parameter(help="The column with the phone numbers.")] = None,
+    region: Annotated[str, Parameter(help="Country of numbers without a country code.")] = "SE",
+    transliterate: Annotated[
+        bool, Parameter(help="Replace typographic quotes and dashes, which would double the cost.", negative="")
+    ] = False,
+    flash: Annotated[bool, Parameter(help="Show the SMS at once instead of storing it.", negative="")] = False,
+    window: Annotated[
+        str | None,
+        Parameter(help="The hours in which people may get messages, 08:00-20:00; outside it they are scheduled."),
+    ] = None,
+    suppress: Annotated[str | None, Parameter(help="A CSV file of numbers that must get nothing.")] = None,
+    per_minute: Annotated[float | None, Parameter(help="Messages a minute, at most.")] = None,
+    max_recipients: Annotated[int | None, Parameter(help="Send nothing if there are more people.")] = None,
+    max_segments: Annotated[int | None, Parameter(help="Send nothing if a message takes more SMS.")] = None,
+    fail_on_rejects: Annotated[
+        bool, Parameter(help="Send nothing if there are rows that cannot be sent.", negative="")
+    ] = False,
+    allow_changed: Annotated[
+        bool, Parameter(help="Send the changed text also to people who got the old one.", negative="")
+    ] = False,
+    allow_repeat: Annotated[
+        bool, Parameter(help="Send what the same people were sent today under another name.", negative="")
+    ] = False,
+    journal: Journal = None,
+) -> int:
+    """Send a text to everybody in a CSV file, once: look, ask, send, follow.
+
+    First the whole file is checked and shown: how many messages, what they cost in SMS, how they read, which rows
+    have to be mended. Then it asks. After a crash, or for rows that were added, start it again: it sends what is
+    missing.
+
+    prefect-mymsp send customers.csv "Hello {name}, see you on {day}!" --credentials default
+    """
+    from prefect_mymsp.flows import Guard, OnRejects, listening, send_campaign
+    from prefect_mymsp.terminal import Bars, show_paths, show_plan, show_report
+
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    options: dict[str, Any] = {
+        "campaign": campaign,
+        "originator": originator,
+        "deliver_at": _aware(deliver_at, account),
+        "guard": Guard.SCHEDULE if guard else Guard.NONE,
+        "phone_column": phone_column,
+        "region": region,
+        "transliterate": transliterate,
+        "flash": flash,
+        "window": _window(window, account),
+        "suppression": _suppression(suppress),
+        "messages_per_minute": per_minute,
+        "max_recipients": max_recipients,
+        "max_segments": max_segments,
+        "on_rejects": OnRejects.FAIL if fail_on_rejects else OnRejects.SKIP,
+        "journal": _journal(journal),
+    }
+    with console.status("Checking the file …"):
+        planned = send_campaign(source, account, message, dry_run=True, **options)
+    show_plan(console, planned)
+    if dry_run:
+        return _DONE
+    if not yes and not _agreed(console, planned):
+        console.print("Nothing was sent.")
+        return _REFUSED
+    # The name that was shown, also if midnight has passed since.
+    options |= {"campaign": planned.campaign, "allow_changed": allow_changed, "allow_repeat": allow_repeat}
+    with Bars(console) as bars, listening(bars.show):
+        report = send_campaign(source, account, message, wait=wait, deadline_s=deadline * 60, **options)
+    show_report(console, report)
+    show_paths(console, report)
+    if report.in_doubt:
+        console.print(
+            f"{report.in_doubt} messages may or may not have been sent. See whom it concerns: "
+            f"prefect-mymsp resolve {report.campaign!r}",
+            markup=False,
+        )
+    return _NEEDS_YOU if report.in_doubt or report.planned else _DONE
+
+
+def _agreed(console: Console, planned: CampaignReport) -> bool:
+    if not sys.stdin.isatty():
+        raise InputError("Nobody is here to agree; with --yes the campaign is sent without asking. Nothing was sent.")
+    asked = f"Send {planned.messages:,} messages ({planned.segments:,} SMS)? Write yes: "
+    return console.input(asked, markup=False).strip().lower() in {"yes", "y", "ja", "j"}
+
+
+@app.command
+def track(
+    campaign: Annotated[str | None, Parameter(help="The campaign's name; leave it out for all open ones.")] = None,
+    *,
+    credentials: Name = "default",
+    deadline: Annotated[float, Parameter(help="Minutes to follow one campaign at most.")] = 60.0,
+    journal: Journal = None,
+) -> int:
+    """Follow a campaign until its deliveries are settled, or look once at all that are open.
+
+    It sends nothing. Exit code 3 says that something is left for you: doubt, or messages that were not sent.
+    """
+    from prefect_mymsp.flows import listening, track_campaign, track_open_campaigns
+    from prefect_mymsp.terminal import Bars, frame, pairs
+
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    if campaign is None:
+        with console.status("Asking the gateway …"):
+            found = track_open_campaigns(account, journal=_journal(journal))
+        shown = ["campaign", "messages", "planned", "in_doubt", "accepted", "delivered", "open", "complete", "todo"]
+        console.print(frame("Open campaigns", found[shown], limit=100))
+        return _NEEDS_YOU if len(found) and (found["todo"].fillna("") != "").any() else _DONE
+    with Bars(console) as bars, listening(bars.show):
+        status = track_campaign(campaign, account, deadline_s=deadline * 60, journal=_journal(journal))
+    states = ("messages", "accepted", "delivered", "open", "rejected", "in_doubt", "planned", "cancelled")
+    console.print(pairs((name.replace("_", " "), f"{getattr(status, name):,}") for name in states))
+    for told in (status.todo, status.problem):
+        if told:
+            console.print(told, markup=False)
+    return _NEEDS_YOU if status.todo or status.problem else _DONE
+
+
+@app.command
+def inbox(
+    *,
+    credentials: Name = "default",
+    show_numbers: Numbers = False,
+    updates: Annotated[
+        bool,
+        Parameter(help="Read the account's updates too; other systems will not see those then.", negative=""),
+    ] = False,
+    journal: Journal = None,
+) -> None:
+    """Store the received messages that are new, and show them. Who writes STOP gets no more SMS from campaigns."""
+    from prefect_mymsp.flows import collect_inbox, collect_updates
+    from prefect_mymsp.reports.harmless import masked_frame
+    from prefect_mymsp.terminal import frame
+
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    with console.status("Asking the gateway …"):
+        if updates:
+            new = collect_updates(account, journal=_journal(journal)).inbox
+        else:
+            new = collect_inbox(account, journal=_journal(journal))
+    shown = new[["received_at", "originator", "prefix", "text"]]
+    console.print(frame("New messages", shown if show_numbers else masked_frame(shown), limit=100))
+
+
+@app.command
+def report(
+    campaign: Annotated[str | None, Parameter(help="The campaign's name; leave it out for all of them.")] = None,
+    *,
+    credentials: Name = "default",
+    inbox: Annotated[bool, Parameter(help="Report the received messages instead.", negative="")] = False,
+    format: Annotated[  # noqa: A002  what everybody calls it
+        ReportFormat, Parameter(help="A page to look at (html), or csv, excel or parquet.")
+    ] = ReportFormat.HTML,
+    path: Annotated[Path | None, Parameter(help="The file or folder; the default is the folder for reports.")] = None,
+    since: Since = None,
+    until: Until = None,
+    new_only: Annotated[
+        bool, Parameter(name=["--new"], help="Only what is new since the last such report.", negative="")
+    ] = False,
+    show_numbers: Numbers = False,
+    price: Annotated[float | None, Parameter(help="What one SMS costs, to show the cost.")] = None,
+    journal: Journal = None,
+) -> None:
+    """Write a report to look at, or a file to work with: of a campaign, of a period, or of the inbox."""
+    from prefect_mymsp.flows import export_delivery_report, export_inbox_report
+    from prefect_mymsp.terminal import plain
+
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    asked: dict[str, Any] = {
+        "since": _aware(since, account),
+        "until": _aware(until, account),
+        "new_only": new_only,
+        "format": format,
+        "path": path,
+        "show_numbers": show_numbers,
+        "journal": _journal(journal),
+    }
+    if format is ReportFormat.SQL:
+        raise InputError("Tables are written by the flow export_delivery_report; choose html, csv, excel or parquet.")
+    with console.status("Writing the report …"):
+        if inbox:
+            done = export_inbox_report(account, **asked)
+        else:
+            done = export_delivery_report(account, campaign, price_per_segment=price, **asked)
+    console.print(f"{done.rows:,} rows are in")
+    for written in (done.path, done.rejects_path):
+        if written is not None:
+            console.print(plain(f"  {written}"), soft_wrap=True)
 
 
 @app.command
@@ -88,64 +334,104 @@ def demo(
 def resolve(
     campaign: Annotated[str, Parameter(help="The campaign's name.")],
     *,
-    credentials: Annotated[str, Parameter(help="The name of the stored credentials block.")],
+    credentials: Name = "default",
     decision: Annotated[Decision | None, Parameter(help="What became of them; leave it out to look only.")] = None,
-    show_numbers: Annotated[bool, Parameter(help="Show the numbers of the people in full.")] = False,
-) -> None:
+    show_numbers: Numbers = False,
+    journal: Journal = None,
+) -> int:
     """Show whose messages of a campaign may or may not have been sent, and settle them by your word.
 
-    Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them.
+    Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them. Exit
+    code 3 says that there are some, and that they wait for your decision.
     """
-    from prefect_mymsp.campaign import mask
     from prefect_mymsp.flows import resolve_in_doubt
+    from prefect_mymsp.reports.harmless import masked_frame
+    from prefect_mymsp.terminal import frame
 
-    doubtful = resolve_in_doubt(campaign, _load(credentials), decision)
-    table = Table("row", "recipient", "text", "why")
-    for row, recipient, text_key, error in doubtful[["row", "recipient", "text_key", "error"]].itertuples(index=False):
-        shown = recipient if show_numbers else mask(recipient)
-        table.add_row(str(row), Text(shown), Text(text_key[:8]), Text(str(error)))
-    console = Console()
-    console.print(table)
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    doubtful = resolve_in_doubt(campaign, account, decision, journal=_journal(journal))
+    shown = doubtful[["row", "recipient", "text_key", "error"]]
+    shown = shown.assign(text_key=shown["text_key"].str[:8])
+    console.print(frame("In doubt", shown if show_numbers else masked_frame(shown), limit=len(shown)))
     told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
     console.print(f"{len(doubtful)} messages {told}.")
+    return _NEEDS_YOU if decision is None and len(doubtful) else _DONE
 
 
 @app.command
 def cancel(
     campaign: Annotated[str, Parameter(help="The campaign's name.")],
     *,
-    credentials: Annotated[str, Parameter(help="The name of the stored credentials block.")],
+    credentials: Name = "default",
+    journal: Journal = None,
 ) -> int:
     """Stop a campaign for good, and cancel at the gateway what waits there. Exit code 3 if not all could be stopped."""
     from prefect_mymsp.flows import cancel_campaign
 
-    told = cancel_campaign(campaign, _load(credentials))
-    console = Console(highlight=False)
+    account, console = _load(MyMSPCredentials, credentials), _console()
+    told = cancel_campaign(campaign, account, journal=_journal(journal))
     console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
     console.print(f"Too late, sent already:   {told.sent}.")
     console.print(f"Could not be cancelled:   {told.unknown}.")
-    return 3 if told.sent or told.unknown else 0
+    return _NEEDS_YOU if told.sent or told.unknown else _DONE
 
 
-def _load(name: str) -> MyMSPCredentials:
+def _console() -> Console:
+    """Where a command speaks; Prefect's log is kept out of it."""
+    from prefect_mymsp.terminal import quiet_prefect
+
+    quiet_prefect()
+    return Console(highlight=False)
+
+
+def _load(kind: type[B], name: str) -> B:
     try:
-        block = MyMSPCredentials.load(name)
+        block = kind.load(name)
     except ValueError as error:
         raise ConfigurationError(
-            f"There are no credentials named {name!r}. Save a myMSP Credentials block under that name, in Prefect's "
-            "UI or from Python."
+            f"There is no {kind.get_block_type_slug()} block named {name!r}. Save one under that name, in Prefect's UI "
+            "or from Python."
         ) from error
-    assert isinstance(block, MyMSPCredentials)  # noqa: S101  outside of an event loop, load() has loaded it
+    assert isinstance(block, kind)  # noqa: S101  outside of an event loop, load() has loaded it
     return block
+
+
+def _journal(name: str | None) -> CampaignJournal | None:
+    return None if name is None else _load(CampaignJournal, name)
+
+
+def _aware(when: datetime | None, account: MyMSPCredentials) -> datetime | None:
+    """A time as a person writes it: without a zone, it is by the account's clock."""
+    return when if when is None or when.tzinfo is not None else when.replace(tzinfo=ZoneInfo(account.timezone))
+
+
+def _window(hours: str | None, account: MyMSPCredentials) -> SendWindow | None:
+    from prefect_mymsp.flows import SendWindow
+
+    if hours is None:
+        return None
+    opens, dash, closes = hours.partition("-")
+    if not dash:
+        raise InputError(f"The window {hours!r} is no span of hours; write 08:00-20:00.")
+    return SendWindow(opens=opens, closes=closes, timezone=check_timezone(account.timezone).key)
+
+
+def _suppression(path: str | None) -> Suppression | None:
+    from prefect_mymsp.flows import Suppression
+
+    return None if path is None else Suppression(file=path)
 
 
 def main() -> None:
     """Run the command line; our errors are one sentence, not a traceback."""
     try:
-        result = app()
+        result = app(exit_on_error=False)
+    except CycloptsError:
+        result = _MISUNDERSTOOD  # it has said what it did not understand
     except MyMSPError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/bold red] {error}", highlight=False)
-        result = 1
+        Console(stderr=True).print("[bold red]Error:[/bold red]", end=" ")
+        Console(stderr=True, highlight=False).print(str(error), markup=False)
+        result = _NEEDS_YOU if isinstance(error, CampaignError) else _REFUSED
     except KeyboardInterrupt:
         result = 130
     sys.exit(result if isinstance(result, int) else 0)
