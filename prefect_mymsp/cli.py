@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -422,10 +423,14 @@ def _suppression(path: str | None) -> Suppression | None:
     return None if path is None else Suppression(file=path)
 
 
-def main() -> None:
-    """Run the command line; our errors are one sentence, not a traceback."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; our errors are one sentence, not a traceback.
+
+    Args:
+        words: What stands behind ``prefect-mymsp``; the default is what was typed.
+    """
     try:
-        result = app(exit_on_error=False)
+        result = app(sys.argv[1:] if words is None else words, exit_on_error=False)
     except CycloptsError:
         result = _MISUNDERSTOOD  # it has said what it did not understand
     except MyMSPError as error:
