@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, RELEASED, SENDING
+from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
 from prefect_mymsp.journal.store import CampaignKey, Journal, Outcome, ScheduledBatch, Watched, digits
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ _LISTS = 3
 #: The message was sent already (4.3.5.3).
 SENT_ALREADY = 351
 NO_SUCH_MESSAGE = 32
+
+#: States of a request that may be at the gateway under an id that nobody here knows.
+_MAY_BE_THERE = frozenset({SENDING, IN_DOUBT, RELEASED, ASSUMED})
 
 _Key = tuple[datetime, frozenset[str]]
 
@@ -188,13 +191,16 @@ class Reconciler:
         for one in watched:
             groups[one.deliver_at, one.msisdns].append(one)
         ours = set(groups)
-        unnamed = {one.deliver_at for one in watched if one.group and one.state != ACCEPTED}
+        nameless = [one for one in watched if one.group and one.state in _MAY_BE_THERE]
+        unnamed = {one.deliver_at for one in nameless}
+        self._unclear.clear()
         released = False
         for key, group in groups.items():
             if any(one.state == SENDING or one.group for one in group):
                 continue  # what is there may be theirs
             if key[0] in unnamed and found.get(key):  # or a recipient group's
-                self._unclear.update(one.id for one in group)
+                if all(one.state != SENDING for one in nameless):
+                    self._unclear.update(one.id for one in group)
                 continue
             doubtful = [one for one in group if one.state == IN_DOUBT]
             ghosts = [one for one in group if one.state == RELEASED]

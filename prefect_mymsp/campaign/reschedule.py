@@ -76,6 +76,7 @@ async def reschedule_scheduled(
             has not come to its end. Nothing was moved.
         NotSentError: The gateway's schedule could not be read. Nothing was moved.
         InDoubtError: Likewise.
+        JournalError: The journal failed. What was moved meanwhile is found by rescheduling to the same time once more.
     """
     target = _whole_minute(deliver_at)
     await thread(journal.take_over, campaign)
@@ -127,13 +128,15 @@ class _Moving:
 
     async def round(self) -> None:
         """Try each of them once."""
-        turns = iter(list(self.left.items()))
-        try:
-            async with asyncio.TaskGroup() as moving:
-                for _ in range(min(self._client.connections, len(self.left))):
-                    moving.create_task(self._work(turns))
-        finally:
-            await asyncio.shield(asyncio.ensure_future(self._record()))
+        turns = list(self.left.items())
+        for first in range(0, len(turns), _TOGETHER):
+            some = iter(turns[first : first + _TOGETHER])
+            try:
+                async with asyncio.TaskGroup() as moving:
+                    for _ in range(self._client.connections):
+                        moving.create_task(self._work(some))
+            finally:
+                await asyncio.shield(asyncio.ensure_future(self._record()))
 
     async def _work(self, turns: Iterator[tuple[str, ScheduledBatch]]) -> None:
         for message_id, batch in turns:
@@ -161,8 +164,6 @@ class _Moving:
                     self.changed += 1
                     self._stayed.append(batch.id)
             del self.left[message_id]
-            if len(self._done) + len(self._stayed) >= _TOGETHER:
-                await self._record()
 
     async def _look_up(self, message_id: str) -> datetime | None:
         """For when the gateway has a message; None when it is for no time."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefect_mymsp.campaign import Cancelled, JournalThread, LookOptions, Rescheduled, reschedule_scheduled
-from prefect_mymsp.errors import CampaignStoppedError, InputError, NotSentError
+from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, NotSentError
 from prefect_mymsp.journal import CampaignKey, Outcome
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -206,6 +206,20 @@ def test_a_process_that_dies_on_the_way_loses_nothing(bench: Bench, dies: Callab
     assert agreed(bench, LATER)
     assert set(bench.sent.values()) == {1}
     assert bench.requests == 4
+
+
+def test_a_journal_that_fails_on_the_way_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise JournalError("The disk is full.")
+
+    campaign = scheduled(bench)
+    with monkeypatch.context() as patching:
+        patching.setattr(bench.journal, "mark_moved", fails)
+        with pytest.raises(JournalError, match="disk is full"):
+            reschedule(bench, campaign, LATER)
+    assert in_journal(bench) == {(SOON, LATER): 4}
+    assert reschedule(bench, campaign, LATER).moved == 4
+    assert agreed(bench, LATER)
 
 
 def test_what_is_on_its_way_is_cancelled_with_the_campaign(bench: Bench) -> None:
