@@ -23,7 +23,7 @@ _IN_ONE_STATEMENT = 900
 #: Seconds to wait for another process's write to SQLite.
 _PATIENCE_S = 60.0
 #: What is done by one transaction at a time on PostgreSQL: its numbers among the database's advisory locks.
-PREPARING, RECORDING, NOTING = 7262626, 7262627, 7262628
+PREPARING, RECORDING, NOTING, RECEIVING = 7262626, 7262627, 7262628, 7262629
 
 
 class Database:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
-from prefect_mymsp.journal.database import insert
+from prefect_mymsp.journal.database import RECEIVING, insert, one_at_a_time
 from prefect_mymsp.journal.suppressions import as_msisdn
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Received:
             for one in once.values()
         ]
         with self._database.write() as connection:
+            # Who has read up to a number must not miss a lower one that comes later.
+            one_at_a_time(connection, RECEIVING)
             adding = insert(connection, table).on_conflict_do_nothing().returning(table.c.message_id)
             stored = set(connection.scalars(adding, values))
             new = [one for one in once.values() if one.message_id in stored]
@@ -88,7 +91,7 @@ class Received:
 
     @staticmethod
     def _suppress(connection: Connection, account: str, asking: Sequence[ReceivedMessage], now: datetime) -> None:
-        values = [
+        values: list[dict[str, Any]] = [
             {
                 "account": account,
                 "msisdn": number,
@@ -99,6 +102,7 @@ class Received:
             for one in asking
             if one.originator is not None and (number := as_msisdn(one.originator.strip())) is not None
         ]
+        values.sort(key=itemgetter("msisdn"))  # two that add in different orders would wait for each other
         if values:
             connection.execute(insert(connection, schema.suppression).on_conflict_do_nothing(), values)
 

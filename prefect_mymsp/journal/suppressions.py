@@ -88,8 +88,8 @@ class Suppressions:
 
 
 def _checked(msisdns: Iterable[str]) -> list[str]:
-    """MSISDNs, each once."""
-    found: dict[str, None] = {}
+    """MSISDNs, each once, in order: two that add in different orders would wait for each other."""
+    found = set[str]()
     for position, given in enumerate(msisdns, start=1):
         number = as_msisdn(given)
         if number is None:
@@ -97,5 +97,5 @@ def _checked(msisdns: Iterable[str]) -> list[str]:
                 f"Number {position} is not an MSISDN: write country code and number as digits only, "
                 "for instance 46701740605."
             )
-        found[number] = None
-    return list(found)
+        found.add(number)
+    return sorted(found)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -141,6 +144,26 @@ def test_two_processes_store_each_message_once_between_them(desk: Desk) -> None:
     assert sum(desk.in_processes(_store, [1, 140], [1, 140])) == 147
     assert desk.one("SELECT count(*) FROM received") == 147
     assert desk.journal.received.cursor(ACCOUNT) == 147
+
+
+def test_numbers_in_the_journal_come_in_order(desk: Desk) -> None:
+    """Who has read up to one must not miss a lower one that comes later."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(_: ReceivedMessage) -> bool:
+        begun.set()
+        return not may_end.wait(30)
+
+    received = desk.journal.received
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(received.store, ACCOUNT, [message(1)], slow)
+        assert begun.wait(30)
+        second = pool.submit(received.store, ACCOUNT, [message(2)], stop)
+        with pytest.raises(FutureTimeout):
+            second.result(0.3)
+        may_end.set()
+        assert ids([*first.result(30), *second.result(30)]) == [1, 2]
+    assert [row[1] for part in received.rows(ACCOUNT) for row in part] == ["1", "2"]
 
 
 # -- opting out --------------------------------------------------------------------------------------------------------
