@@ -35,17 +35,10 @@ nightly_import()
 """
 
 _COLLECTING = """
-from prefect import flow
 from prefect_mymsp import MyMSPCredentials
-from prefect_mymsp.events import emit_received
-from prefect_mymsp.tasks import fetch_inbox
+from prefect_mymsp.flows import collect_inbox
 
-@flow
-def collect():
-    for message in fetch_inbox(MyMSPCredentials.load("default")):
-        emit_received("0123456789abcdef0123456789abcdef", message)
-
-collect()
+collect_inbox(MyMSPCredentials.load("default"))
 """
 
 
@@ -123,7 +116,7 @@ def test_an_sms_starts_a_flow(server: Server, gateway: Sandbox, program: Any) ->
         deployment = client.read_deployment_by_name("status/by-sms")
         gateway.gateway.receive(originator="46701740606", text="Hello there")
         asked = gateway.gateway.receive(originator="46701740606", text="status?")
-        for _ in range(2):  # collected twice, it is still one event
+        for _ in range(2):  # however often the inbox is collected, it starts one run
             server.run(program("collect", _COLLECTING))
         here = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
 
