@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENGINE = "tests/integration/test_engine.py"
+TRACKING = "tests/integration/test_tracking.py"
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,63 @@ MUTATIONS = [
         "        return deliver_at - now > timedelta(seconds=self._options.last_look_s)",
         "        return True",
         f"{ENGINE} -k test_when_time_runs_out",
+    ),
+    Mutation(
+        "an update is kept before it is parsed",
+        "campaign/collect.py",
+        "            number = await self._thread(self._journal.received.keep_raw, self._account, raw)\n",
+        "            self._client.parse_updates(raw)\n"
+        "            number = await self._thread(self._journal.received.keep_raw, self._account, raw)\n",
+        f"{TRACKING} -k test_an_answer_is_kept_before_it_is_parsed",
+    ),
+    Mutation(
+        "an update is done with when all it points to was looked at",
+        "campaign/collect.py",
+        "        if await self._look_into(raw, told):",
+        "        if await self._look_into(raw, told) or True:",
+        f"{TRACKING} -k 'test_a_request_still_on_its_way or test_what_cannot_be_asked_about'",
+    ),
+    Mutation(
+        "an id from an update is taken only when its result names the people of one request in doubt",
+        "campaign/results.py",
+        "one.state == IN_DOUBT and one.msisdns == names",
+        "one.state == IN_DOUBT",
+        f"{TRACKING} -k test_updates_that_are_not_ours",
+    ),
+    Mutation(
+        "the inbox is believed when two answers say the same",
+        "campaign/collect.py",
+        "    return again == set(earlier.messages) and set(earlier.unparsed) <= set(later.unparsed)",
+        "    return True",
+        f"{TRACKING} -k test_no_cut_loses_or_shortens_a_message",
+    ),
+    Mutation(
+        "what is too old is not asked about any more",
+        "journal/tracking.py",
+        "            where.append(_due >= since)",
+        "            where.append(_due == _due)",
+        f"{TRACKING} -k test_what_is_too_old_is_not_asked_about",
+    ),
+    Mutation(
+        "a completion is told once",
+        "campaign/track.py",
+        "        return standing.complete and told != str(standing.counts.messages)",
+        "        return standing.complete",
+        f"{TRACKING} -k test_completion_is_told_once",
+    ),
+    Mutation(
+        "what turns up of a cancelled campaign is taken back",
+        "campaign/track.py",
+        "            if one.cancelled_at is not None:",
+        "            if False:",
+        f"{TRACKING} -k test_what_turns_up_of_a_cancelled_campaign",
+    ),
+    Mutation(
+        "in the night the clocks go back a time is the one after the message left us",
+        "campaign/results.py",
+        "    return second if second >= early else when",
+        "    return when",
+        f"{TRACKING} -k test_half_past_two",
     ),
     Mutation(
         "what a run has in flight when its campaign is cancelled is taken back too",

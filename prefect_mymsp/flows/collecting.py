@@ -151,9 +151,10 @@ def collect_updates(
 
     Args:
         credentials: The account. Its updates must have been activated by the gateway's support.
-        opt_out_words: As for :func:`collect_inbox`.
-        include_text_in_events: As for :func:`collect_inbox`.
-        events_max_age_days: As for :func:`collect_inbox`.
+        opt_out_words: Whose message begins with one of these, after the account's prefix, gets no more SMS from
+            campaigns. Case and punctuation make no difference.
+        include_text_in_events: Whether events hold the texts. Prefect keeps events, and shows them to all its users.
+        events_max_age_days: Older messages are stored but start nothing: an old account's inbox holds years.
         requests_per_minute: How fast results are asked for, at most.
         deadline_s: Seconds to ask for them, at most. What is left is done by the next run.
         journal: Where all is kept; the default is the journal that the settings name.

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from prefect_mymsp.flows import (
 )
 from prefect_mymsp.journal import Journal
 from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.models import OPT_OUT_WORDS
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES, INBOX_DTYPES
 from prefect_mymsp.reports.tracking import TRACKING_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -410,3 +412,28 @@ def test_killed_between_keeping_and_parsing(credentials: MyMSPCredentials, gatew
     status = track_campaign("killed", credentials, journal=block)
     assert (status.complete, status.delivered) == (True, 2)
     assert len(status.deliveries) == 2
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_does_what_it_says(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "following.md").read_text(encoding="utf-8")
+    assert all(f"`{word}`" in page for word in OPT_OUT_WORDS)
+    use, deploy = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    credentials.save("default", overwrite=True)
+    sent(tmp_path, credentials, "reminders week 49", 605, 606)
+    gateway.gateway.receive(originator="46701740607", text="Thank you")
+    exec(compile(use, "following.md", "exec", dont_inherit=True), {})
+    told = capsys.readouterr().out
+    assert "2 of 2 delivered; complete" in told
+    assert "Thank you" in told
+    names: dict[str, Any] = {}
+    exec(compile(deploy, "following.md", "exec", dont_inherit=True), names)
+    assert [one.flow_name for one in names["deployments"]] == ["track-open-campaigns", "collect-inbox"]
+    assert {one.entrypoint for one in names["deployments"]} == {
+        "prefect_mymsp.flows.tracking.track_open_campaigns",
+        "prefect_mymsp.flows.collecting.collect_inbox",
+    }

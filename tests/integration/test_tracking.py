@@ -250,6 +250,14 @@ def test_what_is_too_old_is_given_up_and_its_campaign_complete(lab: Lab) -> None
     assert lab.asked() == asked + 1
 
 
+def test_what_is_too_old_is_not_asked_about_in_a_campaign_that_goes_on(lab: Lab) -> None:
+    campaign = lab.sent([(NEVER, "x")])
+    lab.age(campaign, 8)
+    lab.sent([(NEVER, "x"), (NEVER, "y")])
+    told = lab.track()
+    assert (told.requests, told.standings[0].waiting.open, told.standings[0].waiting.given_up) == (1, 1, 1)
+
+
 def test_a_stopped_campaign_is_told_of_until_it_is_old(lab: Lab) -> None:
     campaign = lab.record([(A, "x"), (B, "x")])
     (standing,) = lab.track().standings
