@@ -89,7 +89,8 @@ class Following:
     """The following of one campaign, as :func:`follow` does it.
 
     Attributes:
-        results: Who asks; it knows whether the gateway refuses the account or does not answer.
+        results: Who asks; it knows whether the gateway refuses the account.
+        unanswered: Questions of the last round with any that got no answer.
         no_updates: Why the gateway refuses to give the account's updates; None unless it does.
     """
 
@@ -112,6 +113,7 @@ class Following:
             journal, thread, client, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
         self.no_updates: RejectedError | None = None
+        self.unanswered = 0
         since = datetime.now(UTC) - EVIDENCE
         self._collector = Collector(journal, thread, client, campaign.account, self.results, since, besides=campaign)
         self._reconciler = Reconciler(journal, thread, client, campaign, LookOptions())
@@ -156,10 +158,13 @@ class Following:
     async def _round(self) -> int:
         """Ask about each open batch once, page by page; returns how many messages changed."""
         self.results.listen_again()
+        requests, unanswered = self.results.requests, self.results.unanswered
         after = changed = 0
         while page := await self._thread(self._journal.open_batches, self._campaign, after=after, limit=_PAGE):
             after = page[-1].id
             changed += await self.results.ask(page)
             if self.results.over:
                 break
+        if self.results.requests > requests:  # else time is up, and what the round before said still holds
+            self.unanswered = self.results.unanswered - unanswered
         return changed

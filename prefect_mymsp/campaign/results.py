@@ -132,9 +132,9 @@ class Results:
                 self.unanswered += 1
                 continue
             statuses = _in_order(answer.statuses, batch.due_at, self._client.zone)
-            if not batch.believed:
+            if not batch.believed and (batch.group or batch.id in members):  # else its people were forgotten meanwhile
                 # Whom a group reaches we do not know: a whole result is believed.
-                ours = names if batch.group else frozenset(members.get(batch.id, ()))
+                ours = names if batch.group else frozenset(members[batch.id])
                 if names != ours or _too_old(statuses, batch.claimed_at):
                     told.foreign.append((batch.id, "id-of-others"))
                     continue

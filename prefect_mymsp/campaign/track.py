@@ -56,8 +56,10 @@ class TrackOptions:
     look: LookOptions = field(default_factory=LookOptions)
 
     def __post_init__(self) -> None:
-        if not self.max_age_days > 0 or not self.deadline_s > 0 or min(self.max_requests, self.requests_per_minute) < 1:
-            raise InputError("max_age_days, max_requests, requests_per_minute and deadline_s must be above zero.")
+        if not 0 < self.max_age_days <= 36_500:
+            raise InputError("max_age_days must be above zero, and at most 36,500.")
+        if not self.deadline_s > 0 or min(self.max_requests, self.requests_per_minute) < 1:
+            raise InputError("max_requests, requests_per_minute and deadline_s must be above zero.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,7 @@ class _Tracking:
         rounds.sort(key=lambda one: (last is not None and one.campaign.id >= int(last), -one.campaign.id))
         waiting = deque(rounds)
         left: list[tuple[_Round, OpenBatch]] = []
-        while waiting and not self._results.over:
+        while waiting and not left and not self._results.over:
             page: list[tuple[_Round, OpenBatch]] = []
             while waiting and len(page) < _PAGE:
                 turn = waiting.popleft()

@@ -169,7 +169,7 @@ def track_campaign(
         InputError: There is no such campaign, or its people were forgotten.
         JournalError: The journal failed.
     """
-    from prefect_mymsp.campaign import FollowOptions, standings_of
+    from prefect_mymsp.campaign import Completions, FollowOptions, standings_of
 
     if not deadline_s > 0 or not quiet_s >= 0:
         raise InputError("deadline_s must be above zero, and quiet_s not below.")
@@ -178,11 +178,12 @@ def track_campaign(
     with open_journal(journal) as opened:
         key = find_campaign(opened, credentials, campaign)
         opened.refuse_forgotten(key)
+        Completions(opened, key.account).watch([key.id])  # so that a pass tells of it should this run die
         following = follow_campaign(credentials, opened, key, options)
         since = datetime.now(UTC) - timedelta(days=_MAX_AGE_DAYS)
         (standing,) = standings_of(opened, key.account, [key.id], since)
         tell_completed(opened, key.account, [standing])
-    problem = _problem(following.results.refusal, following.results.unanswered, following.results.requests)
+    problem = _problem(following.results.refusal, following.unanswered)
     if problem is not None:
         logger.error("%s", problem)
     if following.no_updates is not None:
@@ -249,7 +250,7 @@ def track_open_campaigns(
         completed = tell_completed(opened, account, told.standings)
     if told.refusal is not None and told.unanswered == told.requests:
         raise told.refusal
-    if problem := _problem(told.refusal, told.unanswered, told.requests):
+    if problem := _problem(told.refusal, told.unanswered):
         logger.error("%s", problem)
     if told.unasked:
         logger.info("There was no time to ask about everything; the next pass begins there.")
@@ -264,11 +265,9 @@ def track_open_campaigns(
     return tracking_frame(told.standings)
 
 
-def _problem(refusal: RejectedError | None, unanswered: int, requests: int) -> str | None:
+def _problem(refusal: RejectedError | None, unanswered: int) -> str | None:
     if refusal is not None:
         return f"{refusal} Nothing more can be learnt until that is mended."
     if unanswered:
-        return (
-            f"The gateway did not answer {unanswered} of {requests} questions; what it knew of these is still to learn."
-        )
+        return f"The gateway did not answer {unanswered} questions; what it knows of these messages is still to learn."
     return None

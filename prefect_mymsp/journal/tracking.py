@@ -179,7 +179,9 @@ class Tracking:
         with self._database.read() as connection:
             for some in slices(ids):
                 select = (
-                    sa.select(*_COLUMNS, _batch.c.campaign_id, _batch.c.message_id, _OPEN)
+                    sa.select(
+                        *_COLUMNS, _batch.c.campaign_id, _batch.c.message_id, _OPEN & _campaign.c.forgotten_at.is_(None)
+                    )
                     .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
                     .where(_campaign.c.account == account, _batch.c.message_id.in_(some))
                 )

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials
-from prefect_mymsp.errors import InDoubtError, InputError, RejectedError, UnreachableError
+from prefect_mymsp.errors import InDoubtError, InputError, RejectedError
 from prefect_mymsp.flows import (
     CampaignStatus,
     collect_inbox,
@@ -135,7 +134,9 @@ def test_what_is_known_comes_back_whatever_the_gateway_does(
     status = track_campaign("outage", credentials)
     assert (status.delivered, status.open) == (1, 1)
     assert "refused with code 7" in (status.problem or "")
-    assert track_campaign("outage", credentials).complete
+    gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT)])  # once, and then all is well
+    status = track_campaign("outage", credentials)
+    assert (status.complete, status.problem) == (True, None)
 
 
 def test_a_scheduled_campaign_is_waited_for(
@@ -315,16 +316,13 @@ def test_years_of_messages_start_nothing(credentials: MyMSPCredentials, gateway:
     assert event["payload"]["word"] == "6"
 
 
-def test_an_inbox_that_cannot_be_read(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any,
-                                      unreachable: Callable[..., Any]) -> None:  # fmt: skip
+def test_an_inbox_that_cannot_be_read(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     gateway.gateway.receive(originator="46701740605", text="one")
     gateway.gateway.faults.replace(scripted=[Fault("error_before", INBOX, times=6)])
     with pytest.raises(InDoubtError):
         collect_inbox(credentials)
     gateway.gateway.faults.replace(scripted=[Fault("refuse", INBOX, code=7)])
     with pytest.raises(RejectedError):
-        collect_inbox(credentials)
-    with unreachable(gateway), pytest.raises(UnreachableError):
         collect_inbox(credentials)
     for wrong in ({"opt_out_words": ["STOP ALL"]}, {"events_max_age_days": -1}):
         with pytest.raises(InputError):
