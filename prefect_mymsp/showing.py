@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.logging import get_logger
 
 from prefect_mymsp.errors import MyMSPError
-from prefect_mymsp.events import campaign_slug, emit_campaign, emit_undelivered, in_a_run
+from prefect_mymsp.events import campaign_slug, emit_campaign, in_a_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,27 +242,11 @@ class Show:
         with _unharmed("events"):
             emit_campaign("sent", self._campaign, dataclasses.asdict(counts), account=self.account)
 
-    def undelivered(self, statuses: Mapping[str, int]) -> None:
-        """A pass over the campaign found messages undelivered; once a pass.
+    def finished(self, report: CampaignReport) -> None:
+        """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts.
 
-        Args:
-            statuses: How many messages have which of the gateway's words; ``delivered`` is left out.
+        That its deliveries are settled is told by :func:`~prefect_mymsp.flows.telling.tell_completed`, once.
         """
-        with _unharmed("events"):
-            not_delivered = {word: count for word, count in statuses.items() if word != "delivered" and count}
-            emit_undelivered(self._campaign, not_delivered, account=self.account)
-
-    def finished(self, report: CampaignReport, *, complete: bool = True) -> None:
-        """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts, its last event.
-
-        Args:
-            report: What came of it.
-            complete: Whether its deliveries were followed. If not there is no event yet: who tracks it will emit it.
-        """
-        if complete and not report.dry_run:
-            with _unharmed("events"):
-                self.undelivered(_statuses(report.deliveries))
-                emit_campaign("completed", self._campaign, _counts(report), account=self.account)
         _leave(lambda: _all(report, self.account, None))
 
     def stopped(self, error: BaseException, report: CampaignReport) -> None:
@@ -281,12 +265,6 @@ class Show:
 def _counts(report: CampaignReport) -> dict[str, int]:
     values = ((one.name, getattr(report, one.name)) for one in dataclasses.fields(report))
     return {name: value for name, value in values if type(value) is int}
-
-
-def _statuses(deliveries: pd.DataFrame) -> dict[str, int]:
-    """How many of the accepted messages have which of the gateway's words."""
-    words = deliveries.loc[deliveries["state"] == "accepted", "status"].value_counts()
-    return {str(word): int(count) for word, count in words.items()}
 
 
 # ---- artifacts -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,10 +24,13 @@ from prefect_mymsp.errors import CampaignStoppedError, InputError, LimitError, M
 from prefect_mymsp.flows.admission import concurrency_gate, refuse_late
 from prefect_mymsp.flows.approval import Proposal, ask
 from prefect_mymsp.flows.finishing import finish
+from prefect_mymsp.flows.following import follow_deliveries, progress_of
 from prefect_mymsp.flows.options import Guard, OnRejects, SendWindow, Suppression
 from prefect_mymsp.flows.remembering import warn_if_forgetful
 from prefect_mymsp.flows.sharing import check_sharing, send_shared
+from prefect_mymsp.flows.telling import tell_if_completed
 from prefect_mymsp.settings import MyMSPSettings
+from prefect_mymsp.showing import Show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,18 +45,7 @@ else:
 # The journal decides what has been sent: no retry, no cache, and nothing about recipients in Prefect's results.
 _STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
 
-_listener: ContextVar[Listener | None] = ContextVar("mymsp_listener", default=None)
 _frames: ContextVar[dict[str, pd.DataFrame] | None] = ContextVar("mymsp_frames", default=None)
-
-
-@contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Have ``listener`` called with the progress of campaigns that are sent in this context."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
 
 
 @dataclass(frozen=True)
@@ -212,7 +203,8 @@ def _keep_to_limits(job: _Job, plan: Plan) -> None:
 @task(name="send-messages", **_STEP)
 def send_messages(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Send everything the journal holds planned for the campaign."""
-    return finish(send_planned_for(job, journal, campaign, _listener.get()))
+    with progress_of(job.campaign, job.credentials) as listener:
+        return finish(send_planned_for(job, journal, campaign, listener))
 
 
 async def send_planned_for(job: _Job, journal: Journal, campaign: CampaignKey, listener: Listener | None) -> Counts:
@@ -221,20 +213,6 @@ async def send_planned_for(job: _Job, journal: Journal, campaign: CampaignKey, l
 
     async with job.credentials.get_async_client(patience_s=MyMSPSettings().patience_s) as client:
         return await send_planned(journal, client, campaign, job.options, listener)
-
-
-@task(name="follow-deliveries", **_STEP)
-def follow_deliveries(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
-    """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
-    from prefect_mymsp.campaign import follow
-
-    listener = _listener.get()
-
-    async def run() -> Counts:
-        async with job.credentials.get_async_client() as client:
-            return await follow(journal, client, campaign, job.follow, listener)
-
-    return finish(run())
 
 
 @task(name="take-back-messages", **_STEP)
@@ -258,9 +236,10 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
     """The road of a campaign; every step is a task run of its own."""
     from prefect_mymsp.reports import CampaignReport
 
-    logger = get_run_logger()
+    logger, show = get_run_logger(), Show(job.campaign, job.credentials)
     if dry_run:
         report = CampaignReport.of(job.campaign, check_recipients(job, None).plan, None, None)
+        show.finished(report)
         logger.info("Dry run, nothing was sent. %s", _told(report))
         return report
     with open_journal(job.journal) as journal:
@@ -287,14 +266,24 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
             plan.new,
             plan.known,
         )
+        show.started(plan)
+        stopped: BaseException | None = None
         try:
-            _send(job, journal, campaign)
+            show.sent(_send(job, journal, campaign))
             _tell_what_waits(journal, campaign)
             if job.wait:
-                follow_deliveries(job, journal, campaign)
+                follow_deliveries(job.credentials, journal, campaign, job.follow)
+            tell_if_completed(journal, campaign)
+        except BaseException as error:
+            stopped = error
+            raise
         finally:
             # Also when it stopped: who was reached is what everybody asks then.
             report = _report(job, journal, campaign, plan)
+            if stopped is None:
+                show.finished(report)
+            else:
+                show.stopped(stopped, report)
             logger.info("%s", _told(report))
             if report.in_doubt:
                 logger.warning(
@@ -338,16 +327,16 @@ def _tell_what_waits(journal: Journal, campaign: CampaignKey) -> None:
 
 
 def _send_planned(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
-    if job.shares > 1:
-        return send_shared(job, journal, campaign, _listener.get())
-    return send_messages(job, journal, campaign)
+    if job.shares == 1:
+        return send_messages(job, journal, campaign)
+    with progress_of(job.campaign, job.credentials) as listener:
+        return send_shared(job, journal, campaign, listener)
 
 
-def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
+def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
     """Send; where half a campaign is worse than none, take it back unless all of it was accepted."""
     if not job.all_or_nothing:
-        _send_planned(job, journal, campaign)
-        return
+        return _send_planned(job, journal, campaign)
     try:
         counts = _send_planned(job, journal, campaign)
         if counts.accepted < counts.messages:
@@ -355,6 +344,7 @@ def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> None:
                 f"Only {counts.accepted} of {counts.messages} messages of campaign {job.campaign!r} were accepted.",
                 counts=dataclasses.asdict(counts),
             )
+        return counts
     except MyMSPError as error:
         told = take_back_messages(job.credentials, journal, campaign)
         raise CampaignStoppedError(

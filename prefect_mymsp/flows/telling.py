@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prefect_mymsp.campaign import Standing
-    from prefect_mymsp.journal import Journal
+    from prefect_mymsp.journal import CampaignKey, Journal
 
 #: The bookmark that holds how far received messages have been told of, by their number in the journal.
 RECEIVED = "received-events"
 _AT_ONCE = 200
+#: Days after which nothing more is expected of a message.
+MAX_AGE_DAYS = 7.0
 #: Seconds that Prefect may take to fetch what was emitted.
 _PATIENCE_S = 15.0
 
@@ -75,6 +77,16 @@ def tell_completed(journal: Journal, account: str, standings: Iterable[Standing]
         for one in done:
             completions.told(one)
     return new
+
+
+def tell_if_completed(journal: Journal, campaign: CampaignKey) -> Standing:
+    """:func:`tell_completed` for one campaign; returns where it stands."""
+    from prefect_mymsp.campaign import standings_of
+
+    since = datetime.now(UTC) - timedelta(days=MAX_AGE_DAYS)
+    (standing,) = standings_of(journal, campaign.account, [campaign.id], since)
+    tell_completed(journal, campaign.account, [standing])
+    return standing
 
 
 def _fetched() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -13,21 +12,18 @@ from prefect.logging import get_run_logger
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, RejectedError
 from prefect_mymsp.flows.finishing import finish
-from prefect_mymsp.flows.sending import _listener
+from prefect_mymsp.flows.following import follow_deliveries
 from prefect_mymsp.flows.stopping import find_campaign
-from prefect_mymsp.flows.telling import tell_completed
-from prefect_mymsp.showing import Show
+from prefect_mymsp.flows.telling import MAX_AGE_DAYS, tell_completed, tell_if_completed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from prefect_mymsp.campaign import Following, FollowOptions, Listener, Pass, Standing, TrackOptions
+    from prefect_mymsp.campaign import Pass, Standing, TrackOptions
     from prefect_mymsp.journal import CampaignKey, Journal
 else:
     DataFrame = Any  # Prefect evaluates annotations, and pandas costs half a second
 
-#: Days after which nothing more is expected of a message.
-_MAX_AGE_DAYS = 7.0
 _STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
 
 
@@ -106,27 +102,6 @@ class CampaignStatus:
             return deliveries_frame(journal, self._key)
 
 
-@task(name="follow-campaign", **_STEP)
-def follow_campaign(
-    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, options: FollowOptions
-) -> Following:
-    """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
-    from prefect_mymsp.campaign import Following, JournalThread
-
-    async def run(listener: Listener) -> Following:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                following = Following(journal, thread, client, campaign, options, listener)
-                await following.run()
-                return following
-        finally:
-            thread.close()
-
-    with Show(campaign.name, credentials).listener(also=_listener.get()) as listener:
-        return finish(run(listener))
-
-
 @task(name="pass-over-campaigns", **_STEP)
 def pass_over_campaigns(credentials: MyMSPCredentials, journal: Journal, account: str, options: TrackOptions) -> Pass:
     """Ask once about everything that is not final."""
@@ -169,7 +144,7 @@ def track_campaign(
         InputError: There is no such campaign, or its people were forgotten.
         JournalError: The journal failed.
     """
-    from prefect_mymsp.campaign import Completions, FollowOptions, standings_of
+    from prefect_mymsp.campaign import Completions, FollowOptions
 
     if not deadline_s > 0 or not quiet_s >= 0:
         raise InputError("deadline_s must be above zero, and quiet_s not below.")
@@ -179,10 +154,8 @@ def track_campaign(
         key = find_campaign(opened, credentials, campaign)
         opened.refuse_forgotten(key)
         Completions(opened, key.account).watch([key.id])  # so that a pass tells of it should this run die
-        following = follow_campaign(credentials, opened, key, options)
-        since = datetime.now(UTC) - timedelta(days=_MAX_AGE_DAYS)
-        (standing,) = standings_of(opened, key.account, [key.id], since)
-        tell_completed(opened, key.account, [standing])
+        following = follow_deliveries(credentials, opened, key, options)
+        standing = tell_if_completed(opened, key)
     problem = _problem(following.results.refusal, following.unanswered)
     if problem is not None:
         logger.error("%s", problem)
@@ -200,7 +173,7 @@ def track_campaign(
 @flow(name="track-open-campaigns", retries=0, persist_result=False)
 def track_open_campaigns(
     credentials: MyMSPCredentials,
-    max_age_days: float = _MAX_AGE_DAYS,
+    max_age_days: float = MAX_AGE_DAYS,
     max_requests: int = 10_000,
     requests_per_minute: int = 3000,
     deadline_s: float = 240.0,
