@@ -8,15 +8,22 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.errors import MyMSPError
-from prefect_mymsp.flows import send_campaign
+from prefect_mymsp.flows import SendWindow, send_campaign
 
 
 @flow
-def nightly_campaign(credentials: MyMSPCredentials, folder: Path, message: str, quiet_s: float = 60) -> None:
+def nightly_campaign(
+    credentials: MyMSPCredentials,
+    folder: Path,
+    message: str,
+    window: SendWindow = SendWindow(opens="08:00", closes="20:00"),  # noqa: B008  it never changes
+    quiet_s: float = 60,
+) -> None:
     """Send every CSV file that nobody has written to for ``quiet_s`` seconds; it is moved to ``folder/sent`` then.
 
     A file's name is its campaign's. So whatever happens to a run, the next one sends what is missing and nothing
-    twice; a second file under a name that was there before sends the people who are new in it.
+    twice; a second file under a name that was there before sends the people who are new in it. What is sent at night
+    waits at the gateway until the ``window`` opens.
     """
     logger, left = get_run_logger(), []
     for file in sorted(folder.glob("*.csv")):
@@ -25,7 +32,7 @@ def nightly_campaign(credentials: MyMSPCredentials, folder: Path, message: str, 
             logger.info("%s may still be written to; the next night takes it.", file.name)
             continue
         try:
-            send_campaign(file, credentials, message, campaign=file.name, wait=False)
+            send_campaign(file, credentials, message, campaign=file.name, window=window, wait=False)
         except MyMSPError as error:
             logger.error("%s: %s", file.name, error)  # noqa: TRY400  the run of the campaign shows where
             left.append(file.name)

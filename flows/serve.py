@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Schedule

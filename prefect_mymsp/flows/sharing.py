@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from prefect_mymsp.blocks import CampaignJournal, open_journal
 from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, MyMSPError
+from prefect_mymsp.flows.admission import concurrency_gate
 from prefect_mymsp.flows.finishing import finish
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def send_shared(job: _Job, journal: Journal, campaign: CampaignKey, listener: Li
     from prefect_mymsp.campaign import Progress
 
     before = journal.counts(campaign)
-    place = CampaignJournal(url=SecretStr(journal.url.render_as_string(hide_password=False)))
-    share = dataclasses.replace(job, source=None, journal=place)
+    share = _one_of(job, journal)
     futures = [send_share.submit(share, campaign) for _ in range(job.shares)]
     try:
         while wait(futures, timeout=_EVERY_S).not_done:
@@ -78,6 +78,14 @@ def send_shared(job: _Job, journal: Journal, campaign: CampaignKey, listener: Li
     return counts
 
 
+def _one_of(job: _Job, journal: Journal) -> _Job:
+    """What one share is asked for: as the whole, but without anybody's numbers, and with its part of the rate."""
+    rate = job.options.messages_per_minute
+    options = dataclasses.replace(job.options, gate=None, messages_per_minute=rate and rate / job.shares)
+    place = CampaignJournal(url=SecretStr(journal.url.render_as_string(hide_password=False)))
+    return dataclasses.replace(job, source=None, options=options, journal=place)
+
+
 def check_sharing(shares: int, journal: Journal) -> None:
     """Refuse to share a campaign whose journal the other machines do not see.
 
@@ -98,6 +106,9 @@ def send_share(job: _Job, campaign: CampaignKey) -> None:
     """Send what this process can get of a campaign, until nothing is left or its flow run is cancelled."""
     from prefect_mymsp.flows.sending import send_planned_for
 
+    if job.concurrency_limit is not None:
+        gate = concurrency_gate(job.concurrency_limit)
+        job = dataclasses.replace(job, options=dataclasses.replace(job.options, gate=gate))
     sent = 0
 
     def count(progress: Progress) -> None:

@@ -41,6 +41,7 @@ _HURRIED = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_PREFETCH_SECONDS": "1",
     "PREFECT_RUNNER_POLL_FREQUENCY": "1",
@@ -195,18 +196,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        str(folder),
-        str(Server.root),
-    ]
-    subprocess.run(command, check=True, timeout=120)
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, Server.root], check=True, timeout=120)
     (built,) = folder.glob("prefect_mymsp-*.whl")
     return built
 
@@ -420,7 +411,10 @@ def rerun() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What goes on for minutes is looked at last: meanwhile the others are run."""
+    """What goes on for minutes is looked at last: meanwhile the others run. The first one starts server and worker."""
+    for item in items:
+        if item.get_closest_marker("deployment"):
+            item.add_marker(pytest.mark.timeout(300))
     items.sort(key=lambda item: "rerun" in getattr(item, "fixturenames", ()))
 
 

@@ -46,12 +46,12 @@ deployments:
 
 
 @pytest.fixture(scope="module")
-def journal_url(postgres: Postgres, server: Server) -> Iterator[str]:
+def journal_url(postgres: Postgres, server: Server) -> str:
     """A journal in PostgreSQL, and the block ``mymsp-campaign-journal/shared`` for it."""
-    with postgres.journal() as url:
-        with server.used():
-            CampaignJournal(url=SecretStr(url)).save("shared", overwrite=True)
-        yield url
+    url = postgres.journal()
+    with server.used():
+        CampaignJournal(url=SecretStr(url)).save("shared", overwrite=True)
+    return url
 
 
 @pytest.fixture(scope="module")
