@@ -81,12 +81,12 @@ class Server:
 
     @contextmanager
     def process(
-        self, *arguments: str | Path, env: Mapping[str, str] | None = None
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, folder: Path | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A Python process beside the server while entered, ``-m prefect worker start`` say; its group ends with it."""
         name = "-".join(Path(str(one)).stem for one in arguments if not str(one).startswith("-"))[:40]
         log = self.home / f"{name}-{time.monotonic_ns()}.log"
-        with _process((self.python, *arguments), {**self.env, **(env or {})}, log) as process:
+        with _process((self.python, *arguments), {**self.env, **(env or {})}, log, folder) as process:
             yield process
 
     def run(
@@ -128,12 +128,14 @@ class Server:
 
 
 @contextmanager
-def _process(command: tuple[str | Path, ...], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    command: tuple[str | Path, ...], env: Mapping[str, str], log: Path, folder: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(map(str, command)),
             env=dict(env),
-            cwd=log.parent,
+            cwd=folder or log.parent,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

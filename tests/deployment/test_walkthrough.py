@@ -1,0 +1,116 @@
+"""The walk-through, followed as it stands: its files written, each of its commands run, in its order.
+
+What a reader has and a test has not is put in its place: the environment, into which the wheel is installed already;
+the sandbox and the server, which a test starts on free ports.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prefect_mymsp.sandbox.server import Sandbox
+from tests.acceptance.test_docs import ROOT, SHOWN_URL, Block, blocks_of, commands
+
+if TYPE_CHECKING:
+    from tests.deployment.conftest import Server
+
+pytestmark = pytest.mark.deployment
+
+PAGE = ROOT / "docs" / "walkthrough.md"
+#: Commands that the test's own setting has done already; everything else on the page is run.
+STANDS_FOR = (
+    "python3 -m venv .venv",
+    ". .venv/bin/activate",
+    "pip install prefect-mymsp[reports]",
+    "prefect-mymsp sandbox",
+    "prefect server start",
+    "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
+)
+
+
+class Reader:
+    """Somebody who does what the page says, in an empty folder."""
+
+    def __init__(self, installed: Server, sandbox: Sandbox, folder: Path) -> None:
+        self._installed = installed
+        self._sandbox = sandbox
+        self.folder = folder
+        self.skipped: list[str] = []
+        self.said: dict[str, str] = {}
+
+    def does(self, block: Block, running: ExitStack) -> None:
+        code = block.code.replace(SHOWN_URL, self._sandbox.base_url)
+        if block.language != "bash":
+            (self.folder / block.title).write_text(code, encoding="utf-8")
+            return
+        for words in commands(code):
+            line = " ".join(words)
+            if line in STANDS_FOR:
+                self.skipped.append(line)
+            elif block.title:  # goes on until the reader ends it
+                running.enter_context(self._installed.process("-m", *words, folder=self.folder))
+            else:
+                self._run(words)
+
+    def _run(self, words: list[str]) -> None:
+        if words[0] == "prefect":  # a script of the environment that this one takes its dependencies from
+            command = [str(self._installed.python), "-m", *words]
+        else:
+            command = ["bash", "-c", shlex.join(words)]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, **self._installed.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}:\n{done.stdout}"
+        self.said[" ".join(words)] = done.stdout
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(speed=60) as running:
+        yield running
+
+
+def test_every_command_of_the_walk_through(installed: Server, sandbox: Sandbox, tmp_path: Path) -> None:
+    reader = Reader(installed, sandbox, tmp_path)
+    with ExitStack() as running:
+        for block in blocks_of(PAGE):
+            reader.does(block, running)
+    assert tuple(reader.skipped) == STANDS_FOR
+    said = list(reader.said.values())
+    assert any("a landline number" in one for one in said)
+
+    sent = sorted(
+        (recipient["msisdn"], message["text"])
+        for message in sandbox.gateway.ledger()
+        for recipient in message["recipients"]
+    )
+    people = [("605", "Åsa", "Monday"), ("606", "Björn", "Tuesday"), ("607", "Disa", "Friday")]
+    by_hand = [(f"46701740{number}", f"Hello {name}, see you on {day}!") for number, name, day in people]
+    deployed = [(f"46701740{number}", f"Good evening {name}, we see you on {day}.") for number, name, day in people]
+    assert sent == sorted(by_hand + deployed)
+    for name in ("autumn.html", "morning.html"):
+        page = (tmp_path / name).read_text(encoding="utf-8")
+        assert "autumn" in page
+        assert "46701740605" not in page
+    assert "tonight" in (tmp_path / "morning.html").read_text(encoding="utf-8")
+    with installed.client() as client:
+        found = client.read_deployment_by_name("send-campaign/evening")
+    assert [(one.schedule.cron, one.schedule.timezone) for one in found.schedules] == [  # type: ignore[union-attr]
+        ("0 18 * * 1-5", "Europe/Stockholm")
+    ]
