@@ -57,12 +57,12 @@ class Limits:
                 f"{self.max_recipients}. Nothing was sent. See that it is the right source, or raise the limit."
             )
         if plan.oversize:
-            rows = ", ".join(map(str, plan.oversize_rows))
             more = ", …" if plan.oversize > len(plan.oversize_rows) else ""
+            rows = f" Rows {', '.join(map(str, plan.oversize_rows))}{more}." if plan.oversize_rows else ""
             forcing = f" Where {''.join(plan.forcing)!r} occur, an SMS holds 70 characters." if plan.forcing else ""
             raise LimitError(
                 f"{plan.oversize} messages of {plan.source} take more SMS than max_segments allows "
-                f"({self.max_segments}); the longest takes {plan.longest}. Rows {rows}{more}. Nothing was sent. "
+                f"({self.max_segments}); the longest takes {plan.longest}.{rows} Nothing was sent. "
                 f"Shorten the message or what goes into it, or raise the limit.{forcing}"
             )
 

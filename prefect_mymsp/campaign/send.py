@@ -362,7 +362,7 @@ class _Sending:
         if own is not None:
             if self._turns is None:
                 return own
-            earliest = own
+            earliest = _minute_after(own)
         elif options.guard_lead_s is not None:
             earliest = _minute_after(now + timedelta(seconds=options.guard_lead_s))
         elif options.window is None or self._open(options.window, now):

@@ -173,6 +173,9 @@ def test_too_long_messages_are_told_by_row() -> None:
     wider = Limits(max_segments=2)
     wider.check(planned(rows, limits=wider))
     many = [(number(index), "B" * 160) for index in range(9)]
+    to_groups = plan_source(None, Template("x" * 161), groups=["staff"], limits=limits)
+    with pytest.raises(LimitError, match=r"1 messages.*the longest takes 2\. Nothing was sent"):
+        limits.check(to_groups)
     with pytest.raises(LimitError, match=r"9 messages.*Rows 1, 2, 3, 4, 5, …\."):
         limits.check(planned(many, limits=limits))
 
