@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -98,14 +99,21 @@ def concurrency_gate(name: str) -> Gate | None:
             "decay: the requests a second it is to allow."
         )
 
-    async def admit(requests: int) -> None:
+    # About a second's worth at a time: fewer questions, and no long wait for many slots at once.
+    return Gate(_Slots(name), at_once=max(1, min(limit.limit, math.ceil(limit.slot_decay_per_second))))
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """Takes slots of a concurrency limit; a class, so that it travels to other machines."""
+
+    name: str
+
+    async def __call__(self, requests: int) -> None:
         try:
-            await rate_limit(name, occupy=requests, strict=True)
+            await rate_limit(self.name, occupy=requests, strict=True)
         except Exception as error:  # noqa: BLE001  whatever keeps Prefect's server from answering
             raise ConfigurationError(
-                f"The concurrency limit {name!r} gave no slots ({type(error).__name__}); see that it is there and that "
-                "Prefect's server answers."
+                f"The concurrency limit {self.name!r} gave no slots ({type(error).__name__}); see that it is there and "
+                "that Prefect's server answers."
             ) from None
-
-    # About a second's worth at a time: fewer questions, and no long wait for many slots at once.
-    return Gate(admit, at_once=max(1, min(limit.limit, math.ceil(limit.slot_decay_per_second))))

@@ -604,7 +604,7 @@ def send_campaign(
             destination_port=destination_port,
             guard_lead_s=lead_s if guard is Guard.SCHEDULE else None,
             window=None if window is None else window.window(),
-            messages_per_minute=messages_per_minute,
+            messages_per_minute=messages_per_minute and messages_per_minute / max(shares, 1),
         ),
         concurrency_limit=concurrency_limit,
         wait=wait,

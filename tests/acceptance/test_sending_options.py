@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import sqlite3
 import threading
 import time
@@ -43,6 +44,7 @@ from prefect_mymsp.flows import (
     send_campaign,
     send_dataframe,
 )
+from prefect_mymsp.flows.admission import concurrency_gate
 from prefect_mymsp.journal import Journal, Selection
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.reports import CampaignReport
@@ -358,6 +360,9 @@ def test_a_global_concurrency_limit(
     assert reached(gateway) == list(range(605, 611))
     assert times[-1] - times[0] > timedelta(seconds=0.7)  # six requests, two at once, four a second
 
+    gate = concurrency_gate("sms-gateway")
+    assert gate is not None
+    assert pickle.loads(pickle.dumps(gate)) == gate  # to the tasks that share a campaign
     with pytest.raises(ConfigurationError, match="'sms-locks' do not decay"):
         send_campaign(source, credentials, TEXT, "x", concurrency_limit="sms-locks")
     began = time.monotonic()
