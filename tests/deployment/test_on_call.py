@@ -16,10 +16,9 @@ from prefect.states import Failed
 from prefect_mymsp.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from prefect_mymsp import MyMSPCredentials
     from tests.deployment.conftest import Server
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(300)]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "on-call.md").read_text(encoding="utf-8")
 ON_CALL, STATUS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -56,20 +55,20 @@ def actions(server: Server, outcome: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def program(tmp_path: Path, server: Server, credentials: MyMSPCredentials) -> Iterator[Any]:
-    """Writes a program to a file. The account is saved as ``default``; automations end with the test."""
-    with server.used():
-        credentials.save("default", overwrite=True)
+def program(tmp_path: Path, server: Server, account: str) -> Iterator[Any]:
+    """Writes a program to a file. The account is there as ``default``; the test's automations end with it."""
 
     def write(name: str, code: str) -> Path:
         path = tmp_path / f"{name}.py"
         path.write_text(code, encoding="utf-8")
         return path
 
-    yield write
     with server.client() as client:
+        before = {automation.id for automation in client.read_automations()}
+        yield write
         for automation in client.read_automations():
-            client.delete_automation(automation.id)
+            if automation.id not in before:
+                client.delete_automation(automation.id)
 
 
 def test_a_failing_flow_texts_the_person_on_call(server: Server, gateway: Sandbox, program: Any) -> None:
