@@ -1,6 +1,6 @@
 """Every morning: what became of the messages since yesterday, as a page to look at."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -14,8 +14,10 @@ from prefect_mymsp.models import ReportFormat
 @flow
 def morning_report(credentials: MyMSPCredentials, folder: Path) -> None:
     """Write ``folder/<day>.html`` on the messages that left yesterday or today."""
-    now = runtime.flow_run.get_scheduled_start_time().astimezone(ZoneInfo(credentials.timezone))
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    start = datetime.fromtimestamp(
+        runtime.flow_run.get_scheduled_start_time().timestamp(), ZoneInfo(credentials.timezone)
+    )
+    today = start.replace(hour=0, minute=0, second=0, microsecond=0)
     export_delivery_report(
         credentials,
         since=today - timedelta(days=1),

@@ -97,7 +97,8 @@ class Instant(TypeDecorator[datetime]):
         """Refuse naive times: they would silently be taken for UTC."""
         if value is None:
             return None
-        return (value - EPOCH) // MICROSECOND
+        # Prefect hands out pendulum's times, whose differences are no timedeltas.
+        return datetime.__sub__(value, EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Back to an aware datetime in UTC."""
