@@ -196,13 +196,16 @@ def test_tracking_and_the_morning_report(
 ) -> None:
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n0701740618;Nils\n0701740619;Olle\n")
-    worker.ended(worker.begin(deployment, source=str(source), message="Hej {name}", campaign="tracked", wait=False))
-    assert worker.counts("tracked", gateway).delivered == 0
+    given = {"source": str(source), "wait": False}
+    names = {"tracked": "Hej {name}", "tracked as well": "Hejdå {name}"}
+    worker.ended(*(worker.begin(deployment, campaign=name, message=text, **given) for name, text in names.items()))
+    assert [worker.counts(name, gateway).delivered for name in names] == [0, 0]
     worker.ended(worker.begin("track-open-campaigns/track-deliveries"))
-    assert worker.counts("tracked", gateway).delivered == 2
+    assert [worker.counts(name, gateway).delivered for name in names] == [2, 2]
     worker.ended(worker.begin("morning-report/morning-report", folder=str(tmp_path)))
     page = (tmp_path / f"{datetime.now(STOCKHOLM):%Y-%m-%d}.html").read_text()
-    assert "tracked" in page
+    for name in names:
+        assert f">{name}<" in page
     assert "46701740618" not in page
 
 
