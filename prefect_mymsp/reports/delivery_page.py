@@ -12,7 +12,7 @@ from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT,
 from prefect_mymsp.reports import charts
 from prefect_mymsp.reports.charts import Chart, share
 from prefect_mymsp.reports.frames import percentile
-from prefect_mymsp.reports.harmless import masked, visible
+from prefect_mymsp.reports.harmless import masked, masked_text, visible
 from prefect_mymsp.reports.page import (
     LONG,
     MIDDLING,
@@ -500,7 +500,7 @@ def _tell_rejects(page: DeliveryPage, material: DeliveryMaterial, *, show_number
             str(campaign),
             int(row),
             column=str(column or ""),
-            reason=str(reason) if show_numbers else masked(str(reason)),
+            reason=str(reason) if show_numbers else masked_text(str(reason)),
         )
         for campaign, row, column, reason in material.rejects.head(LONG)[list(columns)].itertuples(index=False)
     ]

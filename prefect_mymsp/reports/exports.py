@@ -78,13 +78,23 @@ class Target:
         elif self.url or self.table:
             raise InputError("database and table are for format='sql'.")
 
-    def file(self, name: str) -> Path:
-        """The file to write, called so if no other name was asked for."""
-        name += _SUFFIXES[self.format]
-        if self.path is None:
-            return self.folder / name
-        path = self.path.expanduser()
-        return path / name if path.is_dir() or str(self.path).endswith(("/", "\\")) else path
+    def file(self, name: str, *, new_only: bool) -> Path:
+        """The file to write, called so if no other name was asked for.
+
+        Raises:
+            InputError: Of several exports of what is new, this one would take the place of another.
+        """
+        suffix = _SUFFIXES[self.format]
+        folder = self.folder if self.path is None else self.path.expanduser()
+        if self.path is None or folder.is_dir() or str(self.path).endswith(("/", "\\")):
+            paths = (folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in itertools.count(1))
+            return next(path for path in paths if not (new_only and path.exists()))
+        if new_only and folder.exists():
+            raise InputError(
+                f"{folder.name} is there and holds what was new at an earlier export. Give a folder as path, and each "
+                "export gets a file of its own."
+            )
+        return folder
 
     def bookmark(self, kind: str, campaign: str | None) -> str:
         """The name under which it is remembered what this target has got."""
@@ -288,7 +298,7 @@ def write_deliveries(
     title = f"deliveries-{found.read_at:%Y%m%dT%H%M%SZ}"
     if wanted.whole:
         title = file_name(wanted.campaign or "") + ("" if target.format is ReportFormat.HTML else "-deliveries")
-    path = _fresh(target.file(title), new_only=wanted.new_only)
+    path = target.file(title, new_only=wanted.new_only)
     keys_of = [one.key for one in found.campaigns]
     rejects = recorded_rejects_frame(journal, *keys_of) if wanted.whole else empty_frame(REJECT_DTYPES)
     rejects_path = None
@@ -434,7 +444,7 @@ def write_inbox(
             append_rows(frame, target.url, target.table, keys=keys, final=final, read_at=found.read_at),
             table=target.table,
         )
-    path = _fresh(target.file(f"inbox-{found.read_at:%Y%m%dT%H%M%SZ}"), new_only=new_only)
+    path = target.file(f"inbox-{found.read_at:%Y%m%dT%H%M%SZ}", new_only=new_only)
     if target.format is ReportFormat.HTML:
         from prefect_mymsp.reports.inbox_page import inbox_page
 
@@ -454,16 +464,6 @@ def write_inbox(
 def opt_outs(journal: Journal, account: str) -> dict[str, datetime]:
     """Numbers whose owners wrote that they want no more SMS, and since when."""
     return {msisdn: since for msisdn, since, reason, _ in journal.suppressions.rows(account) if reason == "opt-out"}
-
-
-def _fresh(path: Path, *, new_only: bool) -> Path:
-    """A file that may be written: of several exports of what is new, none may take the place of another."""
-    if new_only and path.exists():
-        raise InputError(
-            f"{path.name} is there and holds what was new at an earlier export. Give a folder as path, and each export "
-            "gets a file of its own."
-        )
-    return path
 
 
 def _keys(account: str, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:

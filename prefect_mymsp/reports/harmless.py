@@ -26,10 +26,14 @@ _FORMULA = re.compile(f"^(?=[\t\r\n])|^(?=[\\s\x00-\x1f]*[{_OPENING}])|(?<=[;\t\
 #: A number with its plus sign is not a formula, whatever it is taken for.
 _NUMBER = re.compile(r"\+?[0-9][0-9 ]*|-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _DIGITS = re.compile(r"([0-9]{2})([0-9]+)([0-9]{2})", re.ASCII)
+#: A number in a sentence: so many digits in a row, or as people write theirs, with a plus sign or a zero in front.
+_QUOTED = re.compile(r"(?<![0-9])(?:[0-9]{8,15}|[+0](?:[ \-./()]{0,2}[0-9]){8,14})(?![0-9])", re.ASCII)
 #: What is worth a look, for the expressions of Arrow: whatever :func:`visible` or :func:`no_formula` may change.
 _RISKY = f"[{_OPENING}\\p{{Cc}}\\p{{Cf}}\\x{{2028}}\\x{{2029}}\\x{{2065}}]"
 #: Columns that hold somebody's number.
 _NUMBERS = ("recipient", "originator", "msisdn")
+#: Columns that hold what somebody wrote.
+_TEXTS = ("text", "subject", "alias")
 
 
 def visible(text: str) -> str:
@@ -52,12 +56,26 @@ def masked(text: str) -> str:
     return _DIGITS.sub(lambda found: f"{found[1]}{'•' * len(found[2])}{found[3]}", text)
 
 
+def masked_text(text: str) -> str:
+    """A text in which no number of a person can be read, as far as it can be told for one."""
+    return _QUOTED.sub(_hidden, text)
+
+
+def _hidden(found: re.Match[str]) -> str:
+    inner = [at for at, character in enumerate(found[0]) if character.isdigit()][2:-2]
+    return "".join("•" if at in inner else character for at, character in enumerate(found[0]))
+
+
 def masked_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose columns of numbers (recipients, originators) are masked."""
-    masked_columns = {
-        name: frame[name].map(masked, na_action="ignore").astype("string") for name in _NUMBERS if name in frame.columns
-    }
-    return frame.assign(**masked_columns)
+    """A frame whose numbers of people are masked: in columns of their own, and where texts quote them."""
+    columns = dict.fromkeys(_NUMBERS, masked) | dict.fromkeys(_TEXTS, masked_text)
+    return frame.assign(
+        **{
+            name: frame[name].map(hide, na_action="ignore").astype("string")
+            for name, hide in columns.items()
+            if name in frame.columns
+        }
+    )
 
 
 def spreadsheet_frame(frame: pd.DataFrame) -> pd.DataFrame:

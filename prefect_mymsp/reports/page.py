@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.reports.charts import Chart
-from prefect_mymsp.reports.harmless import masked, visible
+from prefect_mymsp.reports.harmless import masked, masked_text, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,13 @@ def letters(frame: pd.DataFrame, opted: pd.Series[bool], zone: tzinfo, most: int
     newest = when.sort_values(ascending=False, kind="stable").index[:most]
     shown = frame.loc[newest, ["originator", "prefix", "text"]].fillna("")
     rows = [
-        Letter(at.to_pydatetime().astimezone(zone), who if show_numbers else masked(who), prefix, text, bool(out))
+        Letter(
+            at.to_pydatetime().astimezone(zone),
+            who if show_numbers else masked(who),
+            prefix,
+            text if show_numbers else masked_text(text),
+            bool(out),
+        )
         for at, who, prefix, text, out in zip(
             when[newest], shown["originator"], shown["prefix"], shown["text"], opted[newest], strict=True
         )

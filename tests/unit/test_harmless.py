@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from prefect_mymsp.campaign import mask
-from prefect_mymsp.reports.harmless import masked, masked_frame, no_formula, spreadsheet_frame, visible
+from prefect_mymsp.reports.harmless import masked, masked_frame, masked_text, no_formula, spreadsheet_frame, visible
 
 #: What a person who means no good may put into a text, a name or a column.
 HOSTILE = [
@@ -118,15 +118,32 @@ def test_what_is_no_number_stays(text: str, shown: str) -> None:
     assert masked(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Ring 0701740612!", "Ring 07••••••12!"),
+        ("eller 070-174 06 12.", "eller 07•-••• •• 12."),
+        ("+46 (0)70 174 06 12", "+46 (•)•• ••• •• 12"),
+        ("46701740612;46701740613", "46•••••••12;46•••••••13"),
+        ("order 1234567 den 2030-01-31 kl 08.30-09.15", "order 1234567 den 2030-01-31 kl 08.30-09.15"),
+        ("Ok", "Ok"),
+    ],
+)
+def test_a_number_in_a_text_is_masked(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
+
+
 def test_a_masked_frame_has_its_columns_and_dtypes() -> None:
     frame = pd.DataFrame(
         {
             "recipient": pd.Series(["46701740605", None], dtype="string"),
             "message_id": pd.Series(["12556789", None], dtype="string"),
+            "text": pd.Series(["Ring 0701740612", ""], dtype="string"),
         }
     )
     safe = masked_frame(frame)
     assert safe["recipient"].fillna("none").tolist() == ["46•••••••05", "none"]
+    assert safe["text"].tolist() == ["Ring 07••••••12", ""]
     assert safe["message_id"].equals(frame["message_id"])
     assert safe.dtypes.equals(frame.dtypes)
     assert masked_frame(frame.head(0)).dtypes.equals(frame.dtypes)

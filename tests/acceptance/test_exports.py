@@ -1,0 +1,454 @@
+"""Exports of a sandbox campaign with every outcome, held against the sandbox's own ledger to the last row."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pandas as pd
+import pytest
+from prefect import flow
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from pydantic import SecretStr
+
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.blocks import open_journal
+from prefect_mymsp.errors import ExportError, InputError
+from prefect_mymsp.flows import export_delivery_report, export_inbox_report, send_campaign
+from prefect_mymsp.journal import CampaignSummary, Journal
+from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.models import ReportFormat
+from prefect_mymsp.reports import CampaignReport, campaigns_frame, deliveries_frame, inbox_frame
+from prefect_mymsp.reports.frames import DELIVERY_DTYPES
+from prefect_mymsp.sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+#: Suffixes of 0701740<suffix>: every way in which a number can end and the campaign goes on, see docs/sandbox.md.
+OUTCOMES = (
+    *range(605, 615), *range(650, 659), 660, 661, 662, 663, 665, 666, 667, 668, 669, 672, 681, 683, 699,
+)  # fmt: skip
+REJECTS = ["08-465 004 04;P1", ";P2", "0701740;P3"]
+
+
+def written(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["phone;name", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def numbers(*suffixes: int) -> list[str]:
+    return [f"0701740{suffix};P{suffix}" for suffix in suffixes]
+
+
+@pytest.fixture
+def campaign(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> CampaignReport:
+    """A campaign of which everything has come that can come of one."""
+    source = written(tmp_path / "kunder.csv", *numbers(*OUTCOMES), *REJECTS, *numbers(605))
+    return send_campaign(source, credentials, "Hej {name}", "every outcome", quiet_s=1.0)
+
+
+@pytest.fixture
+def account(credentials: MyMSPCredentials) -> str:
+    return account_fingerprint(credentials.base_url, credentials.user)
+
+
+def summary(journal: Journal, account: str) -> CampaignSummary:
+    (one,) = journal.campaigns(account)
+    return one
+
+
+def minute(time: str | None) -> datetime | None:
+    return None if time is None else datetime.fromisoformat(time).replace(second=0, microsecond=0)
+
+
+def collect(journal: Journal, credentials: MyMSPCredentials, account: str) -> int:
+    """Store what is in the inbox, as the collecting flow does."""
+    with credentials.get_client() as client:
+        messages = client.inbox(journal.received.cursor(account))
+    return len(journal.received.store(account, messages, lambda one: one.text.strip().upper() == "STOP"))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype="string", keep_default_na=False)
+
+
+# -- against the ledger ------------------------------------------------------------------------------------------------
+
+
+def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
+    campaign: CampaignReport, gateway: Sandbox, account: str
+) -> None:
+    ledger = {message["id"]: message for message in gateway.gateway.ledger()}
+    with open_journal() as journal:
+        one = summary(journal, account)
+        frame = deliveries_frame(journal, one.key)
+        figures = campaigns_frame(journal, [one], price_per_segment=2).iloc[0]
+    pd.testing.assert_frame_equal(frame, campaign.deliveries)
+    assert frame["row"].tolist() == list(range(2, len(OUTCOMES) + 2))
+    assert frame["recipient"].tolist() == [f"46701740{suffix}" for suffix in OUTCOMES]
+
+    # Whatever the gateway accepted under an id that we know is told as it tells it.
+    known = frame[frame["message_id"].notna()]
+    assert set(known["state"]) == {"accepted"}
+    for row in known.itertuples():
+        message = ledger.pop(str(row.message_id))
+        (recipient,) = message["recipients"]
+        assert (row.recipient, message["text"]) == (recipient["msisdn"], f"Hej P{str(row.recipient)[-3:]}")
+        assert row.status == recipient["status"]
+        for told, true in ((row.sent_at, recipient["sent_at"]), (row.delivered_at, recipient["delivered_at"])):
+            assert (None if pd.isna(told) else told.to_pydatetime()) == minute(true)
+        assert pd.isna(row.latency_s) == (recipient["delivered_at"] is None)
+        accepted_at = datetime.fromisoformat(message["accepted_at"])
+        assert abs((row.accepted_at - accepted_at).total_seconds()) < 30
+    latencies = known["latency_s"].dropna()
+    assert (latencies >= 0).all()
+    assert (latencies < 60).all()
+
+    # What is left in the ledger went out without our knowing its id: each of it is in doubt, and nothing else is lost.
+    doubtful = frame[frame["state"] == "in_doubt"]
+    silent = {recipient["msisdn"] for message in ledger.values() for recipient in message["recipients"]}
+    taken_silently = {f"46701740{suffix}" for suffix in (660, 662, 665, 666, 667, 669)}
+    assert silent - {"46701740672"} == taken_silently  # that one is taken five seconds after its connection was closed
+    assert silent <= set(doubtful["recipient"])
+    assert len(ledger) == len(silent)
+    refused = frame[frame["state"] == "rejected"]
+    assert refused["recipient"].tolist() == ["46701740654", "46701740699"]
+    assert refused["error"].str.slice(0, 4).tolist() == ["28: ", "999:"]
+    assert len(known) + len(doubtful) + len(refused) == len(frame)
+
+    delivered = {r["msisdn"] for m in gateway.gateway.ledger() for r in m["recipients"] if r["status"] == "delivered"}
+    assert set(frame.loc[frame["status"] == "delivered", "recipient"]) == delivered - silent
+    assert figures["delivered"] == int((frame["status"] == "delivered").sum())
+    assert figures["delivery_rate"] == figures["delivered"] / len(known)
+    assert (figures["rows"], figures["invalid"], figures["duplicates"]) == (len(OUTCOMES) + 4, 3, 1)
+    assert (figures["segments"], figures["cost"]) == (len(known), 2.0 * len(known))
+
+
+def test_every_format_holds_the_same_rows(
+    campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any, tmp_path: Path
+) -> None:
+    frame = campaign.deliveries
+    for fmt in (ReportFormat.CSV, ReportFormat.PARQUET, ReportFormat.EXCEL, ReportFormat.HTML):
+        done = export_delivery_report(
+            credentials, "every outcome", format=fmt, path=tmp_path, show_numbers=True, price_per_segment=0.5
+        )
+        assert done.rows == len(frame)
+        assert done.path is not None
+        assert done.path.parent == tmp_path
+        assert done.path.stat().st_mode & 0o777 == 0o600
+    parquet = pd.read_parquet(tmp_path / "every-outcome-deliveries.parquet").astype(DELIVERY_DTYPES)
+    pd.testing.assert_frame_equal(parquet, frame)
+    csv = read_csv(tmp_path / "every-outcome-deliveries.csv")
+    assert csv["recipient"].tolist() == frame["recipient"].tolist()
+    rejects = read_csv(tmp_path / "every-outcome-deliveries-rejects.csv")
+    assert rejects["row"].tolist() == ["34", "35", "36"]
+    assert rejects["reason"].str.contains("landline|missing|no such number").all()
+    book = openpyxl.load_workbook(tmp_path / "every-outcome-deliveries.xlsx", read_only=True)
+    assert book.sheetnames == ["deliveries", "rejects", "campaigns"]
+    sheet = list(book["deliveries"].iter_rows(min_row=2, values_only=True))
+    assert [row[2] for row in sheet] == frame["recipient"].tolist()
+    (told,) = list(book["campaigns"].iter_rows(min_row=2, values_only=True))
+    assert told[-1] == 0.5 * told[-2]
+    html = (tmp_path / "every-outcome.html").read_text("utf-8")
+    assert f"{int((frame['status'] == 'delivered').sum())} of {len(frame)} messages were delivered" in html
+    assert "teleported" in html
+    for row in frame[frame["state"] == "in_doubt"]["recipient"]:
+        assert row in html
+
+
+def test_a_report_weeks_later_shows_replies_opt_outs_and_rows_to_mend(
+    campaign: CampaignReport, credentials: MyMSPCredentials, account: str, tmp_path: Path
+) -> None:
+    with open_journal() as journal:
+        assert collect(journal, credentials, account) == 3
+    done = export_delivery_report(credentials, "every outcome", format=ReportFormat.HTML, path=tmp_path / "r.html")
+    assert done.path == tmp_path / "r.html"
+    html = done.path.read_text("utf-8")
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "3 messages from 3 people whom this went to" in text
+    assert "1 person opted out" in text
+    assert "34 phone" in text
+    assert "08-465" not in text
+    assert "467017406" not in html
+    assert "<script" not in html
+    assert "&lt;script" in html
+
+
+# -- where they go -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_own_alone(
+    campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any
+) -> None:
+    assert campaign.report_path is not None
+    before = campaign.report_path.read_bytes()
+    done = export_delivery_report(credentials, "every outcome")
+    assert done.path == workspace.reports / "every-outcome-deliveries.csv"
+    assert done.rejects_path == workspace.reports / "every-outcome-deliveries-rejects.csv"
+    assert set(read_csv(done.path)["recipient"]) == {"46•••••••" + str(suffix)[-2:] for suffix in OUTCOMES}
+    assert campaign.report_path.read_bytes() == before
+
+
+def test_a_period_of_all_campaigns(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    send_campaign(written(tmp_path / "a.csv", *numbers(605, 606)), credentials, "one", "first")
+    between = datetime.now(UTC)
+    send_campaign(written(tmp_path / "b.csv", *numbers(607)), credentials, "two", "second")
+
+    def names(**period: Any) -> list[str]:
+        done = export_delivery_report(credentials, path=tmp_path / "period.csv", **period)
+        frame = read_csv(tmp_path / "period.csv")
+        assert done.rows == len(frame)
+        return frame["campaign"].tolist()
+
+    assert names() == ["first", "first", "second"]
+    assert names(since=between) == ["second"]
+    assert names(until=between) == ["first", "first"]
+    assert names(since=between, campaign="first") == []
+    page = export_delivery_report(
+        credentials, since=between - timedelta(days=1), format=ReportFormat.HTML, path=tmp_path / "page.html"
+    )
+    assert page.path is not None
+    html = page.path.read_text("utf-8")
+    assert "All 3 messages were delivered." in html
+    assert "first" in html
+    assert "second" in html
+
+
+def database(path: Path) -> Any:
+    return Secret(value=SecretStr(f"sqlite:///{path}"))
+
+
+def test_a_table_gets_each_row_once_and_only_when_it_is_final(
+    campaign: CampaignReport, credentials: MyMSPCredentials, tmp_path: Path
+) -> None:
+    where = {"format": ReportFormat.SQL, "database": database(tmp_path / "warehouse.db"), "table": "sms"}
+
+    def rows(columns: str = "row, state, final") -> list[Any]:
+        with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
+            return connection.execute(f"SELECT {columns} FROM sms ORDER BY row").fetchall()
+
+    frame = campaign.deliveries
+    final = frame[(frame["status"] == "delivered").fillna(False) | (frame["state"] == "rejected")]
+    assert export_delivery_report(credentials, **where).rows == len(final)
+    assert export_delivery_report(credentials, **where).rows == 0
+    assert [row for row, _, _ in rows()] == final["row"].tolist()
+    assert {final for _, _, final in rows()} == {1}
+    assert {recipient for (recipient,) in rows("recipient")} == {f"46•••••••{r[-2:]}" for r in final["recipient"]}
+    # The others too, and what becomes of them.
+    assert export_delivery_report(credentials, **where, update=True).rows == len(frame) - len(final)
+    assert export_delivery_report(credentials, **where, update=True).rows == 0
+    with open_journal() as journal:
+        from prefect_mymsp.models import Decision
+
+        one = summary(journal, account_fingerprint(credentials.base_url, credentials.user))
+        settled = journal.decide(one.key, Decision.SENT)
+    assert settled > 5
+    assert export_delivery_report(credentials, **where).rows == settled
+    assert len(rows()) == len(frame)
+    assert sum(state == "assumed" for _, state, _ in rows()) == settled
+
+
+def test_a_table_of_received_messages(
+    campaign: CampaignReport, credentials: MyMSPCredentials, gateway: Sandbox, account: str, tmp_path: Path
+) -> None:
+    where = {"format": ReportFormat.SQL, "database": database(tmp_path / "warehouse.db"), "table": "inbox"}
+    with open_journal() as journal:
+        collect(journal, credentials, account)
+        frame = inbox_frame(journal.received.rows(account))
+    assert export_inbox_report(credentials, **where, show_numbers=True).rows == len(frame) == 3
+    assert export_inbox_report(credentials, **where).rows == 0
+    gateway.gateway.receive(originator="46701740605", text="Tack")
+    with open_journal() as journal:
+        collect(journal, credentials, account)
+    assert export_inbox_report(credentials, **where, new_only=True).rows == 1
+    with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
+        found = dict(connection.execute("SELECT message_id, text FROM inbox").fetchall())
+        (masked,) = connection.execute("SELECT originator FROM inbox WHERE text = 'Tack'").fetchall()
+    assert {key: text for key, text in found.items() if text != "Tack"} == dict(
+        zip(frame["message_id"], frame["text"], strict=True)
+    )
+    assert masked == ("46•••••••05",)
+
+
+# -- what is new -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_new_is_in_one_file_each(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, account: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    seen: list[str] = []
+
+    def new(**more: Any) -> list[str]:
+        done = export_delivery_report(credentials, new_only=True, path=folder, show_numbers=True, **more)
+        assert done.path is not None
+        found: list[str] = read_csv(done.path)["recipient"].str.slice(-3).tolist()
+        done.path.rename(done.path.with_name(f"{len(list(folder.iterdir()))}.seen"))
+        assert len(found) == done.rows
+        seen.extend(found)
+        return found
+
+    send_campaign(
+        written(tmp_path / "a.csv", *numbers(605, 654, 651, 660)), credentials, "Hej {name}", "a", quiet_s=0.5
+    )
+    assert new() == ["605", "654"]
+    assert new() == []
+    send_campaign(written(tmp_path / "b.csv", *numbers(606)), credentials, "Hej", "b")
+    assert new(campaign="a") == ["605", "654"]  # another export, with a mark of its own
+    assert new() == ["606"]
+    # What becomes final later turns up then; what another process committed late too.
+    with open_journal() as journal:
+        from prefect_mymsp.models import Decision
+
+        journal.decide(next(one.key for one in journal.campaigns(account) if one.key.name == "a"), Decision.SENT)
+    late = int((datetime.now(UTC) - timedelta(minutes=3)).timestamp() * 1e6)
+    with closing(sqlite3.connect(workspace.journal)) as connection, connection:
+        connection.execute("UPDATE batch SET settled_at = ? WHERE state = 'assumed'", (late,))
+    assert new() == ["660"]
+    assert new() == []
+
+
+def test_the_mark_moves_only_when_the_file_is_there(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej", "a")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ExportError):
+        export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
+    blocked.unlink()
+    assert export_delivery_report(credentials, new_only=True, path=blocked / "new.csv").rows == 1
+    with pytest.raises(InputError, match="holds what was new at an earlier export"):
+        export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
+
+
+def test_new_messages_of_the_inbox(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, account: str, tmp_path: Path
+) -> None:
+    def new() -> list[str]:
+        done = export_inbox_report(credentials, new_only=True, path=tmp_path / "one.csv")
+        found: list[str] = sorted(read_csv(tmp_path / "one.csv")["text"])
+        (tmp_path / "one.csv").unlink()
+        assert done.rows == len(found)
+        return found
+
+    def receive(*texts: str) -> None:
+        for text in texts:
+            gateway.gateway.receive(originator="46701740605", text=text, prefix="KLINIK")
+        with open_journal() as journal:
+            collect(journal, credentials, account)
+
+    def move(before: int, after: int) -> None:
+        with closing(sqlite3.connect(workspace.journal)) as connection, connection:
+            assert connection.execute("UPDATE received SET id = ? WHERE id = ?", (after, before)).rowcount == 1
+
+    assert new() == []
+    receive("one", "=two")
+    assert new() == ["'=two", "one"]
+    assert new() == []
+    receive("three")
+    move(3, 50)
+    assert new() == ["three"]
+    # A lower number that turns up after a higher one, because its transaction took longer.
+    receive("four")
+    move(51, 10)
+    assert new() == ["four"]
+    assert new() == []
+
+
+def test_an_inbox_report_to_look_at(
+    campaign: CampaignReport, credentials: MyMSPCredentials, account: str, tmp_path: Path
+) -> None:
+    with open_journal() as journal:
+        collect(journal, credentials, account)
+    done = export_inbox_report(credentials, format=ReportFormat.HTML, path=tmp_path / "inbox.html")
+    assert done.path is not None
+    html = done.path.read_text("utf-8")
+    assert "3 messages from 3 people." in html
+    assert "1 person opted out." in html
+    assert "<script" not in html
+    assert "467017406" not in html
+    excel = export_inbox_report(credentials, format=ReportFormat.EXCEL, path=tmp_path / "inbox.xlsx")
+    assert excel.path is not None
+    book = openpyxl.load_workbook(excel.path)
+    assert all(cell.data_type != "f" for row in book["inbox"].iter_rows() for cell in row)
+    since = export_inbox_report(credentials, since=datetime.now(UTC) + timedelta(hours=1), path=tmp_path / "x.csv")
+    assert since.rows == 0
+
+
+# -- what does not fit -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"campaign": "nowhere"}, "This account has no campaign 'nowhere'. It has none yet."),
+        ({"format": ReportFormat.SQL}, "needs a database"),
+        ({"format": ReportFormat.SQL, "table": "x"}, "needs a database"),
+        ({"table": "x"}, "are for format='sql'"),
+        ({"update": True}, "update is for format='sql'"),
+        ({"since": datetime(2030, 1, 1)}, "since has no time zone"),
+        ({"since": datetime(2030, 1, 1, tzinfo=UTC), "until": datetime(2029, 1, 1, tzinfo=UTC)}, "is empty"),
+        ({"since": datetime(2030, 1, 1, tzinfo=UTC), "new_only": True}, "leave since and until out"),
+        ({"price_per_segment": -1.0}, "is negative"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ",".join(value),
+)
+def test_what_does_not_fit_together_is_said(
+    credentials: MyMSPCredentials, workspace: Any, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        export_delivery_report(credentials, **options)
+    assert not list(workspace.reports.glob("*")) if workspace.reports.exists() else True
+
+
+# -- Prefect -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_async_flow_gets_what_it_expects(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej", "a")
+
+    @flow
+    async def reporting() -> int:
+        return export_delivery_report(credentials, "a", path=tmp_path / "a.html", format=ReportFormat.HTML).rows
+
+    assert asyncio.run(reporting()) == 1
+
+
+def test_prefect_hears_where_it_is_and_no_more(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hostile = "\x1b[31m`<b>` =1+1"
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej {name}", hostile)
+    caplog.clear()
+    done = export_delivery_report(credentials, hostile, show_numbers=True)
+    assert done.path is not None
+    assert "\x1b" not in caplog.text
+    assert "46701740605" not in caplog.text
+    assert "1 deliveries are in" in caplog.text
+    with get_client(sync_client=True) as client:
+        artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
+    latest = str(max(artifacts, key=lambda one: str(one.created)).data)
+    assert str(done.path) in latest
+    assert "46701740605" not in latest
+
+
+def test_a_deployment_form_knows_the_types() -> None:
+    for exporting in (export_delivery_report, export_inbox_report):
+        shown = exporting.parameters.model_dump()
+        assert shown["properties"]["format"]["$ref"] == "#/definitions/ReportFormat"
+        assert shown["definitions"]["ReportFormat"]["enum"] == ["csv", "parquet", "excel", "html", "sql"]
+        assert shown["properties"]["since"]["anyOf"][0] == {"format": "date-time", "type": "string"}
+        assert all(one["description"] for one in shown["properties"].values())
