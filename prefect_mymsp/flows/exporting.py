@@ -225,6 +225,8 @@ def _tell(done: Exported, target: Target, what: str) -> None:
     if done.rejects_path is not None:
         shown = visible(str(done.rejects_path)).replace("`", "'").replace("\n", " ")
         lines += ["", "and the rows that could not be sent in", "", f"`{shown}`"]
+    for title, shows, address in done.charts:  # both of Prefect's user interfaces show images of such addresses
+        lines += ["", f"### {title}", "", f"![{shows}]({address})"]
     try:
         create_markdown_artifact(markdown="\n".join(lines), key=f"mymsp-export-{what.replace(' ', '-')}")
     except Exception as error:  # noqa: BLE001  the report is written, whatever Prefect can show of it

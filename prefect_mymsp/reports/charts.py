@@ -7,6 +7,7 @@ not be read.
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import re
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: Colours that nothing else has, and the page's variables they stand for.
 _INK, _MUTED, _LINE, _ACCENT = "#010203", "#010204", "#010205", "#010206"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _ACCENT: "accent"}
+#: What they are on a picture that stands elsewhere.
+_PALETTE = {"ink": "#1c1e21", "muted": "#5d6268", "line": "#dfdcd4", "accent": "#0f6b5c"}
+_PAPER = "#fcfbf8"
 #: Points from edge to edge; a point is a pixel of the page where there is room for the chart.
 _WIDE, _NARROW = 720, 340
 _TYPE = 13
@@ -65,6 +69,16 @@ class Chart:
     alt: str
     beyond: int
     rows: tuple[tuple[str, int], ...]
+
+    def address(self) -> str:
+        """The wide drawing as an image's address, for places that show one: on paper of its own, light or dark."""
+        svg = re.sub(r"var\(--(\w+)\)", lambda found: _PALETTE[found[1]], self.wide)
+        width, height = (int(float(part)) for part in svg[svg.index('"') + 1 :].split('"')[0].split()[2:])
+        paper = f'<rect x="-16" y="-12" width="{width + 32}" height="{height + 24}" rx="6" fill="{_PAPER}"/>'
+        size = f'width="{width + 32}" height="{height + 24}" viewBox="-16 -12 {width + 32} {height + 24}"'
+        opened = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, sans-serif">{paper}'
+        whole = opened + svg[svg.index(">") + 1 :]
+        return "data:image/svg+xml;base64," + base64.b64encode(whole.encode()).decode("ascii")
 
 
 def over_time(times: pd.Series, zone: tzinfo, what: str, name: str) -> Chart | None:

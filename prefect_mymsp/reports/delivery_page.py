@@ -193,15 +193,27 @@ def delivery_page(
             for each in campaigns
         ]
         page.campaigns = first(rows, LONG)
-    page.over_time = charts.over_time(frame["delivered_at"], zone, "deliveries", "deliveries")
+    page.over_time, page.latency = delivery_charts(frame, zone)
     if tally.latencies:
         page.over_time_caption = span_caption(frame["delivered_at"], page.over_time, zone)
-        page.latency = charts.in_groups(_latency_groups(tally.latencies), "deliveries", "latency")
         page.latency_caption = _latency_caption(tally.latencies)
     _tell_undelivered(page, material, show_numbers=show_numbers)
     _tell_rejects(page, material, show_numbers=show_numbers)
     _tell_replies(page, material, zone, show_numbers=show_numbers)
     return rendered("delivery.html.jinja", page)
+
+
+def delivery_charts(frame: pd.DataFrame, zone: tzinfo) -> tuple[Chart | None, Chart | None]:
+    """Deliveries over time, and how long they took; None where there is nothing to compare.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    latencies = _Tally.of(frame).latencies
+    return (
+        charts.over_time(frame["delivered_at"], zone, "deliveries", "deliveries"),
+        charts.in_groups(_latency_groups(latencies), "deliveries", "latency"),
+    )
 
 
 @dataclass(frozen=True)
@@ -363,7 +375,7 @@ def _asked(
         asked.append(("Delivery time", moment(one.key.deliver_at.astimezone(zone))))
     else:
         asked.append(("Delivery time", "at once"))
-    asked.append(("Originator", one.key.originator or "the one of the account"))
+    asked.append(("Originator", one.key.originator or "the account's own"))
     asked.append(("Text", text if text is not None else "each message its own"))
     if one.cancelled_at is not None:
         asked.append(("Stopped for good", moment(one.cancelled_at.astimezone(zone))))

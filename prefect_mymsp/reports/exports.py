@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prefect_mymsp.journal import CampaignSummary, Journal
+    from prefect_mymsp.reports.charts import Chart
 
 #: What another process's transaction may take until others see it, and what clocks may differ, at most.
 _OVERLAP = timedelta(minutes=10)
@@ -112,12 +113,14 @@ class Exported:
         path: The file; None for a table.
         table: The table; None for a file.
         rejects_path: The rows that could not be sent, beside a CSV or Parquet file; None when there are none.
+        charts: Of a page to look at, its charts for places that show images: (title, what it shows, address).
     """
 
     rows: int
     path: Path | None = None
     table: str | None = None
     rejects_path: Path | None = None
+    charts: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
 
 
 # ---- what is new -----------------------------------------------------------------------------------------------------
@@ -301,8 +304,12 @@ def write_deliveries(
     path = target.file(title, new_only=wanted.new_only)
     keys_of = [one.key for one in found.campaigns]
     rejects = recorded_rejects_frame(journal, *keys_of) if wanted.whole else empty_frame(REJECT_DTYPES)
-    rejects_path = None
+    rejects_path: Path | None = None
+    drawn: tuple[tuple[str, str, str], ...] = ()
     if target.format is ReportFormat.HTML:
+        from prefect_mymsp.reports.delivery_page import delivery_charts
+
+        drawn = _addresses(("Deliveries over time", "How long they took"), delivery_charts(found.frame, zone))
         page = _delivery_page(journal, found, wanted, rejects, zone, price_per_segment, show_numbers=show_numbers)
         write_text(page, path)
     elif target.format is ReportFormat.EXCEL:
@@ -313,7 +320,7 @@ def write_deliveries(
         write(frame, path)
         if len(rejects):
             rejects_path = write(rejects, path.with_name(f"{path.stem}-rejects{path.suffix}"))
-    return Exported(len(frame), path=path, rejects_path=rejects_path)
+    return Exported(len(frame), path=path, rejects_path=rejects_path, charts=drawn)
 
 
 def _delivery_page(
@@ -445,9 +452,11 @@ def write_inbox(
             table=target.table,
         )
     path = target.file(f"inbox-{found.read_at:%Y%m%dT%H%M%SZ}", new_only=new_only)
+    drawn: tuple[tuple[str, str, str], ...] = ()
     if target.format is ReportFormat.HTML:
-        from prefect_mymsp.reports.inbox_page import inbox_page
+        from prefect_mymsp.reports.inbox_page import inbox_chart, inbox_page
 
+        drawn = _addresses(("Messages over time",), (inbox_chart(found.frame, zone),))
         known = opt_outs(journal, found.account)
         write_text(inbox_page(found.frame, known, zone, found.read_at, show_numbers=show_numbers), path)
     elif target.format is ReportFormat.EXCEL:
@@ -455,10 +464,15 @@ def write_inbox(
     else:
         write: Callable[[pd.DataFrame, Path], Path] = write_csv if target.format is ReportFormat.CSV else write_parquet
         write(frame, path)
-    return Exported(len(frame), path=path)
+    return Exported(len(frame), path=path, charts=drawn)
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------------
+
+
+def _addresses(titles: Sequence[str], drawn: Sequence[Chart | None]) -> tuple[tuple[str, str, str], ...]:
+    pairs = zip(titles, drawn, strict=True)
+    return tuple((title, chart.alt, chart.address()) for title, chart in pairs if chart is not None)
 
 
 def opt_outs(journal: Journal, account: str) -> dict[str, datetime]:

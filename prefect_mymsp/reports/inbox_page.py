@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.reports import charts
-from prefect_mymsp.reports.charts import share
+from prefect_mymsp.reports.charts import Chart, share
 from prefect_mymsp.reports.page import (
     LONG,
     MIDDLING,
@@ -84,7 +84,7 @@ def inbox_page(
         Figure("People", f"{people:,}"),
         Figure("Opted out", f"{stopped:,}", share(stopped, people)),
     ]
-    page.over_time = charts.over_time(when, zone, "messages", "volume")
+    page.over_time = inbox_chart(inbox, zone)
     page.over_time_caption = span_caption(when, page.over_time, zone)
     counts = inbox["prefix"].fillna("none").value_counts()
     page.prefixes = first(
@@ -97,3 +97,12 @@ def inbox_page(
     page.opt_outs = letters(inbox[opted], opted[opted], zone, MIDDLING, show_numbers=show_numbers)
     page.messages = letters(inbox, opted, zone, LONG, show_numbers=show_numbers)
     return rendered("inbox.html.jinja", page)
+
+
+def inbox_chart(inbox: pd.DataFrame, zone: tzinfo) -> Chart | None:
+    """Received messages over time; None where there is nothing to compare.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    return charts.over_time(inbox["received_at"].fillna(inbox["stored_at"]), zone, "messages", "volume")

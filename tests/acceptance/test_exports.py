@@ -97,6 +97,7 @@ def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
     # Whatever the gateway accepted under an id that we know is told as it tells it.
     known = frame[frame["message_id"].notna()]
     assert set(known["state"]) == {"accepted"}
+    row: Any
     for row in known.itertuples():
         message = ledger.pop(str(row.message_id))
         (recipient,) = message["recipients"]
@@ -190,6 +191,7 @@ def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_
     assert campaign.report_path is not None
     before = campaign.report_path.read_bytes()
     done = export_delivery_report(credentials, "every outcome")
+    assert done.path is not None
     assert done.path == workspace.reports / "every-outcome-deliveries.csv"
     assert done.rejects_path == workspace.reports / "every-outcome-deliveries-rejects.csv"
     assert set(read_csv(done.path)["recipient"]) == {"46•••••••" + str(suffix)[-2:] for suffix in OUTCOMES}
@@ -443,6 +445,21 @@ def test_prefect_hears_where_it_is_and_no_more(
     latest = str(max(artifacts, key=lambda one: str(one.created)).data)
     assert str(done.path) in latest
     assert "46701740605" not in latest
+
+
+def test_prefect_shows_the_charts_of_a_page(
+    campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(workspace.journal)) as connection, connection:
+        connection.execute("UPDATE message SET delivered_at = delivered_at + 300000000 WHERE row IN (2, 3)")
+    done = export_delivery_report(credentials, "every outcome", format=ReportFormat.HTML, path=tmp_path)
+    assert [title for title, _, _ in done.charts] == ["Deliveries over time", "How long they took"]
+    with get_client(sync_client=True) as client:
+        artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
+    latest = str(max(artifacts, key=lambda one: str(one.created)).data)
+    assert latest.count("(data:image/svg+xml;base64,") == 2
+    assert len(latest) < 100_000
+    assert "data:image" not in repr(done)
 
 
 def test_a_deployment_form_knows_the_types() -> None:

@@ -60,9 +60,9 @@ def test_a_row_lands_once_however_often(desk: Desk) -> None:
 def test_what_lands_is_what_was_given(desk: Desk) -> None:
     some = frame(2).assign(error=pd.array(["=1+1'; DROP TABLE sms; --", None], dtype="string"))
     append(desk.url, some)
-    kinds = {"string": sa.Text(), "Int64": sa.BigInteger(), "Float64": sa.Double()}
+    kinds: dict[str, Any] = {"string": sa.Text(), "Int64": sa.BigInteger(), "Float64": sa.Double()}
     time = sa.DateTime(timezone=True)
-    columns = [sa.column(name, kinds.get(dtype, time)) for name, dtype in DELIVERY_DTYPES.items()]
+    columns: list[Any] = [sa.column(name, kinds.get(dtype, time)) for name, dtype in DELIVERY_DTYPES.items()]
     engine = sa.create_engine(
         sa.make_url(desk.url).set(drivername="sqlite" if desk.on_sqlite else "postgresql+psycopg")
     )

@@ -206,7 +206,7 @@ def test_latency_is_never_negative_and_says_what_is_known(desk: Desk) -> None:
     minute = left.replace(second=0, microsecond=0)
     for batch, after in ((batches[0], 0), (batches[1], 1), (batches[2], 90), (batches[4], 61)):
         delivered(desk, batch.id, A, minute + timedelta(minutes=after))
-    frame = deliveries_frame(desk.journal, CampaignKey(1, "autumn", ACCOUNT, None, None))
+    frame: Any = deliveries_frame(desk.journal, CampaignKey(1, "autumn", ACCOUNT, None, None))
     assert frame["latency_s"].fillna(-1).tolist() == [0.0, 28.5, 5368.5, -1, 28.5]
     assert frame.loc[0, "delivered_at"] < left
     summary = campaigns_frame(desk.journal, desk.journal.campaigns(ACCOUNT)).iloc[0]
@@ -312,7 +312,7 @@ def test_the_inbox_as_a_frame(desk: Desk) -> None:
         ReceivedMessage("8", None, None, None, None, None, None, None, ""),
     ]
     desk.journal.received.store(ACCOUNT, messages, lambda _: False)
-    frame = inbox_frame(desk.journal.received.rows(ACCOUNT, chunk=1))
+    frame: Any = inbox_frame(desk.journal.received.rows(ACCOUNT, chunk=1))
     assert frame["message_id"].tolist() == ["7", "8"]
     assert frame.loc[0, "received_at"] == at
     assert frame.loc[0, ["originator", "prefix", "text"]].tolist() == [A, "KLINIK", "<script>"]

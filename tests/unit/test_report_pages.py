@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -280,7 +282,7 @@ def test_costs_are_told_when_there_is_a_price() -> None:
 
 def test_replies_and_opt_outs_are_those_of_the_people_it_went_to() -> None:
     what = material({"delivered": 2})
-    inbox = pd.concat(
+    inbox: Any = pd.concat(
         [letters("Ja tack", "STOPP"), letters("A stranger's", originator="46709999999")], ignore_index=True
     )
     stopped = {"46701740605": inbox.loc[1, "received_at"].to_pydatetime() + timedelta(seconds=4)}
@@ -382,6 +384,17 @@ def test_a_chart_takes_its_colors_and_its_type_from_the_page() -> None:
     assert sum(count for _, count in chart.rows) == 300
 
 
+def test_a_chart_elsewhere_is_an_image_with_colors_and_paper_of_its_own() -> None:
+    chart = charts.in_groups([("one", 3), ("two", 4)], "deliveries", "test")
+    assert chart is not None
+    kind, _, encoded = chart.address().partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    root = ElementTree.fromstring(base64.b64decode(encoded))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.get("width"), root.get("viewBox")) == ("752", "-16 -12 752 94")
+    assert "var(" not in base64.b64decode(encoded).decode()
+
+
 def test_every_chart_says_what_it_shows() -> None:
     page = shown(material({"delivered": 30}))
     named = [value for name, value in page.attributes if name == "aria-label"]
@@ -445,7 +458,7 @@ def test_percentiles_are_values_that_occur() -> None:
 
 
 def test_an_inbox_report() -> None:
-    frame = letters("Ja tack", "STOPP", "Hej")
+    frame: Any = letters("Ja tack", "STOPP", "Hej")
     frame.loc[2, ["prefix", "originator"]] = [pd.NA, "46701740606"]
     stopped = {"46701740605": frame.loc[1, "received_at"].to_pydatetime()}
     page = Page(inbox_page(frame, stopped, ZONE, MADE))
