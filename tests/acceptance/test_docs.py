@@ -227,7 +227,15 @@ from prefect_mymsp.flows import send_campaign
 send_campaign(
     "customers.csv", MyMSPCredentials.load("default"), "Hello {name}!", campaign="reminders week 49", wait=False
 )
-"""
+""",
+    "reports.md": """
+from pathlib import Path
+from prefect.blocks.system import Secret
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.flows import send_campaign
+send_campaign("customers.csv", MyMSPCredentials.load("default"), "Hello {name}!", campaign="reminders week 49")
+Secret(value=f"sqlite:///{Path('warehouse.db').absolute()}").save("warehouse", overwrite=True)
+""",
 }
 
 #: Where the pages say the sandbox is; here it is where a port was free.
