@@ -12,9 +12,18 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 
 from prefect_mymsp.sandbox.server import Sandbox
 from tests.acceptance.test_docs import ROOT, SHOWN_URL, Block, blocks_of, commands
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.deployment
 
+COMPLETED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
 PAGE = ROOT / "docs" / "walkthrough.md"
 #: Commands that the test's own setting has done already; everything else on the page is run.
 STANDS_FOR = (
@@ -80,6 +90,29 @@ class Reader:
         self.said[" ".join(words)] = done.stdout
 
 
+def draw(installed: Server, folder: Path) -> None:
+    """The page's pictures, taken of Prefect's UI as it is after the page's commands.
+
+    PICTURES=docs/images pytest -n 0 -m deployment tests/deployment/test_walkthrough.py
+    """
+    with installed.client() as client:
+        evening = client.read_deployment_by_name("send-campaign/evening")
+        (run,) = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[evening.id])),
+                                       flow_run_filter=FlowRunFilter(state=COMPLETED))  # fmt: skip
+    ui = installed.api_url.removesuffix("/api")
+    pages = {
+        "ui-artifacts": f"{ui}/runs/flow-run/{run.id}?tab=Artifacts",
+        "ui-form": f"{ui}/deployments/deployment/{evening.id}/run",
+    }
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    options += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+    for name, url in pages.items():
+        with TemporaryDirectory() as profile:
+            command = ["chromium", *options, f"--user-data-dir={profile}", "--window-size=1280,1400"]
+            command += ["--virtual-time-budget=30000", f"--screenshot={(folder / name).absolute()}.png", url]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(speed=60) as running:
@@ -91,6 +124,8 @@ def test_every_command_of_the_walk_through(installed: Server, sandbox: Sandbox, 
     with ExitStack() as running:
         for block in blocks_of(PAGE):
             reader.does(block, running)
+        if pictures := os.environ.get("PICTURES"):
+            draw(installed, Path(pictures))
     assert tuple(reader.skipped) == STANDS_FOR
     said = list(reader.said.values())
     assert any("a landline number" in one for one in said)
