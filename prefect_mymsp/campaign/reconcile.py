@@ -123,8 +123,7 @@ class Reconciler:
         self.ghosts = sum(one.state == RELEASED for one in known)
         self.last_delivery = max((batch.deliver_at for batch in waiting.values()), default=None)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
-        self._left = bool(unlisted) or any(one.id not in self._unclear for one in doubts)
-        self._seen = changes
+        self._left, self._seen = self._unsettled(doubts, waiting), changes
         if not (doubts or unlisted or self.ghosts):
             return False
         taken_at = self._clock()
@@ -137,11 +136,15 @@ class Reconciler:
         listed = {one.message_id for one in schedule}
         complete = all(message_id in listed or batch.deliver_at <= soon for message_id, batch in waiting.items())
         self._check_ids(schedule, waiting)
-        self._left = bool(doubts) or any(message_id not in self._listed for message_id in waiting)
+        self._left = self._unsettled(doubts, waiting)
         released = await self._settle(schedule, complete, taken_at)
         await self._disbelieve(waiting)
-        self._left = bool(doubts) or any(message_id not in self._listed for message_id in waiting)
+        self._left = self._unsettled(doubts, waiting)
         return released
+
+    def _unsettled(self, doubts: Sequence[Watched], waiting: dict[str, ScheduledBatch]) -> bool:
+        """Whether another look may settle what this one has not."""
+        return any(one.id not in self._unclear for one in doubts) or any(one not in self._listed for one in waiting)
 
     def _in_time(self, deliver_at: datetime, now: datetime) -> bool:
         return deliver_at - now > timedelta(seconds=self._options.last_look_s)

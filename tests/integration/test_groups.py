@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ TEXT = "To the groups"
 
 
 @pytest.fixture
-def bench(mymsp_sandbox: Sandbox, tmp_path: Path) -> Iterator[Bench]:
+def bench(mymsp_sandbox: Sandbox, tmp_path: Path, empty_journal: Path) -> Iterator[Bench]:
     mymsp_sandbox.gateway.configure(
         {
             "sent_after_s": 0,
@@ -28,7 +29,8 @@ def bench(mymsp_sandbox: Sandbox, tmp_path: Path) -> Iterator[Bench]:
             "accounts": {mymsp_sandbox.user: {"groups": {"The office": list(OFFICE), "choir": list(CHOIR)}}},
         }
     )
-    bench = Bench(mymsp_sandbox, tmp_path)
+    shutil.copy(empty_journal, tmp_path / "journal.db")
+    bench = Bench(mymsp_sandbox, tmp_path / "journal.db")
     yield bench
     bench.journal.close()
 
