@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from prefect.blocks.system import Secret
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -59,9 +60,12 @@ def warehouse(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipes(server: Server, installed: Server, worker: Worker, account: str, warehouse: Path) -> Recipes:
     """The deployments, made in the checkout's folder; their schedules are off again, for they would run meanwhile."""
-    installed.run("-m", "prefect", "--no-prompt", "deploy", "--all", folder=server.root / "flows")
+    folder = server.root / "flows"
+    installed.run("-m", "prefect", "--no-prompt", "deploy", "--all", folder=folder)
+    described = {one["name"] for one in yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]}
     with server.client() as client:
-        deployments = {one.name: one for one in client.read_deployments()}
+        deployments = {one.name: one for one in client.read_deployments() if one.name in described}
+        assert deployments.keys() == described
 
         def planned() -> dict[str, list[datetime]]:
             found: dict[str, list[datetime]] = {}
