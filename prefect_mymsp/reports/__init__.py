@@ -1,6 +1,7 @@
 """The journal's answers as DataFrames and files."""
 
 from prefect_mymsp.reports.campaign import CampaignReport
+from prefect_mymsp.reports.exports import Exported
 from prefect_mymsp.reports.files import append_rows, write_csv, write_excel, write_parquet
 from prefect_mymsp.reports.frames import (
     campaigns_frame,
@@ -13,6 +14,7 @@ from prefect_mymsp.reports.frames import (
 
 __all__ = [
     "CampaignReport",
+    "Exported",
     "append_rows",
     "campaigns_frame",
     "deliveries_frame",

@@ -430,10 +430,13 @@ def _tell_undelivered(page: DeliveryPage, material: DeliveryMaterial, *, show_nu
     doubtful = failed[~settled]
     if not doubtful.empty:
         page.doubtful = _lines(doubtful, reasons[~settled], MIDDLING, show_numbers=show_numbers)
-        page.commands = [
-            f"prefect-mymsp resolve {shlex.quote(visible(str(name)))} --credentials NAME"
-            for name in doubtful["campaign"].unique()[:5]
-        ]
+        page.commands = [_resolving(visible(str(name))) for name in doubtful["campaign"].unique()[:5]]
+
+
+def _resolving(campaign: str) -> str:
+    """The command that shows, and settles, what of a campaign is in doubt."""
+    named = f"--campaign={shlex.quote(campaign)}" if campaign.startswith("-") else shlex.quote(campaign)
+    return f"prefect-mymsp resolve {named} --credentials NAME"
 
 
 def _reasons(failed: pd.DataFrame) -> pd.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
+from prefect_mymsp.cli import app
 from prefect_mymsp.journal import CampaignKey, CampaignSummary, Counts, SourceCounts
 from prefect_mymsp.reports import charts
 from prefect_mymsp.reports.delivery_page import DeliveryMaterial, delivery_page
@@ -188,6 +190,15 @@ def test_the_whole_way_is_told() -> None:
     assert "31 January 2030, 09:30" in text
     assert "Europe/Stockholm" in text
     assert "prefect-mymsp resolve 'Höst' --credentials NAME" in text
+
+
+@pytest.mark.parametrize("name", ["Höst", "it's; rm -rf / $HOME `id`", "--help", '"quoted"'])
+def test_what_to_do_about_doubt_is_a_command_that_works(name: str) -> None:
+    text = shown(material({"in_doubt": 1}, name=name)).text
+    (told,) = re.findall(r"See all of them: (prefect-mymsp .*?) If they were sent", text)
+    words = shlex.split(told)
+    _, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    assert bound.arguments["campaign"] == name
 
 
 @pytest.mark.parametrize(
