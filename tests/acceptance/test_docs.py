@@ -221,13 +221,6 @@ def folder(tmp_path: Path, gateway: Sandbox, credentials: MyMSPCredentials, monk
 
 #: What a page takes for done before its first block.
 BEFORE = {
-    "following.md": """
-from prefect_mymsp import MyMSPCredentials
-from prefect_mymsp.flows import send_campaign
-send_campaign(
-    "customers.csv", MyMSPCredentials.load("default"), "Hello {name}!", campaign="reminders week 49", wait=False
-)
-""",
     "reports.md": """
 from pathlib import Path
 from prefect.blocks.system import Secret
