@@ -112,7 +112,7 @@ def test_cancelling(
     assert "Too late, sent already:   3." in capsys.readouterr().out
     with pytest.raises(InputError, match=r"no campaign 'typo'.*'too late', 'later'"):
         cancel_campaign("typo", credentials)
-    with pytest.raises(ConfigurationError, match="no credentials named 'nobody'"):
+    with pytest.raises(ConfigurationError, match="no mymsp-credentials block named 'nobody'"):
         cli.cancel("later", credentials="nobody")
 
 

@@ -221,7 +221,12 @@ def test_what_version_2_knew_survives(desk: Desk) -> None:
     assert desk.counts(spring) == {"planned": 3, "accepted": 2, "cancelled": 2}
     assert desk.journal.received.unparsed(ACCOUNT) == [(number, bytes(answer[-1]))]
     desk.journal.close()
-    added = {"campaign": {"forgotten_at": None}, "batch": {"moves_to": None}}
+    counted = dict.fromkeys(("rows", "invalid", "duplicates", "suppressed"))
+    added = {
+        "campaign": {"forgotten_at": None, **counted},
+        "batch": {"moves_to": None},
+        "message": {"noted_at": None},
+    }
     for table, rows in before.items():
         assert _rows(desk, table) == [{**row, **added.get(table, {})} for row in rows], table
     assert ghosts == desk.sql("SELECT * FROM ghost ORDER BY msisdn")
