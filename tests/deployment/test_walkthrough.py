@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.schemas.filters import (
@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 
+from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.sandbox.server import Sandbox
 from tests.acceptance.test_docs import ROOT, SHOWN_URL, Block, blocks_of, commands
 
@@ -114,9 +115,13 @@ def draw(installed: Server, folder: Path) -> None:
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox(server: Server, account: str, mymsp_sandbox_server: Sandbox) -> Iterator[Sandbox]:
+    """The reader's gateway. The block ``default`` is the reader's meanwhile; other tests get theirs back."""
     with Sandbox(speed=60) as running:
         yield running
+    theirs: dict[str, Any] = {"password": account, "base_url": mymsp_sandbox_server.base_url}
+    with server.used():
+        MyMSPCredentials(user=mymsp_sandbox_server.user, **theirs).save("default", overwrite=True)
 
 
 def test_every_command_of_the_walk_through(installed: Server, sandbox: Sandbox, tmp_path: Path) -> None:
