@@ -101,15 +101,15 @@ def draw(installed: Server, folder: Path) -> None:
         (run,) = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[evening.id])),
                                        flow_run_filter=FlowRunFilter(state=COMPLETED))  # fmt: skip
     ui = installed.api_url.removesuffix("/api")
-    pages = {
-        "ui-artifacts": f"{ui}/runs/flow-run/{run.id}?tab=Artifacts",
-        "ui-form": f"{ui}/deployments/deployment/{evening.id}/run",
+    pages = {  # name, address, height: of the run, what stands above its log, which names this machine's folders
+        "ui-artifacts": (f"{ui}/runs/flow-run/{run.id}", 500),
+        "ui-form": (f"{ui}/deployments/deployment/{evening.id}/run", 1400),
     }
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     options += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
-    for name, url in pages.items():
+    for name, (url, height) in pages.items():
         with TemporaryDirectory() as profile:
-            command = ["chromium", *options, f"--user-data-dir={profile}", "--window-size=1280,1400"]
+            command = ["chromium", *options, f"--user-data-dir={profile}", f"--window-size=1280,{height}"]
             command += ["--virtual-time-budget=30000", f"--screenshot={(folder / name).absolute()}.png", url]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
 
