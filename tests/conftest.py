@@ -60,18 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def _is_normal_suite(config: pytest.Config) -> bool:
+    return "not torture" in config.option.markexpr
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers for the normal suite, of which half waits for something; none for a test or a file named to it."""
+    """Two workers where half of the tests wait for something; none for a test or a file named to it, or for torture."""
     named = any("::" in each or each.endswith(".py") for each in config.args)
-    return 2 if "not torture" in config.option.markexpr and not named else 0
+    return 0 if named or not (_is_normal_suite(config) or "deployment" in config.option.markexpr) else 2
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Tests go to the two workers one by one; those that need Prefect's server to the same one, to start it once.
 
-    (The marks for this, of pytest-xdist itself, have no effect under pytest 9.2.)
+    What is deployed goes by the file: each worker has a server in a process of its own. (The marks for this, of
+    pytest-xdist itself, have no effect under pytest 9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -79,11 +84,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     def needs_prefect(path: str) -> bool:
         return "prefect_harness" in (config.rootpath / path).read_text(encoding="utf-8")
 
-    class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
+    class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "prefect" if needs_prefect(nodeid.partition("::")[0]) else nodeid
+            path = nodeid.partition("::")[0]
+            if not _is_normal_suite(config):
+                return path
+            return "prefect" if needs_prefect(path) else nodeid
 
-    return OneByOne(config, log)
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,8 @@ def _lateness_above() -> timedelta:
         raise ConfigurationError(f"Prefect's server does not say how late it is ({type(error).__name__}).") from None
     if outermost.start_time is None or outermost.expected_start_time is None:
         return timedelta()
-    return max(timedelta(), outermost.start_time - outermost.expected_start_time)
+    late: timedelta = outermost.start_time - outermost.expected_start_time
+    return max(timedelta(), late)
 
 
 def _told(seconds: float) -> str:

@@ -120,6 +120,24 @@ def test_what_is_deployed_names_its_blocks(recipes: Recipes) -> None:
         )
 
 
+def test_tracking_and_the_morning_report(
+    worker: Worker, recipes: Recipes, deployment: str, gateway: Sandbox, tmp_path: Path
+) -> None:
+    source = tmp_path / "people.csv"
+    source.write_text("phone;name\n0701740618;Nils\n0701740619;Olle\n")
+    given = {"source": str(source), "wait": False}
+    names = {"tracked": "Hej {name}", "tracked as well": "Hejdå {name}"}
+    worker.ended(*(worker.begin(deployment, campaign=name, message=text, **given) for name, text in names.items()))
+    assert [worker.counts(name, gateway).delivered for name in names] == [0, 0]
+    worker.ended(worker.begin("track-open-campaigns/track-deliveries"))
+    assert [worker.counts(name, gateway).delivered for name in names] == [2, 2]
+    worker.ended(worker.begin("morning-report/morning-report", folder=str(tmp_path)))
+    page = (tmp_path / f"{datetime.now(STOCKHOLM):%Y-%m-%d}.html").read_text()
+    for name in names:
+        assert f">{name}<" in page
+    assert "46701740618" not in page
+
+
 @contextmanager
 def written_to(file: Path) -> Iterator[None]:
     """While entered, a file grows by a row now and then; in the end it holds three."""
@@ -193,24 +211,6 @@ def test_the_weekly_reminder(worker: Worker, recipes: Recipes, gateway: Sandbox,
             ("46701740613", "Hello Ida, we see you on Monday."): 1,
             ("46701740614", "Hello Jan, we see you on Friday."): 1,
         }
-
-
-def test_tracking_and_the_morning_report(
-    worker: Worker, recipes: Recipes, deployment: str, gateway: Sandbox, tmp_path: Path
-) -> None:
-    source = tmp_path / "people.csv"
-    source.write_text("phone;name\n0701740618;Nils\n0701740619;Olle\n")
-    given = {"source": str(source), "wait": False}
-    names = {"tracked": "Hej {name}", "tracked as well": "Hejdå {name}"}
-    worker.ended(*(worker.begin(deployment, campaign=name, message=text, **given) for name, text in names.items()))
-    assert [worker.counts(name, gateway).delivered for name in names] == [0, 0]
-    worker.ended(worker.begin("track-open-campaigns/track-deliveries"))
-    assert [worker.counts(name, gateway).delivered for name in names] == [2, 2]
-    worker.ended(worker.begin("morning-report/morning-report", folder=str(tmp_path)))
-    page = (tmp_path / f"{datetime.now(STOCKHOLM):%Y-%m-%d}.html").read_text()
-    for name in names:
-        assert f">{name}<" in page
-    assert "46701740618" not in page
 
 
 def test_the_inbox_lands_in_the_warehouse_once(
