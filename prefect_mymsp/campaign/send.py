@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,6 +44,8 @@ T = TypeVar("T")
 _BAD_RECIPIENT = 28
 #: The request itself is wrong, and every other one of the campaign would be (4.1.3, 34 to 38).
 _SAME_FOR_ALL = frozenset({34, 35, 36, 37, 38})
+#: Seconds for which an outcome is known to this process alone, at most, while the journal keeps up.
+_SETTLED_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ class _Sending:
         self._outcomes: list[Outcome] = []
         self._in_flight = 0
         self._settling = asyncio.Lock()
+        self._settled_at = time.monotonic()
         self._fed = False
         self._stopped: MyMSPError | None = None
         self._changed = asyncio.Event()
@@ -286,13 +289,7 @@ class _Sending:
                 requests = await self._admitted()
                 deliver_at = self._deliver_at()
                 began = time.monotonic()
-                claimed = await self._thread(
-                    self._journal.claim,
-                    self._run,
-                    requests=requests,
-                    batch_size=self._options.request_size,
-                    deliver_at=deliver_at,
-                )
+                claimed = await self._claim(requests, deliver_at)
                 self._took(claimed, deliver_at)
                 self._ready.extend(claimed)
                 self._wake()
@@ -436,28 +433,48 @@ class _Sending:
             self._stop(error)
 
     async def _keep_settled(self) -> None:
-        """Settle outcomes in groups, twenty times a second."""
+        """Settle outcomes in groups, ten times a second at least; a claim settles them too."""
         try:
             while True:
-                await asyncio.sleep(0.05)
-                await self._settle()
+                await asyncio.sleep(max(0.01, self._settled_at + _SETTLED_EVERY_S - time.monotonic()))
+                if time.monotonic() - self._settled_at >= _SETTLED_EVERY_S:
+                    await self._settle()
         except JournalError as error:
             self._stop(error)
 
     async def _settle(self) -> None:
         """Record the outcomes there are; afterwards the journal knows all that was known when this was called."""
+        async with self._recording() as outcomes:
+            if outcomes:
+                await self._thread(self._journal.settle, outcomes)
+
+    async def _claim(self, requests: int, deliver_at: datetime | None) -> list[Batch]:
+        """Claim what is sent next, and record the outcomes there are."""
+        async with self._recording() as outcomes:
+            return await self._thread(
+                self._journal.claim,
+                self._run,
+                requests=requests,
+                batch_size=self._options.request_size,
+                deliver_at=deliver_at,
+                outcomes=outcomes,
+            )
+
+    @contextlib.asynccontextmanager
+    async def _recording(self) -> AsyncIterator[list[Outcome]]:
+        """The outcomes there are, for the journal; they are kept when it does not take them."""
         async with self._settling:
             outcomes, self._outcomes = self._outcomes, []
-            if not outcomes:
-                return
             try:
-                await self._thread(self._journal.settle, outcomes)
-            except JournalError:
+                yield outcomes
+            except BaseException:
                 self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
                 raise
             finally:
-                self._reconciler.notice()
-        if self._listener is not None:
+                self._settled_at = time.monotonic()
+                if outcomes:
+                    self._reconciler.notice()
+        if outcomes and self._listener is not None:
             self._listener(Progress("send", self._done, self._total))
 
     # -- the gateway's side ------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -43,6 +43,9 @@ from prefect_mymsp.journal.schema import (
 from prefect_mymsp.journal.suppressions import Suppressions
 from prefect_mymsp.journal.tracking import OpenBatch, Tracking
 from prefect_mymsp.models import Decision, RecipientStatus, SmsResult
+
+#: What a change of the journal returns.
+Changed = TypeVar("Changed")
 
 _LEASE_S = 60.0
 #: What a recipient group's name cannot hold, and what would be taken for a number.
@@ -560,7 +563,15 @@ class Journal:
             schema.batch.update().where(*where).values(state=IN_DOUBT, reason=reason, settled_at=now, doubted_at=now)
         ).rowcount
 
-    def claim(self, run: Run, *, requests: int, batch_size: int, deliver_at: datetime | None = None) -> list[Batch]:
+    def claim(
+        self,
+        run: Run,
+        *,
+        requests: int,
+        batch_size: int,
+        deliver_at: datetime | None = None,
+        outcomes: Sequence[Outcome] = (),
+    ) -> list[Batch]:
         """Take planned messages for up to ``requests`` requests; their intents are durable when this returns.
 
         Rows with the same text go into one request, up to ``batch_size`` of them, in the order of the file.
@@ -570,6 +581,7 @@ class Journal:
             requests: How many requests to prepare at most.
             batch_size: How many recipients one request may have.
             deliver_at: The delivery time to ask for, instead of the campaign's.
+            outcomes: What came of earlier requests, recorded in the same transaction, as :meth:`settle` does.
 
         Returns:
             The requests to make; empty when nothing is planned any more.
@@ -578,15 +590,19 @@ class Journal:
             JournalError: The run's lease has ended.
             CampaignCancelledError: A person has cancelled the campaign.
         """
-        with self._write() as connection:
+
+        def take(connection: Connection, outcomes: Sequence[Outcome]) -> list[Batch]:
             now, cancelled = self._moment(connection, run)
             if cancelled:
                 raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
-            deliver_at = deliver_at or run.campaign.deliver_at
-            taken = self._take(connection, run, requests, deliver_at, now)
+            self._settle(connection, outcomes)
+            at = deliver_at or run.campaign.deliver_at
+            taken = self._take(connection, run, requests, at, now)
             if taken < requests and self._plan_batches(connection, run.campaign, batch_size):
-                taken += self._take(connection, run, requests - taken, deliver_at, now)
-            return self._claimed(connection, run, now, deliver_at) if taken else []
+                taken += self._take(connection, run, requests - taken, at, now)
+            return self._claimed(connection, run, now, at) if taken else []
+
+        return self._with_outcomes(outcomes, take)
 
     def _take(self, connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
         """Make the next planned batches the run's, in the order of the file; returns how many."""
@@ -701,18 +717,22 @@ class Journal:
 
         An id that another batch of the campaign has already cannot be this one's: that batch is in doubt.
         """
-        outcomes = list(outcomes)
-        if not outcomes:
-            return
+        if outcomes := list(outcomes):
+            self._with_outcomes(outcomes, self._settle)
+
+    def _with_outcomes(
+        self, outcomes: Sequence[Outcome], change: Callable[[Connection, Sequence[Outcome]], Changed]
+    ) -> Changed:
+        """One transaction that records outcomes; once more, with doubt for ids that others have, if it must be so."""
         try:
             with self._write() as connection:
-                self._settle(connection, outcomes)
+                return change(connection, outcomes)
         except JournalError:
             taken = self._taken([one for one in outcomes if one.state == ACCEPTED])
             if not taken:
                 raise
             with self._write() as connection:
-                self._settle(connection, [taken.get(one.batch_id, one) for one in outcomes])
+                return change(connection, [taken.get(one.batch_id, one) for one in outcomes])
 
     def _taken(self, accepted: Sequence[Outcome]) -> dict[int, Outcome]:
         """Of accepted outcomes those whose id is not theirs alone, turned into doubt."""

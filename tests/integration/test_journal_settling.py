@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from prefect_mymsp.errors import JournalError
+from prefect_mymsp.errors import CampaignCancelledError, JournalError
 from prefect_mymsp.journal import Outcome
 from prefect_mymsp.journal.schema import RULE, STATES, TRANSITIONS
 
@@ -160,6 +160,35 @@ def test_many_outcomes_at_once(desk: Desk) -> None:
     assert desk.counts(run.campaign) == {"accepted": 500, "rejected": 500, "in_doubt": 500, "planned": 500}
 
 
+def test_a_claim_records_outcomes_too(desk: Desk) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(4), batch_size=1))
+    first, second = desk.journal.claim(run, requests=2, batch_size=1)
+    outcomes = [
+        Outcome(first.id, "accepted", NOW, message_id="99"),
+        Outcome(second.id, "released", NOW, reason="not-reached"),
+    ]
+    claimed = desk.journal.claim(run, requests=9, batch_size=1, outcomes=outcomes)
+    assert desk.state(first) == "accepted"
+    # What was released in the same moment is among what is claimed.
+    assert sorted(one.text for one in claimed) == ["Hello number 1", "Hello number 2", "Hello number 3"]
+
+
+@pytest.mark.parametrize("why", ["cancelled", "lease-ended"])
+def test_a_claim_that_is_refused_leaves_outcomes_to_be_settled(desk: Desk, why: str) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(2), batch_size=1))
+    (first,) = desk.journal.claim(run, requests=1, batch_size=1)
+    outcomes = [Outcome(first.id, "accepted", NOW, message_id="99")]
+    if why == "cancelled":
+        desk.journal.cancel(run.campaign)
+    else:
+        desk.expire(run)
+    with pytest.raises((CampaignCancelledError, JournalError)):
+        desk.journal.claim(run, requests=1, batch_size=1, outcomes=outcomes)
+    assert desk.state(first) == "sending"
+    desk.journal.settle(outcomes)
+    assert desk.state(first) == "accepted"
+
+
 # -- one id, one batch -------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +211,16 @@ def test_an_id_seen_before_puts_the_later_batch_in_doubt_and_no_other(desk: Desk
     assert desk.reason(third) == "id-seen-before"
     assert desk.one("SELECT doubted_at FROM batch WHERE id = :id", id=third.id) == int(NOW.timestamp()) * 1_000_000
     assert desk.counts(run.campaign) == {"accepted": 2, "in_doubt": 1, "rejected": 1}
+
+
+def test_an_id_seen_before_does_not_keep_a_claim_from_its_messages(desk: Desk) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(3), batch_size=1))
+    first, second = desk.journal.claim(run, requests=2, batch_size=1)
+    outcomes = [Outcome(one.id, "accepted", NOW, message_id="99") for one in (first, second)]
+    desk.journal.settle(outcomes[:1])
+    (third,) = desk.journal.claim(run, requests=1, batch_size=1, outcomes=outcomes[1:])
+    assert [desk.state(one) for one in (first, second, third)] == ["accepted", "in_doubt", "sending"]
+    assert desk.reason(second) == "id-seen-before"
 
 
 def test_of_two_that_get_one_id_at_once_nobody_knows_whose_it_is(desk: Desk) -> None:
