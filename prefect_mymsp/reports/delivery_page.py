@@ -524,8 +524,10 @@ def _tell_rejects(page: DeliveryPage, material: DeliveryMaterial, *, show_number
 
 
 def _tell_replies(page: DeliveryPage, material: DeliveryMaterial, zone: tzinfo, *, show_numbers: bool) -> None:
-    inbox = material.inbox
-    wrote = inbox[number(inbox["originator"]).isin(material.deliveries["recipient"])]
+    # Few write back: who of them got something is looked for, not who of all that got something has written.
+    inbox, recipients = material.inbox, material.deliveries["recipient"]
+    senders = number(inbox["originator"])
+    wrote = inbox[senders.isin(recipients[recipients.isin(senders.unique())].unique())]
     if wrote.empty:
         return
     opted = opted_out(wrote, material.opt_outs)

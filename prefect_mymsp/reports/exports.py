@@ -288,7 +288,8 @@ def write_deliveries(
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
-    frame = found.frame if show_numbers else masked_frame(found.frame)
+    # A page masks what it shows; of a million rows that is not worth a copy.
+    frame = found.frame if show_numbers or target.format is ReportFormat.HTML else masked_frame(found.frame)
     if target.format is ReportFormat.SQL:
         assert target.url is not None  # noqa: S101  checked
         assert target.table is not None  # noqa: S101  checked
