@@ -376,7 +376,8 @@ def _asked(
     else:
         asked.append(("Delivery time", "at once"))
     asked.append(("Originator", one.key.originator or "the account's own"))
-    asked.append(("Text", text if text is not None else "each message its own"))
+    if text is not None or tally.messages:
+        asked.append(("Text", text if text is not None else "each message its own"))
     if one.cancelled_at is not None:
         asked.append(("Stopped for good", moment(one.cancelled_at.astimezone(zone))))
     if price_per_segment is not None:

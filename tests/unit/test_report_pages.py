@@ -201,6 +201,11 @@ def test_what_to_do_about_doubt_is_a_command_that_works(name: str) -> None:
     assert bound.arguments["campaign"] == name
 
 
+def test_a_campaign_without_messages_has_no_text() -> None:
+    assert "each message its own" not in shown(material({}, text=None)).text
+    assert "Text each message its own" in shown(material({"accepted": 2}, text=None)).text
+
+
 @pytest.mark.parametrize(
     ("states", "verdict"),
     [
