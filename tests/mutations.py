@@ -73,6 +73,13 @@ MUTATIONS = [
         f"{ENGINE} -k test_at_a_rate_requests_leave",
     ),
     Mutation(
+        "what came of requests is kept when a claim is refused",
+        "campaign/send.py",
+        "                self._outcomes = outcomes + self._outcomes  # the last try is made when all is over",
+        "                pass",
+        f"{ENGINE} -k test_a_cancelled_campaign_knows",
+    ),
+    Mutation(
         "the gate is asked before messages are claimed",
         "campaign/send.py",
         "        if gate is not None and self._stopped is None:",

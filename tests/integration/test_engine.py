@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
@@ -39,7 +40,7 @@ from prefect_mymsp.errors import (
     InputError,
     JournalError,
 )
-from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedBlock, Selection
+from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Run, Selection
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -672,6 +673,24 @@ def test_a_rate_must_be_one() -> None:
 
 
 # -- stopping --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_campaign_knows_what_was_sent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = bench.record([(f"46701740{number}", f"Hello {number}") for number in range(605, 705)])
+    claim = bench.journal.claim
+
+    def refused(run: Run, *, outcomes: Sequence[Outcome] = (), **how: Any) -> list[Batch]:
+        if outcomes:
+            bench.journal.cancel(campaign)
+        return claim(run, outcomes=outcomes, **how)
+
+    monkeypatch.setattr(bench.journal, "claim", refused)
+    with pytest.raises(CampaignCancelledError):
+        bench.send(campaign)
+    counts = bench.journal.counts(campaign)
+    assert 0 < len(bench.gateway.ledger()) < 100
+    assert counts.accepted == len(bench.gateway.ledger())
+    assert counts.planned == 100 - counts.accepted
 
 
 def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
