@@ -320,8 +320,13 @@ def text_digest(text: str) -> bytes:
 
 
 def digits(recipient: str) -> str:
-    """A recipient as the gateway shows it, reduced to what identifies it: whether it writes a plus sign is its own."""
-    return "".join(character for character in recipient if character in "0123456789") or recipient
+    """A recipient as the gateway shows it, reduced to what identifies it: whether it writes a plus sign is its own.
+
+    So is whether it writes two zeros in its place: no country code begins with one. What holds no digits is kept, but
+    for the one character that PostgreSQL cannot hold.
+    """
+    number = "".join(character for character in recipient if character in "0123456789")
+    return number.removeprefix("00") or recipient.replace("\x00", "\ufffd")
 
 
 def account_fingerprint(base_url: str, user: str) -> str:
@@ -1139,7 +1144,7 @@ class Journal:
             {
                 "of": number,
                 "who": digits(one.recipient),
-                "word": one.status[:64],
+                "word": one.status[:64].replace("\x00", "\ufffd"),  # which PostgreSQL cannot hold
                 "sent": one.sent_at,
                 "got": one.delivered_at,
             }

@@ -56,6 +56,14 @@ def test_belief_is_remembered(desk: Desk) -> None:
     assert [one.believed for one in desk.journal.open_batches(run.campaign)] == [True, False, True]
 
 
+def test_statuses_may_hold_what_postgresql_cannot(desk: Desk) -> None:
+    run, (batch,) = desk.claimed([(A, "Hello")])
+    desk.settle(batch, "accepted")
+    odd = [RecipientStatus(A, None, "que\x00ued", None), RecipientStatus("no\x00number", None, "queued", None)]
+    assert desk.journal.note_statuses({batch.id: odd}) == 1
+    assert desk.rows(run.campaign)[0][10] == "que\ufffdued"
+
+
 def test_members_are_told_by_batch(desk: Desk) -> None:
     _, batches = desk.claimed([*desk.same(3), *desk.personal(1500)])
     assert desk.journal.members([batches[0].id]) == {batches[0].id: {A, B, C}}
