@@ -357,13 +357,16 @@ class _Patience:
         return pause
 
 
-def _append(arrived: bytearray, chunk: bytes, deadline: float) -> None:
+def _append(arrived: bytearray, chunk: bytes, late: bool, deadline: float) -> bool:
+    """Take a piece of an answer; returns whether it came late, so that it must have been the last."""
     arrived += chunk
     if len(arrived) > _MAX_ANSWER_BYTES:
         raise httpx.ReadError("answer too large")
-    # httpx's timeout is per read: a gateway that answers a byte at a time would hold a connection for ever.
-    if time.monotonic() > deadline:
+    # httpx's timeout is per read: a gateway that answers a byte at a time would hold a connection for ever. But what
+    # is whole when it comes late says what became of the request.
+    if late:
         raise httpx.ReadTimeout("answer too slow")
+    return time.monotonic() > deadline
 
 
 class MyMSPClient(_Gateway):
@@ -431,12 +434,12 @@ class MyMSPClient(_Gateway):
 
     def _once(self, call: _Call[T]) -> T:
         http = self._connected()
-        arrived = bytearray()
+        arrived, late = bytearray(), False
         deadline = time.monotonic() + self.timeout_s
         try:
             with http.stream("POST", self._url(call), content=call.body) as response:
                 for chunk in response.iter_bytes():
-                    _append(arrived, chunk, deadline)
+                    late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
         return self._read(call, response, bytes(arrived))
@@ -589,7 +592,7 @@ class AsyncMyMSPClient(_Gateway):
         return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
 
     async def _once(self, call: _Call[T], lane: httpx.AsyncBaseTransport) -> T:
-        arrived = bytearray()
+        arrived, late = bytearray(), False
         deadline = time.monotonic() + self.timeout_s
         try:
             # httpx bounds each read; this bounds an answer whose headers come in a byte at a time.
@@ -597,7 +600,7 @@ class AsyncMyMSPClient(_Gateway):
                 response = await lane.handle_async_request(self._request(call))
                 async with contextlib.aclosing(response):
                     async for chunk in response.aiter_bytes():
-                        _append(arrived, chunk, deadline)
+                        late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
         return self._read(call, response, bytes(arrived))

@@ -417,6 +417,25 @@ def test_other_ways_to_say_yes(kind: str, answer: bytes) -> None:
         assert run(kind, gate.url, send) == "12556"
 
 
+def after_a_while(head: bytes, *rest: bytes, pause_s: float) -> Reply:
+    def reply(gate: Gate, connection: socket.socket) -> bool:
+        connection.sendall(head)
+        for part in rest:
+            gate.stopping.wait(pause_s)
+            connection.sendall(part)
+        return True
+
+    return reply
+
+
+@KINDS
+def test_an_answer_that_is_whole_is_taken_however_late_its_last_piece_comes(kind: str) -> None:
+    """Each read is in time, all of them together are not: the id is there nevertheless."""
+    with Gate(after_a_while(b"HTTP/1.1 200 OK\r\n", b"Content-Length: 7\r\n\r\nA\n", b"12556", pause_s=0.3)) as gate:
+        assert run(kind, gate.url, send, timeout_s=0.5) == "12556"
+        assert len(gate.requests) == 1
+
+
 @KINDS
 def test_an_answer_that_ends_with_the_connection(kind: str) -> None:
     with Gate(breaks_off(b"HTTP/1.0 200 OK\r\n\r\nA\n12556\n")) as gate:
