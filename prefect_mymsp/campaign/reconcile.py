@@ -12,6 +12,10 @@ absent: it stays in doubt, and what waits for the same minute is then taken for 
 
 Absence is believed only when the answer may not be late any more, and when several lists in a row show it that hold
 all we know to be there: a list may have been cut short without anybody noticing.
+
+The times of a list may be read wrongly, and somebody may move a message at the gateway, or the gateway send it at once.
+So an id is not disbelieved for its time alone while its result names just our recipients; and until one of our ids was
+seen with our time, a message for any other minute may be what is looked for.
 """
 
 from __future__ import annotations
@@ -36,12 +40,14 @@ if TYPE_CHECKING:
 _LISTS = 3
 #: The message was sent already (4.3.5.3).
 SENT_ALREADY = 351
+#: A message sent so long before its id was learnt has another one's id; clocks and zones differ by less.
+_OLD = timedelta(days=1)
 NO_SUCH_MESSAGE = 32
 
 #: States of a request that may be at the gateway under an id that nobody here knows.
 _MAY_BE_THERE = frozenset({SENDING, IN_DOUBT, RELEASED, ASSUMED})
 
-_Key = tuple[datetime, frozenset[str]]
+_Key = tuple[datetime | None, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,10 @@ class Reconciler:
         #: Doubt that no look can settle, because what is found may be a recipient group's.
         self._unclear: set[int] = set()
         self._form_known = False
+        #: Whether one of our ids was seen with our time, so that times are read as the gateway means them.
+        self._times_known = False
+        #: Ids of a list that the gateway did not know when it was asked about them.
+        self._vanished: set[str] = set()
         self._changes = 1
         self._seen = 0
         self._left = False
@@ -160,17 +170,44 @@ class Reconciler:
             if shown is not None and minute(shown) in (batch.deliver_at, batch.moves_to):
                 self._listed.add(message_id)
                 self._unlisted.pop(batch.id, None)
+                self._times_known = True
             else:
                 self._unlisted[batch.id] += 1
 
     async def _disbelieve(self, waiting: dict[str, ScheduledBatch]) -> None:
-        """An id that the schedule does not have with our delivery time was cut short on its way: in doubt."""
+        """An id that the schedule does not have with our delivery time was cut short on its way: in doubt.
+
+        Unless its result names just our recipients: then it is ours, whatever the gateway has made of its time.
+        """
         for message_id, batch in waiting.items():
             if self._unlisted.get(batch.id, 0) >= _LISTS and self._in_time(batch.deliver_at, self._clock()):
+                ours = await self._names_ours(message_id, batch)
+                if ours is None:
+                    continue  # the next look asks again
                 del self._unlisted[batch.id]
+                if ours:
+                    self._listed.add(message_id)
+                    continue
                 self._strangers.pop(message_id, None)
                 await self._thread(self._journal.disbelieve, batch.id, "id-not-scheduled")
                 self.notice()
+
+    async def _names_ours(self, message_id: str, batch: ScheduledBatch) -> bool | None:
+        """Whether an id's result names just a batch's recipients; None when the gateway does not say."""
+        try:
+            result = await self._client.result(message_id)
+        except RejectedError as error:
+            return False if error.code == NO_SUCH_MESSAGE else None
+        except (InDoubtError, NotSentError):
+            return None
+        recipients = named(result)
+        if recipients is None:
+            return None
+        early = batch.settled_at - _OLD
+        if any(status.sent_at is not None and status.sent_at < early for status in result.statuses):
+            return False  # an older message to the same people
+        members = await self._thread(self._journal.members, [batch.id])
+        return recipients == frozenset(members.get(batch.id, ()))
 
     # -- what became of the doubtful? --------------------------------------------------------------------------
 
@@ -179,8 +216,12 @@ class Reconciler:
         now = self._clock()
         watched = await self._thread(self._journal.watched, self._campaign, now)
         times = {one.deliver_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
-        waiting = {one.message_id: minute(one.deliver_at) for one in schedule if one.deliver_at is not None}
-        candidates = [message_id for message_id, deliver_at in waiting.items() if deliver_at in times]
+        waiting = {one.message_id: one.deliver_at and minute(one.deliver_at) for one in schedule}
+        candidates = [
+            message_id
+            for message_id, deliver_at in waiting.items()
+            if deliver_at in times or (times and not self._times_known)
+        ]
         known = await self._thread(self._journal.known_ids, self._campaign, candidates)
         unknown = {message_id: waiting[message_id] for message_id in candidates if message_id not in known}
         readable = await self._recipients(unknown)
@@ -230,7 +271,9 @@ class Reconciler:
             try:
                 recipients = named(await self._client.result(message_id))
             except RejectedError as error:
-                readable &= error.code == NO_SUCH_MESSAGE  # cancelled in between
+                # Cancelled in between, unless it is on the next list too.
+                readable &= error.code == NO_SUCH_MESSAGE and message_id not in self._vanished
+                self._vanished.add(message_id)
                 continue
             except (InDoubtError, NotSentError):
                 readable = False
@@ -242,14 +285,16 @@ class Reconciler:
         return readable
 
     async def _foreign_is_foreign(self, key: _Key, found: dict[_Key, list[str]], ours: set[_Key]) -> bool:
-        """Whether messages for the same minute that match nothing of ours are surely not ours.
+        """Whether messages that match nothing of ours are surely not ours.
 
-        They might be, in two ways: the gateway may have left some of our recipients out, or it may write numbers in a
-        form we do not expect. The first shows as recipients in common, the second is excluded once one message of
-        ours was seen under its own numbers.
+        They might be, in three ways: the gateway may have left some of our recipients out, or it may write numbers in a
+        form we do not expect, or times. The first shows as recipients in common, the second is excluded once one
+        message of ours was seen under its own numbers, the third once one was seen with its own time.
         """
         others = [who for at, who in found if at == key[0] and (at, who) not in ours]
         if any(who & key[1] for who in others):
+            return False
+        if not self._times_known and any(who == key[1] and (at, who) not in ours for at, who in found):
             return False
         if others and not self._form_known:
             self._form_known = await self._one_of_ours_is_recognised()

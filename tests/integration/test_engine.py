@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import re
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -44,6 +46,7 @@ from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, 
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
+from prefect_mymsp.sandbox.state import Reply
 
 LOOK = LookOptions(absent_after_s=0.4, every_s=0.1)
 A, B, C, D = "46701740605", "46701740606", "46701740607", "46701740608"
@@ -288,11 +291,12 @@ def test_a_hint_to_somebody_elses_message_is_not_taken(bench: Bench) -> None:
     assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
 
 
-def test_numbers_may_come_back_with_a_plus_sign(bench: Bench) -> None:
+@pytest.mark.parametrize("shown", [f"+{A}", f"00{A}", "+46 70-174 06 05"])
+def test_numbers_may_come_back_in_another_form(bench: Bench, shown: str) -> None:
     campaign = bench.record([(A, "Hello")])
     bench.send(campaign)
     (batch,) = bench.journal.open_batches(campaign)
-    status = RecipientStatus(f"+{A}", datetime.now(UTC), "delivered", datetime.now(UTC))
+    status = RecipientStatus(shown, datetime.now(UTC), "delivered", datetime.now(UTC))
     assert bench.journal.note_statuses({batch.id: [status]}) == 1
     assert bench.journal.counts(campaign).delivered == 1
 
@@ -382,6 +386,99 @@ def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
     assert (counts.accepted, counts.in_doubt) == (2, 0)
     assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
     assert set(bench.told(campaign, "message_id")) == {(message["id"],) for message in bench.gateway.ledger()}
+
+
+def _answering(bench: Bench, monkeypatch: pytest.MonkeyPatch, change: Callable[[str, bytes], bytes]) -> None:
+    """Have the gateway's answers pass through ``change``, which is told the endpoint too."""
+    handle = bench.gateway.handle
+
+    def changed(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
+        answer = handle(method, endpoint, query, body)
+        told = answer.body if answer.dropped else change(endpoint, answer.body)
+        return answer._replace(body=told, announced=len(told))
+
+    monkeypatch.setattr(bench.gateway, "handle", changed)
+
+
+def _an_hour_off(endpoint: str, answer: bytes) -> bytes:
+    if endpoint != "sendlater/getall":
+        return answer
+    lines = answer.decode().split("\n")
+    earlier = [re.sub(r"\t.*", f"\t{SOON - timedelta(hours=1):%y%m%d%H%M%S}000+", line) for line in lines]
+    return "\n".join(earlier).encode()
+
+
+@pytest.mark.parametrize("faults", [(), (Fault("answer_lost"),), (Fault("none"), Fault("answer_lost"))], ids=len)
+def test_times_that_are_read_wrongly_are_no_reason_to_send_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, faults: tuple[Fault, ...]
+) -> None:
+    messages = [(A, "Hello"), (B, "Hello B")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    _answering(bench, monkeypatch, _an_hour_off)
+    bench.fault(*faults)
+    doubtful = any(fault.kind == "answer_lost" for fault in faults)
+    counts = _send_for(bench, campaign, 2.5) if doubtful else bench.send(campaign)
+    assert (counts.accepted, counts.in_doubt) == ((1, 1) if doubtful else (2, 0))
+    assert bench.requests == 2
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_what_somebody_moved_at_the_gateway_is_not_sent_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = bench.record([(A, "Hello")], deliver_at=SOON)
+    handle = bench.gateway.handle
+
+    def moved(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
+        answer = handle(method, endpoint, query, body)
+        if endpoint == "sendSms":
+            form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}&msgno={answer.body[1:].decode().strip()}"
+            later = f"&deliverytime={SOON + timedelta(days=1):%Y%m%d%H%M}%2B0"
+            assert handle("POST", "sendlater/update", b"", (form + later).encode()).body.startswith(b"A")
+        return answer
+
+    monkeypatch.setattr(bench.gateway, "handle", moved)
+    assert bench.send(campaign).accepted == 1
+    assert bench.sent == {(A, "Hello"): 1}
+
+
+def test_a_gateway_that_sends_at_once_whatever_it_is_told_sends_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    handle = bench.gateway.handle
+    monkeypatch.setattr(
+        bench.gateway,
+        "handle",
+        lambda method, endpoint, query, body: handle(
+            method, endpoint, query, re.sub(b"&deliverytime=[^&]*", b"", body)
+        ),
+    )
+    assert bench.send(campaign).accepted == 2
+    assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}
+
+
+def test_a_gateway_that_knows_no_result_before_the_delivery_time_proves_no_absence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [(A, "Hello"), (B, "Hello B")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    _answering(bench, monkeypatch, lambda endpoint, answer: b"N\n32" if endpoint == "getSmsResult" else answer)
+    bench.fault(Fault("answer_lost"))
+    counts = _send_for(bench, campaign, 2.5)
+    assert (counts.accepted, counts.in_doubt) == (1, 1)
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def _send_for(bench: Bench, campaign: CampaignKey, seconds: float) -> Counts:
+    """Send a campaign whose doubt would be looked up until its delivery time, and leave it."""
+
+    async def run() -> None:
+        async with bench.client() as client:
+            options = SendOptions(look=LOOK, lease_s=5.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(send_planned(bench.journal, client, campaign, options), seconds)
+
+    asyncio.run(run())
+    return bench.journal.counts(campaign)
 
 
 def test_several_texts_to_one_person_for_one_minute_are_cancelled_and_sent_again(bench: Bench) -> None:
