@@ -178,8 +178,9 @@ def answers(text: str) -> list[wire.Answer]:
         body = text.encode("iso-8859-1")
         try:
             body.decode("utf-8")
-        except UnicodeDecodeError:
-            written += [wire.Answer(body, None, ZONE), wire.Answer(body, "text/plain; charset=utf-8", ZONE)]
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":  # else it may as well be UTF-8, cut in its last character
+                written += [wire.Answer(body, None, ZONE), wire.Answer(body, "text/plain; charset=utf-8", ZONE)]
     return written
 
 
