@@ -266,6 +266,27 @@ MUTATIONS = [
         f"{ENGINE} -k test_when_time_runs_out",
     ),
     Mutation(
+        "the time of a list alone disbelieves no id",
+        "campaign/reconcile.py",
+        "                ours = await self._names_ours(message_id, batch)",
+        "                ours = False",
+        f"{ENGINE} -k test_what_somebody_moved",
+    ),
+    Mutation(
+        "the time of a list alone proves no absence",
+        "campaign/reconcile.py",
+        "        if not self._times_known and any(",
+        "        if False and any(",
+        f"{ENGINE} -k test_times_that_are_read_wrongly",
+    ),
+    Mutation(
+        "an id that stays on the list without a result proves no absence",
+        "campaign/reconcile.py",
+        " and message_id not in self._vanished",
+        "",
+        f"{ENGINE} -k test_a_gateway_that_knows_no_result",
+    ),
+    Mutation(
         "an update is kept before it is parsed",
         "campaign/collect.py",
         "            number = await self._thread(self._journal.received.keep_raw, self._account, raw)\n",
