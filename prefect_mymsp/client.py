@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
+import os
 import random
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -34,7 +37,7 @@ from prefect_mymsp.errors import (
     UnexpectedStatusError,
     UnreachableError,
 )
-from prefect_mymsp.lane import Lane, proxy_for
+from prefect_mymsp.lane import Lane, SyncLane, proxy_for
 from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
@@ -60,6 +63,7 @@ _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _TRANSPORT_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 
 T = TypeVar("T")
+L = TypeVar("L")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +166,34 @@ class _Gateway:
         # On loopback the environment's proxies are not for us: plain http through one would show it the password.
         self._trust_env = self.base_url.startswith("https")
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
+        self._urls: dict[str, httpx.URL] = {}
         self._prepare()
 
     def _prepare(self) -> None: ...
 
-    def _tls(self) -> ssl.SSLContext:
-        if self.base_url.startswith("https"):
-            return httpx.create_ssl_context()  # certifi's CAs, or those SSL_CERT_FILE and SSL_CERT_DIR name
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; made here because httpx's own costs 20 ms
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        if not self.base_url.startswith("https"):
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx's own costs 20 ms
+        context = httpx.create_ssl_context()  # certifi's CAs, or those SSL_CERT_FILE and SSL_CERT_DIR name
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def _another(self, lane: Callable[..., L], proxied: Callable[..., L]) -> L:
+        """A connection to be: our own, or httpx's when the environment names a proxy."""
+        proxy = proxy_for(self._host) if self._trust_env else None
+        if proxy is None:
+            return lane(self._context, keepalive_s=_KEEPALIVE_S)
+        try:
+            # What an answer leaves over would be the beginning of the next one: no connection is used twice here.
+            limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+            return proxied(verify=self._context, limits=limits, proxy=proxy)
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # Its URL may hold a password.
+            raise ConfigurationError("The environment names a proxy that httpx cannot use as it is.") from None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
-
-    def _limits(self, connections: int) -> httpx.Limits:
-        return httpx.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_S
-        )
 
     # -- the eight calls ---------------------------------------------------------------------------------------
 
@@ -243,8 +259,12 @@ class _Gateway:
 
     # -- answers and failures ----------------------------------------------------------------------------------
 
-    def _url(self, call: _Call[T]) -> str:
-        return f"{self.base_url}/{call.endpoint}"
+    def _request(self, call: _Call[T]) -> httpx.Request:
+        url = self._urls.get(call.endpoint)
+        if url is None:
+            url = self._urls[call.endpoint] = httpx.URL(f"{self.base_url}/{call.endpoint}")
+        extensions = {"timeout": self._timeout.as_dict()}
+        return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
 
     def _read(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
         """The answer's value, or the error it stands for."""
@@ -306,8 +326,12 @@ def _cause(error: BaseException) -> str:
     """The innermost reason of a connection failure, by its name: texts of other libraries may hold anything."""
     while error.__cause__ is not None:
         error = error.__cause__
-    errno_text = getattr(error, "strerror", None)
-    return str(errno_text) if isinstance(errno_text, str) and errno_text else type(error).__name__
+    if not isinstance(error, OSError) or error.strerror is None:
+        return type(error).__name__
+    # asyncio writes addresses there; what TLS and the resolver write has numbers of its own.
+    if error.errno is not None and error.errno in errno.errorcode and type(error).__module__ == "builtins":
+        return os.strerror(error.errno)
+    return str(error.strerror)
 
 
 def _is_tls(error: BaseException | None) -> bool:
@@ -388,8 +412,10 @@ class MyMSPClient(_Gateway):
     """
 
     def _prepare(self) -> None:
-        self._opening = threading.Lock()
-        self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
+        self._free = threading.Semaphore(self.connections)
+        self._idle: list[httpx.BaseTransport] = []
+        self._made: list[httpx.BaseTransport] = []
         self._hurried = threading.Event()
 
     def __enter__(self) -> Self:
@@ -402,42 +428,48 @@ class MyMSPClient(_Gateway):
 
     def close(self) -> None:
         """Close the connections; the next call would open new ones."""
-        with self._opening:
-            http, self._http = self._http, None
-        if http is not None:
-            http.close()
+        made = self._made
+        self._prepare()
+        for lane in made:
+            lane.close()
 
     def lose_patience(self) -> None:
         """Try nothing again from now on: calls that wait to do so fail at once, as not sent."""
         self._hurried.set()
 
-    def _connected(self) -> httpx.Client:
-        with self._opening:
-            if self._http is None:
-                self._http = httpx.Client(
-                    headers=_HEADERS,
-                    timeout=self._timeout,
-                    limits=self._limits(self.connections),
-                    verify=self._tls(),
-                    trust_env=self._trust_env,
-                )
-            return self._http
+    @contextlib.contextmanager
+    def _lane(self) -> Iterator[httpx.BaseTransport]:
+        with self._free:
+            with self._lock:
+                made = self._made
+                if self._idle:
+                    lane = self._idle.pop()
+                else:
+                    lane = self._another(SyncLane, httpx.HTTPTransport)
+                    made.append(lane)
+            try:
+                yield lane
+            finally:
+                with self._lock:
+                    if made is self._made:  # not closed by close() in the meantime
+                        self._idle.append(lane)
 
     def _run(self, call: _Call[T]) -> T:
         patience = _Patience(self.patience_s)
         while True:
             try:
-                return self._once(call)
+                with self._lane() as lane:
+                    return self._once(call, lane)
             except (UnreachableError, RateLimitedError) as error:
                 if self._hurried.wait(patience.pause_after(error)):
                     raise
 
-    def _once(self, call: _Call[T]) -> T:
-        http = self._connected()
+    def _once(self, call: _Call[T], lane: httpx.BaseTransport) -> T:
         arrived, late = bytearray(), False
         deadline = time.monotonic() + self.timeout_s
         try:
-            with http.stream("POST", self._url(call), content=call.body) as response:
+            response = lane.handle_request(self._request(call))
+            with contextlib.closing(response):
                 for chunk in response.iter_bytes():
                     late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
@@ -517,14 +549,13 @@ class AsyncMyMSPClient(_Gateway):
     """The eight endpoints, asynchronously: the methods of :class:`MyMSPClient`, awaited, with the same errors.
 
     Holds ``connections`` lanes, each a single connection over one shared TLS context: httpx's shared pool loses most
-    of its speed beyond eight connections.
+    of its speed beyond eight connections. A cancelled call leaves its connection.
     """
 
     def _prepare(self) -> None:
         self._idle: list[httpx.AsyncBaseTransport] = []
         self._made: list[httpx.AsyncBaseTransport] = []
         self._free: asyncio.Semaphore | None = None
-        self._urls: dict[str, httpx.URL] = {}
         self._hurried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -550,29 +581,18 @@ class AsyncMyMSPClient(_Gateway):
     async def _lane(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
         if self._free is None:
             self._free = asyncio.Semaphore(self.connections)
-            self._context = self._tls()
         async with self._free:
-            # The lane used last has the connection most likely to be open still.
-            lane, made = self._idle.pop() if self._idle else self._another(), self._made
+            made = self._made
+            if self._idle:
+                lane = self._idle.pop()  # the one used last has the connection most likely to be open still
+            else:
+                lane = self._another(Lane, httpx.AsyncHTTPTransport)
+                made.append(lane)
             try:
                 yield lane
             finally:
                 if made is self._made:  # not closed by aclose() in the meantime
                     self._idle.append(lane)
-
-    def _another(self) -> httpx.AsyncBaseTransport:
-        proxy = proxy_for(self._host) if self._trust_env else None
-        lane: httpx.AsyncBaseTransport
-        if proxy is None:
-            lane = Lane(self._context, keepalive_s=_KEEPALIVE_S)
-        else:
-            try:
-                lane = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits(1), proxy=proxy)
-            except (ImportError, ValueError, httpx.InvalidURL):
-                # Its URL may hold a password.
-                raise ConfigurationError("The environment names a proxy that httpx cannot use as it is.") from None
-        self._made.append(lane)
-        return lane
 
     async def _run(self, call: _Call[T]) -> T:
         patience = _Patience(self.patience_s)
@@ -585,11 +605,6 @@ class AsyncMyMSPClient(_Gateway):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurried.wait(), pause)
                     raise
-
-    def _request(self, call: _Call[T]) -> httpx.Request:
-        url = self._urls.get(call.endpoint) or self._urls.setdefault(call.endpoint, httpx.URL(self._url(call)))
-        extensions = {"timeout": self._timeout.as_dict()}
-        return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
 
     async def _once(self, call: _Call[T], lane: httpx.AsyncBaseTransport) -> T:
         arrived, late = bytearray(), False

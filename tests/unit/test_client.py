@@ -231,6 +231,15 @@ def drips(head: bytes, body: bytes, pause_s: float) -> Reply:
     return reply
 
 
+def drips_lines(line: bytes, pause_s: float) -> Reply:
+    def reply(gate: Gate, connection: socket.socket) -> bool:
+        while not gate.stopping.wait(pause_s):
+            connection.sendall(line)
+        return False
+
+    return reply
+
+
 def counts_up(pause_s: float = 0.0) -> Reply:
     """Accepts everything, each with an id of its own."""
     lock = threading.Lock()
@@ -470,6 +479,10 @@ DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
     "no body": (hangs(http("", length=7)), NoAnswerError, "timeout"),
     "half a body": (hangs(http("A\n123", length=7)), NoAnswerError, "timeout"),
     "a byte at a time": (drips(http("", length=100), b"A" + b"\n" * 99, 0.05), NoAnswerError, "timeout"),
+    "headers a byte at a time": (drips(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 100, 0.05), NoAnswerError, "timeout"),
+    "a chunk's head a byte at a time": (drips(CHUNKED, b"1;" + b"x" * 98, 0.05), NoAnswerError, "timeout"),
+    "patience without end": (drips_lines(b"HTTP/1.1 102 Processing\r\n\r\n", 0.05), NoAnswerError, "timeout"),
+    "another protocol": (hangs(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), NoAnswerError, None),
     "500": (says(http("A\n12556", "500 Internal Server Error")), UnexpectedStatusError, "http-500"),
     "502": (says(http(HTML, "502 Bad Gateway")), UnexpectedStatusError, "http-502"),
     "503": (says(http("N\n28", "503 Service Unavailable", "Retry-After: 0")), UnexpectedStatusError, "http-503"),
@@ -1011,6 +1024,146 @@ def test_a_connection_the_gateway_closed_while_idle_is_replaced(kind: str) -> No
 
         assert run(kind, gate.url, twice if kind == "async" else both) == ["12556", "12556"]
         assert len(gate.requests) == 2
+
+
+def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str | int]:
+    """One send after the other through one client: the id of each, or the code of the refusal."""
+    outcomes: list[str | int] = []
+
+    async def asynchronous(client: AsyncMyMSPClient) -> None:
+        for _ in range(count):
+            try:
+                outcomes.append(await client.send([NUMBER], "Hej!"))
+            except RejectedError as error:
+                outcomes.append(error.code)
+            await asyncio.sleep(pause_s)
+
+    def synchronous(client: MyMSPClient) -> None:
+        for _ in range(count):
+            try:
+                outcomes.append(client.send([NUMBER], "Hej!"))
+            except RejectedError as error:
+                outcomes.append(error.code)
+            time.sleep(pause_s)
+
+    run(kind, url, asynchronous if kind == "async" else synchronous)
+    return outcomes
+
+
+@KINDS
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+def test_an_answer_that_comes_twice_is_not_the_next_ones(
+    kind: str,
+    secure: bool,
+    apart: bool,
+    server_tls: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a message that was accepted would look refused, and be sent again."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def twice(_: Gate, connection: socket.socket) -> bool:
+        for data in [http("N\n28")] * 2 if apart else [http("N\n28") * 2]:
+            connection.sendall(data)
+        return True
+
+    with Gate(twice, counts_up(), tls=server_tls if secure else None) as gate:
+        # Nobody can tell an answer that comes after the next request from that one's own.
+        assert _in_turn(kind, gate.url, 3, pause_s=0.05) == [28, "1", "2"]
+        assert gate.connections == 2
+
+
+@KINDS
+def test_a_tls_connection_is_used_again(
+    kind: str, server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Gate(counts_up(), tls=server_tls) as gate:
+        assert _in_turn(kind, gate.url, 5, pause_s=0.01) == ["1", "2", "3", "4", "5"]
+        assert gate.connections == 1
+
+
+@KINDS
+def test_a_host_with_several_addresses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of them refuses, as 127.0.0.2 does where nobody listens."""
+    looked_up: list[str] = []
+
+    def addresses(host: str, port: int, *_: object, **__: object) -> list[tuple[Any, ...]]:
+        looked_up.append(host)
+        places = [host] if host.startswith("127.") else ["127.0.0.2", "127.0.0.1"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port)) for place in places]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    with Gate(says(http("A\n12556"), stay=False)) as gate:
+        assert _in_turn(kind, gate.url.replace("127.0.0.1", "localhost"), 2, pause_s=0.05) == ["12556"] * 2
+    assert "localhost" in looked_up
+    assert gate.connections == 2
+
+
+@KINDS
+def test_why_there_was_no_connection_is_said(kind: str) -> None:
+    with pytest.raises(UnreachableError, match=r"no connection to 127\.0\.0\.1 \(Connection refused\)"):
+        run(kind, f"http://127.0.0.1:{free_port()}", send)
+
+
+@KINDS
+def test_a_name_that_is_none_was_sent_nothing(kind: str) -> None:
+    with pytest.raises(UnreachableError):
+        run(kind, f"https://{'a' * 70}.invalid", send)
+
+
+def test_a_gateway_that_ends_the_connection_at_once_was_sent_nothing() -> None:
+    """Seen before the first byte leaves, the end of a connection proves that nothing did."""
+
+    async def go() -> None:
+        async with AsyncMyMSPClient(USER, PASSWORD, base_url=gate.url, patience_s=0.0) as client:
+            with pytest.raises(UnreachableError):
+                await client.send([NUMBER], "Hej!")
+
+    made = asyncio.BaseEventLoop.create_connection
+
+    async def slowly(*args: Any, **settings: Any) -> Any:
+        connected = await made(*args, **settings)
+        await asyncio.sleep(0.1)
+        return connected
+
+    with Gate(says("A\n12556")) as gate, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(asyncio.BaseEventLoop, "create_connection", slowly)
+        patched.setattr(gate, "_serve", lambda connection: connection.close())
+        asyncio.run(go())
+        assert gate.connections == 1
+
+
+@KINDS
+def test_through_a_proxy_no_connection_is_used_twice(
+    kind: str, server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpx makes these, and would take what an answer leaves over for the next one."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def connects(_: Gate, connection: socket.socket) -> bool:
+        with socket.create_connection(("127.0.0.1", gate.port)) as there:
+            connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            back = threading.Thread(target=_carry, args=(there, connection))
+            back.start()
+            _carry(connection, there)
+            back.join()
+        return False
+
+    with Gate(says(http("N\n28") * 2), counts_up(), tls=server_tls) as gate, Gate(connects) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        assert _in_turn(kind, gate.url, 3) == [28, "1", "2"]
+        assert (proxy.connections, gate.connections) == (3, 3)
+
+
+def _carry(here: socket.socket, there: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := here.recv(65536):
+            there.sendall(data)
+    _shut(there)
+    _shut(here)
 
 
 @KINDS
