@@ -16,6 +16,7 @@ import random
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,7 +51,6 @@ DEFAULT_CONNECTIONS = 16
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded",
     "Accept": "text/plain, */*;q=0.1",
-    # httpx does not notice when a compressed answer is cut short, and an id would lose its last digits.
     "Accept-Encoding": "identity",
     "User-Agent": "prefect-mymsp",
 }
@@ -270,6 +270,13 @@ class _Gateway:
         """The answer's value, or the error it stands for."""
         status = response.status_code
         raw = body if call.destructive else None
+        try:
+            body = _unpacked(response, body)
+        except ValueError:
+            raise ProtocolError(
+                f"{call.endpoint}: the answer cannot be decompressed.", reason="unreadable", raw=raw
+            ) from None
+        raw = body if call.destructive else None
         answer = wire.Answer(body, response.headers.get("content-type"), self.zone)
         try:
             if 200 <= status < 300:
@@ -310,8 +317,6 @@ class _Gateway:
             return NoAnswerError(
                 f"{call.endpoint}: no whole answer within {self.timeout_s:g} s.", reason="timeout", raw=raw
             )
-        if isinstance(error, httpx.DecodingError):
-            return ProtocolError(f"{call.endpoint}: the answer cannot be decompressed.", reason="unreadable", raw=raw)
         if isinstance(error, (httpx.InvalidURL, ValueError)):
             # The base URL was checked: what httpx could not read is the Location of an answer it does not even follow.
             return ProtocolError(f"{call.endpoint}: the answer's headers cannot be read.", reason="unreadable", raw=raw)
@@ -379,6 +384,27 @@ class _Patience:
         if time.monotonic() + pause > self._until:
             raise error
         return pause
+
+
+def _unpacked(response: httpx.Response, body: bytes) -> bytes:
+    """The body without the compression that nobody asked for.
+
+    Raises:
+        ValueError: It cannot be decompressed, or not to its end: an id would lose its last digits.
+    """
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    if coding in {"", "identity"}:
+        return body
+    if coding not in {"gzip", "x-gzip", "deflate"}:
+        raise ValueError(coding)
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two, as its first bytes say
+    try:
+        unpacked = unpacking.decompress(body, _MAX_ANSWER_BYTES)
+    except zlib.error as error:
+        raise ValueError(coding) from error
+    if not unpacking.eof:
+        raise ValueError(coding)
+    return unpacked
 
 
 def _append(arrived: bytearray, chunk: bytes, late: bool, deadline: float) -> bool:
@@ -470,7 +496,7 @@ class MyMSPClient(_Gateway):
         try:
             response = lane.handle_request(self._request(call))
             with contextlib.closing(response):
-                for chunk in response.iter_bytes():
+                for chunk in response.iter_raw():
                     late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
@@ -614,7 +640,7 @@ class AsyncMyMSPClient(_Gateway):
             async with asyncio.timeout(2 * self.timeout_s + 10.0):
                 response = await lane.handle_async_request(self._request(call))
                 async with contextlib.aclosing(response):
-                    async for chunk in response.aiter_bytes():
+                    async for chunk in response.aiter_raw():
                         late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None

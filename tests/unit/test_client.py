@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -412,6 +413,7 @@ def test_a_refusal_with_a_client_error_is_a_refusal(kind: str, status: str) -> N
     "answer",
     [
         http(gzip.compress(b"A\n12556"), "200 OK", "Content-Encoding: gzip"),
+        http(zlib.compress(b"A\n12556"), "200 OK", "Content-Encoding: Deflate"),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nA\n\r\n5\r\n12556\r\n0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + http("A\n12556"),
         http("A\n12556", "201 Created"),
@@ -419,7 +421,7 @@ def test_a_refusal_with_a_client_error_is_a_refusal(kind: str, status: str) -> N
         http("A\n12556", "200 OK", "Content-Type: text/plain; charset*=a; charset*0=b"),
         http("A\n12556", "200 OK", "Set-Cookie: \xe5=;;;", "Content-Type: \xe5"),
     ],
-    ids=["gzip", "chunked", "continue", "created", "utf-16", "odd content type", "odd headers"],
+    ids=["gzip", "deflate", "chunked", "continue", "created", "utf-16", "odd content type", "odd headers"],
 )
 def test_other_ways_to_say_yes(kind: str, answer: bytes) -> None:
     with Gate(says(answer)) as gate:
@@ -462,6 +464,7 @@ def test_no_compression_is_asked_for(kind: str) -> None:
 # ------------------------------------------------------------------------------------------------ in doubt
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+PACKED = gzip.compress(b"A\n12556")
 HTML = "<!DOCTYPE html><html><body>Log in</body></html>"
 DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
     "closed before any byte": (breaks_off(), NoAnswerError, "connection-lost"),
@@ -510,7 +513,10 @@ DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
     "no id": (says("A\n"), ProtocolError, "no-id"),
     "junk": (says("A\n12556 queued"), ProtocolError, None),
     "broken gzip": (says(http(b"A\n12556", "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
-    "empty gzip": (says(http(b"", "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
+    "empty gzip": (says(http(b"", "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
+    "gzip that is cut": (says(http(PACKED[:-9], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
+    "gzip without its end": (says(http(PACKED[:-1], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
+    "another compression": (says(http(b"A\n12556", "200 OK", "Content-Encoding: br")), ProtocolError, "unreadable"),
     "absurd code": (says("N\n" + "9" * 5000), ProtocolError, None),
 }
 
@@ -543,11 +549,12 @@ def test_in_doubt_is_said_and_never_sent_again(kind: str, case: str) -> None:
         (drips(http("", length=500), b"A\n" + b";" * 498, 0.05), NoAnswerError, b"A\n;;;"),
         (says(http("A\n;;0\t12556", "502 Bad Gateway")), UnexpectedStatusError, b"A\n;;0\t12556"),
         (says(HTML), ProtocolError, HTML.encode()),
+        (says(http("A\n;;0\t12556", "200 OK", "Content-Encoding: gzip")), ProtocolError, b"A\n;;0\t12556"),
         (says(""), ProtocolError, b""),
         (says("n\n7"), ProtocolError, b"n\n7"),
         (breaks_off(), NoAnswerError, b""),
     ],
-    ids=["cut", "cut chunk", "timeout", "drip", "502", "page", "empty", "lower case", "nothing"],
+    ids=["cut", "cut chunk", "timeout", "drip", "502", "page", "not compressed", "empty", "lower case", "nothing"],
 )
 def test_what_had_arrived_of_a_destructive_read_comes_out(
     kind: str, reply: Reply, error: type[InDoubtError], raw: bytes
