@@ -20,16 +20,17 @@ from prefect_mymsp.reports.page import (
     SHORT,
     Figure,
     Listed,
+    Made,
     Page,
     Part,
     Slice,
     first,
     letters,
+    made,
     many,
     moment,
     number,
     opted_out,
-    rendered,
     span_caption,
     within,
 )
@@ -150,8 +151,8 @@ def delivery_page(
     *,
     price_per_segment: float | None = None,
     show_numbers: bool = False,
-) -> str:
-    """A delivery report as one HTML file.
+) -> Made:
+    """A delivery report.
 
     Args:
         material: What it is made of.
@@ -193,27 +194,16 @@ def delivery_page(
             for each in campaigns
         ]
         page.campaigns = first(rows, LONG)
-    page.over_time, page.latency = delivery_charts(frame, zone)
+    page.over_time = charts.over_time(frame["delivered_at"], zone, "deliveries", "deliveries")
+    page.latency = charts.in_groups(_latency_groups(tally.latencies), "deliveries", "latency")
     if tally.latencies:
         page.over_time_caption = span_caption(frame["delivered_at"], page.over_time, zone)
         page.latency_caption = _latency_caption(tally.latencies)
     _tell_undelivered(page, material, show_numbers=show_numbers)
     _tell_rejects(page, material, show_numbers=show_numbers)
     _tell_replies(page, material, zone, show_numbers=show_numbers)
-    return rendered("delivery.html.jinja", page)
-
-
-def delivery_charts(frame: pd.DataFrame, zone: tzinfo) -> tuple[Chart | None, Chart | None]:
-    """Deliveries over time, and how long they took; None where there is nothing to compare.
-
-    Raises:
-        ConfigurationError: matplotlib is not installed.
-    """
-    latencies = _Tally.of(frame).latencies
-    return (
-        charts.over_time(frame["delivered_at"], zone, "deliveries", "deliveries"),
-        charts.in_groups(_latency_groups(latencies), "deliveries", "latency"),
-    )
+    drawn = ("Deliveries over time", page.over_time), ("How long they took", page.latency)
+    return made("delivery.html.jinja", page, *drawn)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prefect_mymsp.journal import CampaignSummary, Journal
-    from prefect_mymsp.reports.charts import Chart
+    from prefect_mymsp.reports.page import Made
 
 #: What another process's transaction may take until others see it, and what clocks may differ, at most.
 _OVERLAP = timedelta(minutes=10)
@@ -308,11 +308,9 @@ def write_deliveries(
     rejects_path: Path | None = None
     drawn: tuple[tuple[str, str, str], ...] = ()
     if target.format is ReportFormat.HTML:
-        from prefect_mymsp.reports.delivery_page import delivery_charts
-
-        drawn = _addresses(("Deliveries over time", "How long they took"), delivery_charts(found.frame, zone))
         page = _delivery_page(journal, found, wanted, rejects, zone, price_per_segment, show_numbers=show_numbers)
-        write_text(page, path)
+        write_text(page.html, path)
+        drawn = _addresses(page)
     elif target.format is ReportFormat.EXCEL:
         campaigns = campaigns_frame(journal, found.campaigns, price_per_segment=price_per_segment)
         write_excel({"deliveries": frame, "rejects": rejects, "campaigns": campaigns}, path)
@@ -333,7 +331,7 @@ def _delivery_page(
     price_per_segment: float | None,
     *,
     show_numbers: bool,
-) -> str:
+) -> Made:
     from prefect_mymsp.reports.delivery_page import DeliveryMaterial, delivery_page
 
     began = wanted.since or min((one.created_at for one in found.campaigns), default=found.read_at)
@@ -455,11 +453,12 @@ def write_inbox(
     path = target.file(f"inbox-{found.read_at:%Y%m%dT%H%M%SZ}", new_only=new_only)
     drawn: tuple[tuple[str, str, str], ...] = ()
     if target.format is ReportFormat.HTML:
-        from prefect_mymsp.reports.inbox_page import inbox_chart, inbox_page
+        from prefect_mymsp.reports.inbox_page import inbox_page
 
-        drawn = _addresses(("Messages over time",), (inbox_chart(found.frame, zone),))
         known = opt_outs(journal, found.account)
-        write_text(inbox_page(found.frame, known, zone, found.read_at, show_numbers=show_numbers), path)
+        page = inbox_page(found.frame, known, zone, found.read_at, show_numbers=show_numbers)
+        write_text(page.html, path)
+        drawn = _addresses(page)
     elif target.format is ReportFormat.EXCEL:
         write_excel({"inbox": frame}, path)
     else:
@@ -471,9 +470,8 @@ def write_inbox(
 # ---- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _addresses(titles: Sequence[str], drawn: Sequence[Chart | None]) -> tuple[tuple[str, str, str], ...]:
-    pairs = zip(titles, drawn, strict=True)
-    return tuple((title, chart.alt, chart.address()) for title, chart in pairs if chart is not None)
+def _addresses(page: Made) -> tuple[tuple[str, str, str], ...]:
+    return tuple((title, chart.alt, chart.address()) for title, chart in page.charts)
 
 
 def opt_outs(journal: Journal, account: str) -> dict[str, datetime]:

@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.reports import charts
-from prefect_mymsp.reports.charts import Chart, share
+from prefect_mymsp.reports.charts import share
 from prefect_mymsp.reports.page import (
     LONG,
     MIDDLING,
@@ -16,14 +16,15 @@ from prefect_mymsp.reports.page import (
     SHORT,
     Figure,
     Listed,
+    Made,
     Page,
     Part,
     Slice,
     first,
     letters,
+    made,
     many,
     opted_out,
-    rendered,
     span_caption,
 )
 
@@ -48,8 +49,8 @@ def inbox_page(
     *,
     title: str = "Inbox",
     show_numbers: bool = False,
-) -> str:
-    """An inbox report as one HTML file.
+) -> Made:
+    """An inbox report.
 
     Args:
         inbox: In :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`.
@@ -72,7 +73,7 @@ def inbox_page(
     )
     if inbox.empty:
         page.verdict = [Part("No message has been received.")]
-        return rendered("inbox.html.jinja", page)
+        return made("inbox.html.jinja", page)
     when = inbox["received_at"].fillna(inbox["stored_at"])
     opted = opted_out(inbox, opt_outs)
     people, stopped = int(inbox["originator"].nunique()), int(inbox.loc[opted, "originator"].nunique())
@@ -84,7 +85,7 @@ def inbox_page(
         Figure("People", f"{people:,}"),
         Figure("Opted out", f"{stopped:,}", share(stopped, people)),
     ]
-    page.over_time = inbox_chart(inbox, zone)
+    page.over_time = charts.over_time(when, zone, "messages", "volume")
     page.over_time_caption = span_caption(when, page.over_time, zone)
     counts = inbox["prefix"].fillna("none").value_counts()
     page.prefixes = first(
@@ -96,13 +97,4 @@ def inbox_page(
     )
     page.opt_outs = letters(inbox[opted], opted[opted], zone, MIDDLING, show_numbers=show_numbers)
     page.messages = letters(inbox, opted, zone, LONG, show_numbers=show_numbers)
-    return rendered("inbox.html.jinja", page)
-
-
-def inbox_chart(inbox: pd.DataFrame, zone: tzinfo) -> Chart | None:
-    """Received messages over time; None where there is nothing to compare.
-
-    Raises:
-        ConfigurationError: matplotlib is not installed.
-    """
-    return charts.over_time(inbox["received_at"].fillna(inbox["stored_at"]), zone, "messages", "volume")
+    return made("inbox.html.jinja", page, ("Messages over time", page.over_time))

@@ -163,8 +163,27 @@ def first(rows: Sequence[Any], most: int) -> Listed:
     return Listed(rows[:most], max(len(rows) - most, 0))
 
 
-def rendered(template: str, page: Page) -> str:
-    """A page as HTML; every value is escaped, its control characters shown."""
+@dataclass(frozen=True)
+class Made:
+    """A finished page.
+
+    Attributes:
+        html: All of it, one file.
+        charts: The charts it shows, by their titles.
+    """
+
+    html: str
+    charts: tuple[tuple[str, Chart], ...] = ()
+
+
+def made(template: str, page: Page, *charts: tuple[str, Chart | None]) -> Made:
+    """A page as HTML; every value is escaped, its control characters shown.
+
+    Args:
+        template: Which page it is.
+        page: What is on it.
+        charts: Which of it are charts, with their titles; None for one that is not drawn.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -182,4 +201,5 @@ def rendered(template: str, page: Page) -> str:
         "brief": lambda time: f"{time.day} {time:%b %Y %H:%M}",
         "drawn": Markup,  # charts: their labels are ours, and matplotlib escapes them
     }
-    return environment.get_template(template).render(page=page)
+    drawn = tuple((title, chart) for title, chart in charts if chart is not None)
+    return Made(environment.get_template(template).render(page=page), drawn)

@@ -71,10 +71,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         text=HOSTILE,
     )  # fmt: skip
     pages = {
-        "full": delivery_page(full, ZONE, price_per_segment=0.4),
-        "nothing": delivery_page(material({}, SourceCounts(0, 0, 0, 0)), ZONE),
-        "one": delivery_page(material({"delivered": 1}), ZONE),
-        "inbox": inbox_page(inbox, stopped, ZONE, MADE),
+        "full": delivery_page(full, ZONE, price_per_segment=0.4).html,
+        "nothing": delivery_page(material({}, SourceCounts(0, 0, 0, 0)), ZONE).html,
+        "one": delivery_page(material({"delivered": 1}), ZONE).html,
+        "inbox": inbox_page(inbox, stopped, ZONE, MADE).html,
     }
     paths = {name: folder / f"{name}.html" for name in pages}
     for name, html in pages.items():

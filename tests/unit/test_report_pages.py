@@ -148,7 +148,7 @@ def letters(*texts: str, originator: str = "+46701740605") -> pd.DataFrame:
 
 
 def shown(what: DeliveryMaterial, **options: Any) -> Page:
-    page = Page(delivery_page(what, ZONE, **options))
+    page = Page(delivery_page(what, ZONE, **options).html)
     check(page)
     return page
 
@@ -234,7 +234,7 @@ def test_nothing_one_and_many_are_pages_alike() -> None:
 def test_numbers_are_masked_unless_asked_for() -> None:
     what = material({"in_doubt": 1, "expired": 1, "delivered": 1}, rejects=rejects(1, "it can be read as +46701740699"))
     what = replace(what, inbox=letters("Hej", originator="46701740607"))
-    hidden, full = delivery_page(what, ZONE), delivery_page(what, ZONE, show_numbers=True)
+    hidden, full = delivery_page(what, ZONE).html, delivery_page(what, ZONE, show_numbers=True).html
     for number in ("46701740605", "46701740606", "46701740607", "46701740699"):
         assert number not in hidden
         assert number in full
@@ -337,15 +337,15 @@ def test_whatever_strangers_write_is_text(hostile: str) -> None:
     )
     harmless = material({"delivered": 1, "in_doubt": 1, "expired": 1}, SourceCounts(9, 1, 0, 0), rejects=rejects(1))
     plain = shown(replace(harmless, inbox=letters("Hej")))
-    for html in (delivery_page(changed, ZONE), inbox_page(inbox, {}, ZONE, MADE, title=hostile)):
+    for html in (delivery_page(changed, ZONE).html, inbox_page(inbox, {}, ZONE, MADE, title=hostile).html):
         page = Page(html)
         check(page)
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
-    assert sorted(set(Page(delivery_page(changed, ZONE)).tags)) == sorted(set(plain.tags))
+    assert sorted(set(Page(delivery_page(changed, ZONE).html).tags)) == sorted(set(plain.tags))
 
 
 def test_a_page_forbids_itself_scripts_and_the_network() -> None:
-    html = delivery_page(material({"delivered": 3}), ZONE)
+    html = delivery_page(material({"delivered": 3}), ZONE).html
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html
     assert "url(" not in html.replace("url(#", "")
     assert "@import" not in html
@@ -377,7 +377,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_every_color_can_be_read_in_light_dark_and_print() -> None:
-    html = delivery_page(material({"delivered": 3}), ZONE)
+    html = delivery_page(material({"delivered": 3}), ZONE).html
     palettes = colors(html[html.index("<style>") : html.index("</style>")])
     assert len(palettes) == 3
     for palette in palettes:
@@ -477,24 +477,24 @@ def test_an_inbox_report() -> None:
     frame: Any = letters("Ja tack", "STOPP", "Hej")
     frame.loc[2, ["prefix", "originator"]] = [pd.NA, "46701740606"]
     stopped = {"46701740605": frame.loc[1, "received_at"].to_pydatetime()}
-    page = Page(inbox_page(frame, stopped, ZONE, MADE))
+    page = Page(inbox_page(frame, stopped, ZONE, MADE).html)
     check(page)
     assert "3 messages from 2 people. 1 person opted out." in page.text
     assert "KLINIK 2 67%" in page.text
     assert "none 1 33%" in page.text
     assert page.text.index("Hej") < page.text.index("Ja tack")  # the newest first
     assert "+46•••••••05" in page.text
-    assert "46701740605" in inbox_page(frame, stopped, ZONE, MADE, show_numbers=True)
+    assert "46701740605" in inbox_page(frame, stopped, ZONE, MADE, show_numbers=True).html
 
 
 def test_an_empty_inbox() -> None:
-    page = Page(inbox_page(empty_frame(INBOX_DTYPES), {}, ZONE, MADE))
+    page = Page(inbox_page(empty_frame(INBOX_DTYPES), {}, ZONE, MADE).html)
     check(page)
     assert "No message has been received." in page.text
 
 
 def test_an_inbox_that_was_forgotten() -> None:
     frame = letters("", "").assign(originator=None).astype(INBOX_DTYPES)
-    page = Page(inbox_page(frame, {}, ZONE, MADE))
+    page = Page(inbox_page(frame, {}, ZONE, MADE).html)
     check(page)
     assert "2 messages from 0 people." in page.text
