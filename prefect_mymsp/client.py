@@ -393,10 +393,8 @@ def _unpacked(response: httpx.Response, body: bytes) -> bytes:
         ValueError: It cannot be decompressed, or not to its end: an id would lose its last digits.
     """
     coding = response.headers.get("content-encoding", "").strip().lower()
-    if coding in {"", "identity"}:
-        return body
     if coding not in {"gzip", "x-gzip", "deflate"}:
-        raise ValueError(coding)
+        return body  # servers are known to write a charset here
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two, as its first bytes say
     try:
         unpacked = unpacking.decompress(body, _MAX_ANSWER_BYTES)
