@@ -147,7 +147,10 @@ class Bench:
 
     @property
     def requests(self) -> int:
-        return sum(request.endpoint == "sendSms" for request in self.gateway.requests)
+        return self.asked("sendSms")
+
+    def asked(self, endpoint: str) -> int:
+        return sum(request.endpoint == endpoint for request in self.gateway.requests)
 
 
 @pytest.fixture
@@ -526,6 +529,24 @@ def test_a_list_cut_short_is_not_taken_for_absence(bench: Bench) -> None:
     eager = LookOptions(absent_after_s=0.0, every_s=0.05)
     assert bench.send(campaign, connections=1, look=eager).accepted == 3
     assert bench.sent == dict.fromkeys(messages, 1)
+    assert bench.requests == 3
+
+
+def test_lists_that_lack_only_their_end_are_not_taken_for_absence(bench: Bench) -> None:
+    """All that is known to be there is on them: only that there are several in a row tells."""
+    first, last = [(A, "Hello"), (B, "Hello B")], (C, "Hello C")
+    bench.gateway.configure({"dialect": {"order": "ascending"}})
+    assert bench.send(bench.record(first, deliver_at=SOON), connections=1).accepted == 2
+    form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}".encode()
+    so_far = bench.gateway.handle("POST", "sendlater/getall", b"", form).body.rstrip()
+    assert so_far.count(b"\n") == 2
+    campaign = bench.record([last], deliver_at=SOON)
+    bench.fault(
+        Fault("answer_lost"), Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(so_far), times=2)
+    )
+    eager = LookOptions(absent_after_s=0.0, every_s=0.05)
+    assert bench.send(campaign, connections=1, look=eager).accepted == 3
+    assert bench.sent == dict.fromkeys([*first, last], 1)
     assert bench.requests == 3
 
 

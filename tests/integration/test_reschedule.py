@@ -198,8 +198,10 @@ def dies_before_anything_is_recorded(bench: Bench, campaign: CampaignKey) -> Non
 def test_a_process_that_dies_on_the_way_loses_nothing(bench: Bench, dies: Callable[[Bench, CampaignKey], None]) -> None:
     campaign = scheduled(bench)
     dies(bench, campaign)
-    # Who looks meanwhile takes both times for right, however often.
+    # Who looks meanwhile takes both times for right: nothing is asked about, and nothing disbelieved.
     bench.send(now_key(bench), look=LookOptions(absent_after_s=0.0, every_s=0.05))
+    assert bench.asked("sendlater/getall") > 0
+    assert bench.asked("getSmsResult") == 0
     for _ in range(2):
         bench.follow(now_key(bench), deadline_s=0.6)
     counts = bench.journal.counts(campaign)
