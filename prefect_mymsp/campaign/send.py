@@ -486,14 +486,15 @@ class _Sending:
                 await self._request(batch)
             finally:
                 self._in_flight -= 1
-                self._wake()
+                self._changed.set()
 
     async def _next(self) -> Batch | None:
         """The next claimed batch, or None when there will be no more."""
         while self._stopped is None:
             if self._ready:
                 batch = self._ready.popleft()
-                self._room.set()
+                if len(self._ready) <= self._window // 2:  # the feeder is not woken for every request
+                    self._room.set()
                 return batch
             if self._fed and not self._in_flight:  # a request in flight may yet be split in two
                 return None
