@@ -259,9 +259,11 @@ class Worker:
 
     def kill(self) -> None:
         """``kill -9`` for it and its flow runs: nobody is left to say how they ended."""
-        for one in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+        processes = self.processes()
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # or the last would have time to tell how the first ended
+            for one in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, number)
         self.process.wait(10)
 
     def begin(self, deployment: str, **parameters: Any) -> UUID:
