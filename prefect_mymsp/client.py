@@ -56,6 +56,8 @@ _HEADERS = {
 }
 #: Shorter than what common servers keep an idle connection open, so that none is written to while it is closing.
 _KEEPALIVE_S = 3.0
+#: The longest wait for an answer: systems cannot count any number of seconds.
+_LONGEST_S = 86_400.0
 #: An answer larger than this is not the gateway's; a million recipients fit.
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -154,8 +156,10 @@ class _Gateway:
         """
         if not user or not password:
             raise ConfigurationError("User and password must not be empty.")
-        if not timeout_s > 0 or not patience_s >= 0 or connections < 1:
-            raise ConfigurationError("timeout_s and connections must be above zero, patience_s not below.")
+        if not 0 < timeout_s <= _LONGEST_S or not patience_s >= 0 or connections < 1:
+            raise ConfigurationError(
+                "timeout_s and connections must be above zero, patience_s not below, and timeout_s a day at most."
+            )
         self._login = wire.Login(user, password)
         self.base_url = check_base_url(base_url)
         self._host = httpx.URL(self.base_url).host
@@ -400,7 +404,7 @@ def _unpacked(response: httpx.Response, body: bytes) -> bytes:
         unpacked = unpacking.decompress(body, _MAX_ANSWER_BYTES)
     except zlib.error as error:
         raise ValueError(coding) from error
-    if not unpacking.eof:
+    if not unpacking.eof or unpacking.unused_data:
         raise ValueError(coding)
     return unpacked
 
@@ -452,8 +456,9 @@ class MyMSPClient(_Gateway):
 
     def close(self) -> None:
         """Close the connections; the next call would open new ones."""
-        made = self._made
-        self._prepare()
+        with self._lock:
+            made = self._made
+            self._prepare()
         for lane in made:
             lane.close()
 
@@ -475,8 +480,10 @@ class MyMSPClient(_Gateway):
                 yield lane
             finally:
                 with self._lock:
-                    if made is self._made:  # not closed by close() in the meantime
+                    if made is self._made:
                         self._idle.append(lane)
+                    else:  # closed by close() in the meantime
+                        lane.close()
 
     def _run(self, call: _Call[T]) -> T:
         patience = _Patience(self.patience_s)
@@ -573,7 +580,8 @@ class AsyncMyMSPClient(_Gateway):
     """The eight endpoints, asynchronously: the methods of :class:`MyMSPClient`, awaited, with the same errors.
 
     Holds ``connections`` lanes, each a single connection over one shared TLS context: httpx's shared pool loses most
-    of its speed beyond eight connections. A cancelled call leaves its connection.
+    of its speed beyond eight connections. A cancelled call leaves its connection. It belongs to one event loop at a
+    time: close it before another one uses it.
     """
 
     def _prepare(self) -> None:
@@ -615,8 +623,10 @@ class AsyncMyMSPClient(_Gateway):
             try:
                 yield lane
             finally:
-                if made is self._made:  # not closed by aclose() in the meantime
+                if made is self._made:
                     self._idle.append(lane)
+                else:  # closed by aclose() in the meantime
+                    await lane.aclose()
 
     async def _run(self, call: _Call[T]) -> T:
         patience = _Patience(self.patience_s)

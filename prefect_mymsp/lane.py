@@ -141,6 +141,8 @@ def _reading() -> Iterator[None]:
 
 def _has_news(place: int) -> bool:
     """Whether something waits to be read at a socket: its end, or bytes that nobody has asked for."""
+    if place < 0:
+        return True  # closed by another thread
     if not hasattr(select, "poll"):
         return bool(select.select([place], [], [], 0)[0])
     poll = select.poll()
@@ -220,7 +222,8 @@ class Lane(httpx.AsyncBaseTransport):
                         _, line = await loop.create_connection(
                             _Line, *place, ssl=self._context if https else None, server_hostname=host if https else None
                         )
-                    if line.has_news():
+                    # Session tickets of TLS are news to the socket, but to nobody else.
+                    if line.has_news() or (not https and line.spoilt()):
                         line.leave()
                         raise ConnectionResetError(errno.ECONNRESET, "ended before anything was asked")
                 except OSError:
@@ -233,7 +236,11 @@ class Lane(httpx.AsyncBaseTransport):
 
     def ended(self, line: _Line) -> None:
         """Keep the connection for the next request, or leave it."""
-        if line is self._line and not line.dialogue.again():
+        if line is not self._line:
+            return
+        if line.dialogue.again():
+            line.idle = True
+        else:
             self._leave()
 
 
@@ -243,6 +250,8 @@ class _Line(asyncio.Protocol):
     def __init__(self) -> None:
         self.dialogue = _Dialogue()
         self._pieces: deque[bytes] = deque()
+        #: Whether nothing has been asked that was not answered.
+        self.idle = True
         self._over = False
         self._failure: Exception | None = None
         self._news: asyncio.Future[None] | None = None
@@ -253,6 +262,8 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._pieces.append(data)
+        if self.idle:
+            self._transport.abort()  # it will not be used again, and need not be read
         self._tell()
 
     def eof_received(self) -> None:
@@ -260,7 +271,7 @@ class _Line(asyncio.Protocol):
         self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._over, self._failure = True, exc
+        self._over, self._failure = True, self._failure or exc
         self._tell()
 
     def _tell(self) -> None:
@@ -269,6 +280,7 @@ class _Line(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Begin to send; a gateway that does not take it does not answer in time either."""
+        self.idle = False
         self._transport.write(data)
 
     async def read(self, until: float) -> bytes:
@@ -276,8 +288,12 @@ class _Line(asyncio.Protocol):
         if not self._pieces and not self._over:
             self._news = asyncio.get_running_loop().create_future()
             with _reading():
-                async with asyncio.timeout(until - time.monotonic()):
-                    await self._news
+                try:
+                    async with asyncio.timeout(until - time.monotonic()):
+                        await self._news
+                except TimeoutError:
+                    if not self._pieces:  # what came while the machine stood still is there
+                        raise
         if self._pieces:
             return self._pieces.popleft()
         if self._failure is not None:
@@ -293,7 +309,8 @@ class _Line(asyncio.Protocol):
         return self.has_news() or _has_news(self._place)
 
     def leave(self) -> None:
-        """Close it at once."""
+        """Close it at once: what is being read is not whole."""
+        self._over, self._failure = True, self._failure or ConnectionAbortedError(errno.ECONNABORTED, "closed by us")
         self._transport.abort()
 
 
@@ -358,6 +375,7 @@ class _SyncLine:
 
     def __init__(self, url: httpx.URL, context: ssl.SSLContext, connect_s: float) -> None:
         self.dialogue = _Dialogue()
+        self._left = False
         host = url.raw_host.decode("ascii")
         self._socket = socket.create_connection((host, _port(url)), connect_s)
         try:
@@ -367,6 +385,9 @@ class _SyncLine:
         except BaseException:
             self._socket.close()
             raise
+        if url.scheme == "http" and self.spoilt():  # session tickets of TLS are news to the socket too
+            self._socket.close()
+            raise ConnectionResetError(errno.ECONNRESET, "ended before anything was asked")
 
     def write(self, data: bytes, until: float) -> None:
         """Send; a gateway that does not take all of it may have answered nevertheless."""
@@ -378,7 +399,10 @@ class _SyncLine:
         """What has arrived, as soon as something has; nothing at the end."""
         with _reading():
             self._wait_until(until)
-            return self._socket.recv(_PIECE_BYTES)
+            data = self._socket.recv(_PIECE_BYTES)
+            if not data and self._left:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "closed by us")
+            return data
 
     def _wait_until(self, until: float) -> None:
         left_s = until - time.monotonic()
@@ -392,9 +416,11 @@ class _SyncLine:
         return bool(unread) or _has_news(self._socket.fileno())
 
     def leave(self) -> None:
-        """Close it at once, also for a thread that waits for it."""
+        """Close it at once, also for a thread that waits for it: what it reads is not whole."""
+        self._left = True
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of an SSLSocket: it forgets TLS first, and what another thread sends then would be plain.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._socket.close()
 
 

@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from prefect_mymsp import lane as lane_module
 from prefect_mymsp.client import AsyncMyMSPClient, MyMSPClient, check_base_url
 from prefect_mymsp.errors import (
     ConfigurationError,
@@ -525,6 +527,7 @@ DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
     "junk": (says("A\n12556 queued"), ProtocolError, None),
     "broken gzip": (says(http(b"A\n12556", "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
     "empty gzip": (says(http(b"", "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
+    "gzip twice": (says(http(PACKED + gzip.compress(b"7"), "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
     "gzip that is cut": (says(http(PACKED[:-9], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
     "gzip without its end": (says(http(PACKED[:-1], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
     "another compression": (says(http(b"\x0b\x02\x80A\n1\x03", "200 OK", "Content-Encoding: br")), ProtocolError, None),
@@ -1130,6 +1133,108 @@ def test_why_there_was_no_connection_is_said(kind: str) -> None:
 def test_a_name_that_is_none_was_sent_nothing(kind: str) -> None:
     with pytest.raises(UnreachableError):
         run(kind, f"https://{'a' * 70}.invalid", send)
+
+
+@KINDS
+def test_what_is_cut_by_closing_the_client_is_not_whole(kind: str) -> None:
+    """The answer ends with the connection, and it is we who end it."""
+    begun = threading.Event()
+
+    def half(gate: Gate, connection: socket.socket) -> bool:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nA\n125")
+        begun.set()
+        gate.stopping.wait(10)
+        return False
+
+    async def asynchronous(url: str) -> None:
+        async with AsyncMyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, patience_s=0.0) as client:
+            under_way = asyncio.create_task(client.send([NUMBER], "Hej!"))
+            await asyncio.to_thread(begun.wait, 5)
+            await asyncio.sleep(0.1)
+            await client.aclose()
+            with pytest.raises(NoAnswerError):
+                await under_way
+
+    def synchronous(url: str) -> None:
+        with MyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, patience_s=0.0) as client:
+
+            def close() -> None:
+                begun.wait(5)
+                time.sleep(0.1)
+                client.close()
+
+            closing = threading.Thread(target=close)
+            closing.start()
+            with pytest.raises(NoAnswerError):
+                client.send([NUMBER], "Hej!")
+            closing.join()
+
+    with Gate(half) as gate:
+        if kind == "async":
+            asyncio.run(asynchronous(gate.url))
+        else:
+            synchronous(gate.url)
+        assert len(gate.requests) == 1
+
+
+def test_closing_a_client_under_way_sends_nothing_in_clear(
+    server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's TLS is not taken off while another thread may still write to it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Gate(hangs(), tls=server_tls) as gate:
+        client = MyMSPClient(USER, PASSWORD, base_url=gate.url)
+        line = lane_module._SyncLine(httpx.URL(gate.url), client._context, 5.0)
+        with monkeypatch.context() as patched:
+            patched.setattr(ssl.SSLSocket, "shutdown", lambda *_: pytest.fail("forgets TLS before it shuts down"))
+            line.leave()
+        with pytest.raises(OSError, match=r"."):
+            line._socket.sendall(b"x")
+
+
+@KINDS
+def test_a_gateway_that_never_stops_talking_is_not_listened_to(kind: str) -> None:
+    def talks(gate: Gate, connection: socket.socket) -> bool:
+        connection.sendall(http("A\n12556"))
+        gate.stopping.wait(0.05)
+        with contextlib.suppress(OSError):
+            for _ in range(2000):
+                connection.sendall(b"x" * 65536)
+                said.append(65536)
+        return False
+
+    said: list[int] = []
+    with Gate(talks, says("A\n12557")) as gate:
+        assert _in_turn(kind, gate.url, 2, pause_s=0.5) == ["12556", "12557"]
+        assert sum(said) < 20_000_000  # what the system's buffers hold
+
+
+@KINDS
+def test_an_answer_before_anything_was_asked_answers_nothing(kind: str) -> None:
+    def first(_: Gate, connection: socket.socket) -> None:
+        connection.sendall(http("N\n12"))
+        connection.close()
+
+    with Gate(says("A\n12556")) as gate, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gate, "_serve", lambda connection: first(gate, connection))
+        slowly = socket.socket.connect
+
+        def connect(self: socket.socket, address: Any) -> None:
+            slowly(self, address)
+            time.sleep(0.1)
+
+        made = asyncio.BaseEventLoop.create_connection
+
+        async def create(*args: Any, **settings: Any) -> Any:
+            connected = await made(*args, **settings)
+            await asyncio.sleep(0.1)
+            return connected
+
+        patched.setattr(asyncio.BaseEventLoop, "create_connection", create)
+        if kind == "sync":
+            patched.setattr(socket.socket, "connect", connect)
+        with pytest.raises(UnreachableError):
+            run(kind, gate.url, send)
 
 
 def test_a_gateway_that_ends_the_connection_at_once_was_sent_nothing() -> None:
