@@ -61,8 +61,8 @@ _LONGEST_S = 86_400.0
 #: An answer larger than this is not the gateway's; a million recipients fit.
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
-#: All that httpx may raise; OSError and ValueError are what it lets through from below.
-_TRANSPORT_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
+#: All that a connection may raise; OSError and ValueError are what httpx lets through from below.
+_TRANSPORT_FAILURES = (httpx.HTTPError, httpx.StreamError, OSError, ValueError)
 
 T = TypeVar("T")
 L = TypeVar("L")
@@ -147,7 +147,7 @@ class _Gateway:
             password: Its password. Both travel in POST bodies alone.
             base_url: Where the endpoints live; https, or http on loopback.
             timezone: IANA zone of the times the gateway writes without one.
-            timeout_s: Seconds to connect, and seconds until a whole answer must have come.
+            timeout_s: Seconds to connect, and seconds until a whole answer must have come; a day at most.
             patience_s: Seconds to keep trying what never reached the gateway or was answered with 429.
             connections: Requests in flight at once, at most.
 
@@ -321,9 +321,6 @@ class _Gateway:
             return NoAnswerError(
                 f"{call.endpoint}: no whole answer within {self.timeout_s:g} s.", reason="timeout", raw=raw
             )
-        if isinstance(error, (httpx.InvalidURL, ValueError)):
-            # The base URL was checked: what httpx could not read is the Location of an answer it does not even follow.
-            return ProtocolError(f"{call.endpoint}: the answer's headers cannot be read.", reason="unreadable", raw=raw)
         return NoAnswerError(
             f"{call.endpoint}: the connection was lost before the answer had come ({type(error).__name__}).",
             reason="connection-lost",
@@ -414,8 +411,8 @@ def _append(arrived: bytearray, chunk: bytes, late: bool, deadline: float) -> bo
     arrived += chunk
     if len(arrived) > _MAX_ANSWER_BYTES:
         raise httpx.ReadError("answer too large")
-    # httpx's timeout is per read: a gateway that answers a byte at a time would hold a connection for ever. But what
-    # is whole when it comes late says what became of the request.
+    # Each piece has a timeout of its own: a gateway that answers a byte at a time would hold a connection for ever. But
+    # what is whole when it comes late says what became of the request.
     if late:
         raise httpx.ReadTimeout("answer too slow")
     return time.monotonic() > deadline
@@ -644,7 +641,7 @@ class AsyncMyMSPClient(_Gateway):
         arrived, late = bytearray(), False
         deadline = time.monotonic() + self.timeout_s
         try:
-            # httpx bounds each read; this bounds an answer whose headers come in a byte at a time.
+            # A lane bounds the head as a whole; through a proxy httpx bounds each read of it, and this all of them.
             async with asyncio.timeout(2 * self.timeout_s + 10.0):
                 response = await lane.handle_async_request(self._request(call))
                 async with contextlib.aclosing(response):

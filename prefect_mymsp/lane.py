@@ -139,14 +139,14 @@ def _reading() -> Iterator[None]:
         raise httpx.ReadError(str(error)) from error
 
 
-def _has_news(place: int) -> bool:
+def _has_unread(fileno: int) -> bool:
     """Whether something waits to be read at a socket: its end, or bytes that nobody has asked for."""
-    if place < 0:
+    if fileno < 0:
         return True  # closed by another thread
     if not hasattr(select, "poll"):
-        return bool(select.select([place], [], [], 0)[0])
+        return bool(select.select([fileno], [], [], 0)[0])
     poll = select.poll()
-    poll.register(place, select.POLLIN)
+    poll.register(fileno, select.POLLIN)
     return bool(poll.poll(0))
 
 
@@ -258,7 +258,7 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # a loop may have classes of its own for it
-        self._place: int = transport.get_extra_info("socket").fileno()
+        self._fileno: int = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -306,7 +306,7 @@ class _Line(asyncio.Protocol):
 
     def spoilt(self) -> bool:
         """Whether it cannot be used again: it has ended, or something has come that nobody asked for."""
-        return self.has_news() or _has_news(self._place)
+        return self.has_news() or _has_unread(self._fileno)
 
     def leave(self) -> None:
         """Close it at once: what is being read is not whole."""
@@ -413,7 +413,7 @@ class _SyncLine:
     def spoilt(self) -> bool:
         """Whether it cannot be used again: it has ended, or something has come that nobody asked for."""
         unread = self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
-        return bool(unread) or _has_news(self._socket.fileno())
+        return bool(unread) or _has_unread(self._socket.fileno())
 
     def leave(self) -> None:
         """Close it at once, also for a thread that waits for it: what it reads is not whole."""

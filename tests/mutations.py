@@ -458,7 +458,7 @@ MUTATIONS = [
     Mutation(
         "a connection on which something came unasked is not used again",
         "lane.py",
-        "        return self.has_news() or _has_news(self._place)",
+        "        return self.has_news() or _has_unread(self._fileno)",
         "        return False",
         "tests/unit/test_client.py -k comes_twice",
     ),
@@ -475,6 +475,20 @@ MUTATIONS = [
         "        raise httpx.ReadError(str(error)) from error",
         "        raise httpx.ConnectError(str(error)) from error",
         "tests/unit/test_client.py -k in_doubt_is_said",
+    ),
+    Mutation(
+        "what closing a client cuts is not whole",
+        "lane.py",
+        'self._failure or ConnectionAbortedError(errno.ECONNABORTED, "closed by us")',
+        "self._failure",
+        "tests/unit/test_client.py -k cut_by_closing",
+    ),
+    Mutation(
+        "what is said before anything was asked answers nothing",
+        "lane.py",
+        "if line.has_news() or (not https and line.spoilt()):",
+        "if False:",
+        "tests/unit/test_client.py -k before_anything_was_asked",
     ),
     Mutation(
         "a send is not retried by Prefect",
