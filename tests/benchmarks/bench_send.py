@@ -40,8 +40,10 @@ def gateway(latency_s: float) -> Iterator[str]:
     """A fast gateway in a process of its own; its base URL."""
     with subprocess.Popen([sys.executable, str(GATEWAY), str(latency_s)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}/external"
-        server.kill()
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}/external"
+        finally:
+            server.kill()
 
 
 def client(base_url: str) -> AsyncMyMSPClient:
