@@ -13,6 +13,12 @@ from enum import StrEnum
 from typing import overload
 
 
+class JoinedMSISDNs(str):
+    """Distinct MSISDNs with commas between them, as a request names them: many of them, handled as one."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RecipientStatus:
     """How far one recipient's SMS has come.

@@ -27,6 +27,7 @@ from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
 from prefect_mymsp.models import (
     DeliveryReport,
     Inbox,
+    JoinedMSISDNs,
     ReceivedMessage,
     ScheduledMessage,
     SmsResult,
@@ -125,7 +126,9 @@ def _body(login: Login, fields: Iterable[tuple[str, str]] = ()) -> bytes:
     # quote rather than quote_plus: a space as %20 is read alike by every decoder, and a plus sign must be %2B.
     pairs = [("user", login.user), ("pwd", login.password), *fields]
     with contextlib.suppress(UnicodeEncodeError):
-        return urlencode(pairs, quote_via=quote, safe="", encoding="utf-8").encode("ascii")
+        # Commas come last: what holds nothing else to quote, as recipients do, is not looked at byte by byte.
+        form = urlencode(pairs, quote_via=quote, safe=",", encoding="utf-8")
+        return form.replace(",", "%2C").encode("ascii")
     # Of what reaches this point only user and password have not been checked. They must not be shown, and the error
     # just left behind holds them: raised inside its handler, this one would carry it as its context.
     raise InputError("User or password holds characters that cannot be encoded as UTF-8.")
@@ -133,6 +136,8 @@ def _body(login: Login, fields: Iterable[tuple[str, str]] = ()) -> bytes:
 
 _PHONE_LIKE = re.compile(r"[+0-9][+0-9 \u00a0().\-/]*", re.ASCII)
 _MSISDN = re.compile(r"[1-9][0-9]{4,14}", re.ASCII)
+#: Several, with commas between them.
+_MSISDNS = re.compile(r"(?:[1-9][0-9]{4,14}+,)*+[1-9][0-9]{4,14}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -143,13 +148,22 @@ def format_recipients(recipients: str | Iterable[str]) -> str:
     A leading ``+`` is removed and a repeated recipient is named once, so that nobody gets one message twice.
 
     Args:
-        recipients: One recipient, or several.
+        recipients: One recipient, or several; several in one piece as
+            :class:`~prefect_mymsp.models.JoinedMSISDNs`.
 
     Raises:
         InputError: Nobody to send to, a number in national form, or a group name that cannot be sent.
     """
-    names: list[object] = [recipients] if isinstance(recipients, str) else list(recipients)
+    if isinstance(recipients, JoinedMSISDNs) and _MSISDNS.fullmatch(recipients):
+        return recipients
+    names = [recipients] if isinstance(recipients, str) else list(recipients)
+    with contextlib.suppress(TypeError):  # one of them is no text
+        joined = ",".join(names)
+        # Nearly every request: all are MSISDNs, and are checked in one go.
+        if _MSISDNS.fullmatch(joined) and joined.count(",") == len(names) - 1:
+            return ",".join(dict.fromkeys(names))
     seen: dict[str, None] = {}
+    given: object
     for position, given in enumerate(names, start=1):
         if not isinstance(given, str):
             raise InputError(f"Recipient {position} is {type(given).__name__}, not text; give MSISDNs as text.")

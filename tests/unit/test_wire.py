@@ -19,6 +19,7 @@ from prefect_mymsp import wire
 from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
 from prefect_mymsp.models import (
     DeliveryReport,
+    JoinedMSISDNs,
     ReceivedMessage,
     RecipientStatus,
     ScheduledMessage,
@@ -895,11 +896,22 @@ def test_recipients_may_come_from_anything_that_yields_them() -> None:
     assert dict(form(wire.build_send(LOGIN, numbers, "Hej")))["recipients"] == "46701740605,46701740606"
 
 
+def test_recipients_may_be_joined_already() -> None:
+    joined = JoinedMSISDNs("46701740605,46701740606")
+    assert dict(form(wire.build_send(LOGIN, joined, "Hej")))["recipients"] == "46701740605,46701740606"
+
+
 @pytest.mark.parametrize(
     "recipients",
     [
         [],
         "",
+        JoinedMSISDNs(""),
+        JoinedMSISDNs("46701740605,"),
+        JoinedMSISDNs("46701740605,,46701740606"),
+        JoinedMSISDNs("46701740605,0701740606"),
+        JoinedMSISDNs("46701740605,+46701740606"),
+        JoinedMSISDNs("46701740605,choir"),
         " ",
         [""],
         ["46701740605", ""],
@@ -915,6 +927,8 @@ def test_recipients_may_come_from_anything_that_yields_them() -> None:
         "46",
         "46701740605,46701740606",
         ["46701740605,46701740606"],
+        ["46701740605,46701740606", ""],
+        ["46701740605", "46701740606,46701740607"],
         "Styrelsen, alla",
         "Lag\n1",
         "Lag\x001",

@@ -499,6 +499,24 @@ def form(body: bytes) -> list[tuple[str, str]]:
 
 @PROFILE
 @given(
+    st.lists(
+        st.sampled_from(["46701740605", "46701740606", "+46701740605", "0701", "choir", "1,2", "46701,46702", "", "\t"])
+    )
+)
+def test_several_recipients_are_what_each_is_alone(recipients: list[str]) -> None:
+    """They are checked in one go when all are MSISDNs; that must not let through what one by one would not."""
+    expected = None
+    with contextlib.suppress(InputError):
+        expected = ",".join(dict.fromkeys(wire.format_recipients(one) for one in recipients))
+    if expected:
+        assert wire.format_recipients(recipients) == expected
+    else:
+        with pytest.raises(InputError):
+            wire.format_recipients(recipients)
+
+
+@PROFILE
+@given(
     logins,
     st.lists(numbers | numbers.map(lambda number: f"+{number}") | groups, min_size=1, max_size=6),
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=765).filter(lambda text: bool(text.strip())),
