@@ -347,7 +347,7 @@ class _Sending:
     def _took(self, claimed: Sequence[Batch], deliver_at: datetime | None) -> None:
         if self._turns is not None:
             at = time.time() if deliver_at is None else deliver_at.timestamp()
-            self._turns.take(at, sum(len(batch.msisdns) for batch in claimed))
+            self._turns.take(at, sum(batch.size for batch in claimed))
 
     def _deliver_at(self) -> datetime | None:
         """The delivery time of what is claimed now, a whole minute; None for at once, or for the campaign's own.
@@ -537,7 +537,7 @@ class _Sending:
             self._doubts = self._refusals = 0
 
     async def _rejected(self, batch: Batch, error: RejectedError) -> None:
-        if error.code == _BAD_RECIPIENT and len(batch.msisdns) > 1:
+        if error.code == _BAD_RECIPIENT and batch.size > 1:
             try:
                 self._ready.extendleft(reversed(await self._thread(self._journal.split, self._run, batch.id)))
             except JournalError as failure:
@@ -566,7 +566,7 @@ class _Sending:
         at = datetime.now(UTC)
         self._outcomes.append(Outcome(batch.id, state, at, message_id, code, reason and reason[:40]))
         if state != RELEASED:
-            self._done += len(batch.msisdns)
+            self._done += batch.size
 
 
 def _minute_after(when: datetime) -> datetime:

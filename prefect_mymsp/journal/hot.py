@@ -101,9 +101,9 @@ class HotStatements:
         # Recipients are joined by the database: a row a request instead of a row a recipient.
         joined: Any
         if self._dialect == "postgresql":
-            in_order: Any = postgresql.aggregate_order_by(sa.literal_column("','"), message.c.id)
+            in_order: Any = postgresql.aggregate_order_by(sa.literal_column("','"), message.c.msisdn)
             joined = sa.func.string_agg(message.c.msisdn, in_order)
-        else:  # SQLite meets them in order, by the index on their batch
+        else:  # SQLite meets them in this order, in the index on their batch
             joined = sa.func.aggregate_strings(message.c.msisdn, ",")
         recipients = sa.select(joined).where(message.c.batch_id == batch.c.id).scalar_subquery()
         return (

@@ -109,6 +109,12 @@ def _to_4(operations: Operations) -> None:
     schema.reject.create(bind)
 
 
+def _to_5(operations: Operations) -> None:
+    """A batch's messages are found by their number."""
+    operations.drop_index("ix_message_batch", "message")
+    operations.create_index("ix_message_batch", "message", ["batch_id", "msisdn"])
+
+
 def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.ScalarSelect[int]]) -> None:
     """Bring an SQLite table, whose constraints cannot be altered, into its present form; indexes are left to do.
 
@@ -129,7 +135,7 @@ def _rebuild(connection: Connection, table: sa.Table, added: dict[str, sa.Scalar
     connection.exec_driver_sql(f"ALTER TABLE {table.name}_new RENAME TO {table.name}")
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
 
 
 def migrate(connection: Connection, found: int) -> None:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
 
-VERSION = 4
+VERSION = 5
 
 PLANNED = "planned"
 SENDING = "sending"
@@ -238,7 +238,8 @@ Index(
     sqlite_where=_unclaimed,
     postgresql_where=_unclaimed,
 )
-Index("ix_message_batch", message.c.batch_id)
+# With the number: a claim reads nothing else, and a status finds its message among hundreds of its batch.
+Index("ix_message_batch", message.c.batch_id, message.c.msisdn)
 
 
 def is_group(msisdn: ColumnElement[str]) -> ColumnElement[bool]:

@@ -42,7 +42,7 @@ from prefect_mymsp.journal.schema import (
 )
 from prefect_mymsp.journal.suppressions import Suppressions
 from prefect_mymsp.journal.tracking import OpenBatch, Tracking
-from prefect_mymsp.models import Decision, RecipientStatus, SmsResult
+from prefect_mymsp.models import Decision, JoinedMSISDNs, RecipientStatus, SmsResult
 
 #: What a change of the journal returns.
 Changed = TypeVar("Changed")
@@ -104,21 +104,31 @@ class Batch:
     Attributes:
         id: Its number in the journal.
         text: What to send.
-        msisdns: To whom.
+        joined: To whom: MSISDNs with commas between them, ascending; or ``@`` and the name of a recipient group.
         text_id: The text's number in the journal.
         deliver_at: The delivery time to ask for, a whole minute in UTC; None for at once.
     """
 
     id: int
     text: str = field(repr=False)
-    msisdns: tuple[str, ...] = field(repr=False)
+    joined: str = field(repr=False)
     text_id: int
     deliver_at: datetime | None
 
     @property
-    def recipients(self) -> tuple[str, ...]:
-        """To whom, as the gateway takes it: a recipient group by its name."""
-        return (self.msisdns[0][1:],) if self.msisdns[0][0] == "@" else self.msisdns
+    def recipients(self) -> str:
+        """To whom, as the client takes it: a recipient group by its name."""
+        return self.joined[1:] if self.joined[0] == "@" else JoinedMSISDNs(self.joined)
+
+    @property
+    def msisdns(self) -> tuple[str, ...]:
+        """To whom, each."""
+        return tuple(self.joined.split(","))
+
+    @property
+    def size(self) -> int:
+        """How many messages it is; one for a recipient group."""
+        return self.joined.count(",") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,7 +589,8 @@ class Journal:
     ) -> list[Batch]:
         """Take planned messages for up to ``requests`` requests; their intents are durable when this returns.
 
-        Rows with the same text go into one request, up to ``batch_size`` of them, in the order of the file.
+        Rows with the same text go into one request, up to ``batch_size`` of them. Requests come in the order of the
+        file, and one request's recipients in that of their numbers.
 
         Args:
             run: Who sends them.
@@ -625,7 +636,7 @@ class Journal:
         """What there is to send in the batches that a run has claimed at a moment."""
         values = {"of_campaign": run.campaign.id, "by_run": run.id, "now": now}
         rows = self._hot.fetched(connection, self._hot.claimed, values)
-        return [Batch(row[0], row[1], tuple(row[2].split(",")), row[3], deliver_at) for row in rows]
+        return [Batch(row[0], row[1], row[2], row[3], deliver_at) for row in rows]
 
     @staticmethod
     def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:

@@ -70,8 +70,8 @@ def test_a_group_goes_alone_under_its_name(bench: Bench) -> None:
     campaign = record(bench, ["The office", "choir"], [(D, TEXT), (B, TEXT)])
     run = bench.journal.start_run(campaign)
     batches = bench.journal.claim(run, requests=10, batch_size=500)
-    assert sorted(batch.msisdns for batch in batches) == [(D, B), ("@The office",), ("@choir",)]
-    assert sorted(batch.recipients for batch in batches) == [(D, B), ("The office",), ("choir",)]
+    assert sorted(batch.msisdns for batch in batches) == [(B, D), ("@The office",), ("@choir",)]
+    assert sorted(batch.recipients for batch in batches) == [f"{B},{D}", "The office", "choir"]
 
 
 def test_what_groups_got_is_counted_by_people(bench: Bench) -> None:

@@ -162,6 +162,16 @@ def test_a_migrated_journal_is_a_fresh_one(desk: Desk, fresh: dict[str, Any], ve
         assert migrated[name] == description, name
 
 
+def test_version_4_found_messages_by_their_batch_alone(desk: Desk, fresh: dict[str, Any]) -> None:
+    desk.journal.close()
+    desk.sql("DROP INDEX ix_message_batch")
+    desk.sql("CREATE INDEX ix_message_batch ON message (batch_id)")
+    desk.sql("UPDATE schema_version SET version = 4")
+    assert _described(desk) != fresh
+    Journal(desk.url).close()
+    assert _described(desk) == fresh
+
+
 def test_the_comparison_sees_something(fresh: dict[str, Any]) -> None:
     """A schema nobody finds anything in would be equal to any other."""
     told = str(fresh)

@@ -132,7 +132,7 @@ def with_groups(desk: Desk) -> list[Batch]:
 def test_a_group_is_alone_in_its_batch(desk: Desk) -> None:
     batches = with_groups(desk)
     assert sorted(len(batch.msisdns) for batch in batches) == [1, 1, 1, 3]
-    assert {batch.recipients for batch in batches if batch.msisdns[0].startswith("@")} == {("The office",), ("choir",)}
+    assert {batch.recipients for batch in batches if batch.msisdns[0].startswith("@")} == {"The office", "choir"}
 
 
 def test_a_group_that_was_released_is_alone_again(desk: Desk) -> None:
