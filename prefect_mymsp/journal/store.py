@@ -716,7 +716,9 @@ class Journal:
         """Put each group of messages into its batch."""
         message = schema.message
         into = message.update().values(batch_id=sa.bindparam("into"))
-        free = message.c.batch_id.is_not_distinct_from(sa.bindparam("held", type_=sa.BigInteger))
+        # A sum, or SQLite would look through all that are in no batch for each of them.
+        holder = message.c.batch_id + sa.literal_column("0", sa.BigInteger)
+        free = holder.is_not_distinct_from(sa.bindparam("held", type_=sa.BigInteger))
         single = [
             {"into": number, "which": members[0], "held": held_by}
             for number, members in zip(batches, groups, strict=True)
