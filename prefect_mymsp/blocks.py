@@ -16,6 +16,7 @@ from prefect_mymsp.client import (
     DEFAULT_PATIENCE_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_TIMEZONE,
+    LONGEST_TIMEOUT_S,
     AsyncMyMSPClient,
     MyMSPClient,
     check_base_url,
@@ -67,6 +68,7 @@ class MyMSPCredentials(CredentialsBlock):
         default=DEFAULT_TIMEOUT_S,
         description="Seconds until a connection must be made, and until a whole answer must have come.",
         gt=0,
+        le=LONGEST_TIMEOUT_S,
     )
 
     @field_validator("base_url")

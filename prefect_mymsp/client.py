@@ -57,7 +57,7 @@ _HEADERS = {
 #: Shorter than what common servers keep an idle connection open, so that none is written to while it is closing.
 _KEEPALIVE_S = 3.0
 #: The longest wait for an answer: systems cannot count any number of seconds.
-_LONGEST_S = 86_400.0
+LONGEST_TIMEOUT_S = 86_400.0
 #: An answer larger than this is not the gateway's; a million recipients fit.
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -156,7 +156,7 @@ class _Gateway:
         """
         if not user or not password:
             raise ConfigurationError("User and password must not be empty.")
-        if not 0 < timeout_s <= _LONGEST_S or not patience_s >= 0 or connections < 1:
+        if not 0 < timeout_s <= LONGEST_TIMEOUT_S or not patience_s >= 0 or connections < 1:
             raise ConfigurationError(
                 "timeout_s and connections must be above zero, patience_s not below, and timeout_s a day at most."
             )

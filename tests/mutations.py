@@ -498,6 +498,20 @@ MUTATIONS = [
         "tests/acceptance/test_tasks.py -k users_settings",
     ),
     Mutation(
+        "recipients that are checked in one go are the recipients that were given",
+        "wire.py",
+        ' and joined.count(",") == len(names) - 1',
+        "",
+        "tests/unit/test_wire.py -k test_recipients_that_cannot_be_sent",
+    ),
+    Mutation(
+        "recipients that come in one piece are checked",
+        "wire.py",
+        " and _MSISDNS.fullmatch(recipients)",
+        "",
+        "tests/unit/test_wire.py -k test_recipients_that_cannot_be_sent",
+    ),
+    Mutation(
         "a changed text needs a say-so",
         "campaign/plan.py",
         "    if changed and not allow_changed:",

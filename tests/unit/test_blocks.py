@@ -78,6 +78,7 @@ def test_base_urls(given: str, kept: str) -> None:
         ({"base_url": "ftp://mymsp.example"}, "must look like https://"),
         ({"timezone": "Europe/Stockhlom"}, "no time zone 'Europe/Stockhlom'"),
         ({"timeout_s": 0}, "greater than 0"),
+        ({"timeout_s": 86_401}, "less than or equal to 86400"),
         ({"user": ""}, "at least 1 character"),
         ({"password": ""}, "at least 1 item"),
     ],
