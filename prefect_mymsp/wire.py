@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from email.message import Message
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
@@ -156,14 +157,13 @@ def format_recipients(recipients: str | Iterable[str]) -> str:
     """
     if isinstance(recipients, JoinedMSISDNs) and _MSISDNS.fullmatch(recipients):
         return recipients
-    names = [recipients] if isinstance(recipients, str) else list(recipients)
+    names: list[Any] = [recipients] if isinstance(recipients, str) else list(recipients)
     with contextlib.suppress(TypeError):  # one of them is no text
         joined = ",".join(names)
         # Nearly every request: all are MSISDNs, and are checked in one go.
         if _MSISDNS.fullmatch(joined) and joined.count(",") == len(names) - 1:
             return ",".join(dict.fromkeys(names))
     seen: dict[str, None] = {}
-    given: object
     for position, given in enumerate(names, start=1):
         if not isinstance(given, str):
             raise InputError(f"Recipient {position} is {type(given).__name__}, not text; give MSISDNs as text.")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from prefect_mymsp.journal import Journal, Outcome, PlannedBlock
-from prefect_mymsp.journal.store import text_digest
+from prefect_mymsp.journal import Journal, Outcome
 from prefect_mymsp.models import RecipientStatus
+from tests.integration.conftest import Desk
 
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 BATCH = 500
@@ -43,19 +43,6 @@ class Effort:
         return self.ticks - before
 
 
-def _block(rows: int, personal: bool) -> PlannedBlock:
-    texts = [f"Hello {row}" for row in range(rows if personal else 1)]
-    return PlannedBlock(
-        rows=range(rows),
-        msisdns=[f"46700{row:06d}" for row in range(rows)],
-        text_of=range(rows) if personal else [0] * rows,
-        texts=texts,
-        digests=[text_digest(text) for text in texts],
-        encodings=["GSM-7"] * len(texts),
-        segments=[1] * len(texts),
-    )
-
-
 def _efforts(path: Path, rows: int, personal: bool) -> dict[str, int]:
     """What each step of a campaign costs."""
     with Journal(path) as journal:
@@ -63,7 +50,8 @@ def _efforts(path: Path, rows: int, personal: bool) -> dict[str, int]:
 
         def record() -> None:
             with journal.recording("a", "autumn", source="s", originator=None, deliver_at=None) as recording:
-                recording.add(_block(rows, personal))
+                texts = (f"Hello {row}" if personal else "Hello" for row in range(rows))
+                recording.add(Desk.block([(f"46700{row:06d}", text) for row, text in enumerate(texts)]))
 
         found = {"record": effort.of(record)}
         campaign = journal.campaign("a", "autumn")
