@@ -977,6 +977,8 @@ class _CsvText:
         names = [str(i) for i in range(len(self.header))]
         if not len(body):
             return self._table([], 0)
+        if body[:3] == codecs.BOM_UTF8:  # pyarrow takes one away wherever a piece begins with it, a first name too
+            body = codecs.BOM_UTF8 + body
         try:
             return pa_csv.read_csv(
                 pa.py_buffer(body),

@@ -20,7 +20,7 @@ import pandas as pd
 import phonenumbers
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prefect_mymsp import recipients
@@ -489,6 +489,7 @@ PROPERTY = settings(
     block_rows=st.sampled_from([1, 3, 50_000]),
     chunk=st.integers(1, 60),
 )
+@example([("\ufeff", "0701740605", ""), ("\ufeffBo", "0701740606", "")], ";", "\n", csv.QUOTE_MINIMAL, "utf-8", 1, 1)
 def test_every_row_comes_back(
     folder: Path,
     rows: list[tuple[str, str, str]],
