@@ -57,7 +57,8 @@ class SendOptions:
         flash: Show the SMS at once instead of storing it.
         destination_port: Port on the phone; None for an ordinary SMS.
         give_up_after: Doubtful answers in a row, or refusals in a row, that stop the campaign.
-        window_s: Seconds of work claimed ahead. What is claimed when a process dies is in doubt, so this is short.
+        window_s: Seconds of work that is claimed at once, while as much as that is still to be sent. What is claimed
+            when a process dies is in doubt, so this is short.
         lease_s: Seconds after which another run may take over what a silent one had claimed.
         guard_lead_s: With a number, messages of a campaign without a delivery time are not sent at once but scheduled
             so many seconds ahead, so that a doubtful answer can be looked up. None to send at once.
@@ -75,7 +76,7 @@ class SendOptions:
     flash: bool = False
     destination_port: int | None = None
     give_up_after: int = 20
-    window_s: float = 0.1
+    window_s: float = 0.075
     lease_s: float = 60.0
     guard_lead_s: float | None = None
     window: Window | None = None
@@ -283,7 +284,7 @@ class _Sending:
     # -- the journal's side ------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        """Keep claimed batches ready, about ``window_s`` of work ahead of the workers."""
+        """Keep claimed batches ready, between one and two windows of work ahead of the workers."""
         try:
             while self._stopped is None:
                 requests = await self._admitted()
@@ -297,7 +298,7 @@ class _Sending:
                     if await self._more_may_come():
                         continue
                     return
-                while len(self._ready) > self._window // 2 and self._stopped is None:
+                while len(self._ready) > self._window and self._stopped is None:
                     self._room.clear()
                     await self._room.wait()
                 pace = len(claimed) / max(time.monotonic() - began, 1e-4) * self._options.window_s
@@ -480,27 +481,24 @@ class _Sending:
     # -- the gateway's side ------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        while (batch := await self._next()) is not None:
-            self._in_flight += 1
-            try:
-                await self._request(batch)
-            finally:
-                self._in_flight -= 1
-                self._changed.set()
-
-    async def _next(self) -> Batch | None:
-        """The next claimed batch, or None when there will be no more."""
+        """Make one request after the other, until there will be no more."""
         while self._stopped is None:
             if self._ready:
                 batch = self._ready.popleft()
-                if len(self._ready) <= self._window // 2:  # the feeder is not woken for every request
+                if len(self._ready) <= self._window:  # the feeder is not woken for every request
                     self._room.set()
-                return batch
-            if self._fed and not self._in_flight:  # a request in flight may yet be split in two
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return None
+                self._in_flight += 1
+                try:
+                    await self._request(batch)
+                finally:
+                    self._in_flight -= 1
+                    if not self._in_flight:  # nor are idle workers
+                        self._changed.set()
+            elif self._fed and not self._in_flight:  # a request in flight may yet be split in two
+                return
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def _request(self, batch: Batch) -> None:
         """Make one request and note what came of it: the table "was it sent?", in code."""
@@ -540,6 +538,7 @@ class _Sending:
         if error.code == _BAD_RECIPIENT and batch.size > 1:
             try:
                 self._ready.extendleft(reversed(await self._thread(self._journal.split, self._run, batch.id)))
+                self._changed.set()
             except JournalError as failure:
                 self._note(batch, RELEASED, code=error.code, reason="refused")
                 self._stop(failure)

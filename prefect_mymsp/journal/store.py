@@ -189,8 +189,7 @@ class Earlier:
     row: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one batch's request.
 
     Attributes:
@@ -776,10 +775,6 @@ class Journal:
         }
 
     def _settle(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
-        batch, message = schema.batch, schema.message
-        # A take-over may have put it in doubt meanwhile; who made the request knows better.
-        open_still = (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT)
-        ours = (batch.c.id == sa.bindparam("which"), open_still)
         accepted = [
             {"which": one.batch_id, "at": (one.at - schema.EPOCH) // schema.MICROSECOND, "gateway_id": one.message_id}
             for one in outcomes
@@ -787,6 +782,12 @@ class Journal:
         ]
         if accepted:
             connection.execute(self._hot.accept, {"document": json.dumps(accepted)})
+        if len(accepted) < len(outcomes):
+            self._settle_others(connection, [one for one in outcomes if one.state != ACCEPTED])
+
+    def _settle_others(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
+        """Record what was not accepted."""
+        batch, message = schema.batch, schema.message
         values = [
             {
                 "which": outcome.batch_id,
@@ -797,22 +798,21 @@ class Journal:
                 "doubted": outcome.at if outcome.state == IN_DOUBT else None,
             }
             for outcome in outcomes
-            if outcome.state != ACCEPTED
         ]
-        if values:
-            connection.execute(
-                batch.update()
-                .where(*ours)
-                .values(
-                    state=sa.bindparam("to"),
-                    settled_at=sa.bindparam("at", type_=schema.Instant()),
-                    message_id=None,
-                    code=sa.bindparam("with_code"),
-                    reason=sa.bindparam("because"),
-                    doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.bindparam("doubted", type_=schema.Instant())),
-                ),
-                values,
-            )
+        connection.execute(
+            batch.update()
+            # A take-over may have put it in doubt meanwhile; who made the request knows better.
+            .where(batch.c.id == sa.bindparam("which"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
+            .values(
+                state=sa.bindparam("to"),
+                settled_at=sa.bindparam("at", type_=schema.Instant()),
+                message_id=None,
+                code=sa.bindparam("with_code"),
+                reason=sa.bindparam("because"),
+                doubted_at=sa.func.coalesce(batch.c.doubted_at, sa.bindparam("doubted", type_=schema.Instant())),
+            ),
+            values,
+        )
         released = [outcome.batch_id for outcome in outcomes if outcome.state == RELEASED]
         for some in _slices(released):
             self._remember(connection, some, RELEASED)
