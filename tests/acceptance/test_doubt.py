@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,6 +97,45 @@ def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_pat
         all_or_nothing=True, wait=False,
     )  # fmt: skip
     assert whole.accepted == 2
+
+
+class Ended(BaseException):
+    """As Prefect's own, which is no Exception either."""
+
+
+def test_all_or_nothing_that_somebody_ends_says_what_waits(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = 200
+    source = tmp_path / "people.csv"
+    source.write_text("phone;name\n" + "".join(f"07005{row:05};P{row}\n" for row in range(rows)), encoding="utf-8")
+    given: Any = {"deliver_at": SOON, "all_or_nothing": True, "wait": False}
+    gateway.gateway.configure({"latency_ms": 400})
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    def when_some_wait() -> None:
+        deadline = time.monotonic() + 30
+        while len(gateway.gateway.messages) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, end)
+    watching = threading.Thread(target=when_some_wait)
+    watching.start()
+    try:
+        with pytest.raises(Ended):
+            send_campaign(source, credentials, "Hello {name}!", "ended", **given)
+    finally:
+        watching.join()
+        signal.signal(signal.SIGALRM, before)
+    waiting = len(gateway.gateway.messages)
+    assert 20 <= waiting < rows
+    assert f"the run ends with {waiting} requests waiting at the gateway" in caplog.text
+    gateway.gateway.configure({"latency_ms": 0})
+    whole = send_campaign(source, credentials, "Hello {name}!", "ended", **given)
+    assert whole.accepted == len(gateway.gateway.messages) == rows
 
 
 def test_cancelling(
