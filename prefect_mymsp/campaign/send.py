@@ -76,7 +76,7 @@ class SendOptions:
     flash: bool = False
     destination_port: int | None = None
     give_up_after: int = 20
-    window_s: float = 0.075
+    window_s: float = 0.065
     lease_s: float = 60.0
     guard_lead_s: float | None = None
     window: Window | None = None
@@ -207,6 +207,7 @@ class _Sending:
         self._listener = listener
         self._ready: deque[Batch] = deque()
         self._outcomes: list[Outcome] = []
+        self._begun = 0
         self._in_flight = 0
         self._settling = asyncio.Lock()
         self._settled_at = time.monotonic()
@@ -289,7 +290,7 @@ class _Sending:
             while self._stopped is None:
                 requests = await self._admitted()
                 deliver_at = self._deliver_at()
-                began = time.monotonic()
+                began, before = time.monotonic(), self._begun
                 claimed = await self._claim(requests, deliver_at)
                 self._took(claimed, deliver_at)
                 self._ready.extend(claimed)
@@ -301,10 +302,10 @@ class _Sending:
                 while len(self._ready) > self._window and self._stopped is None:
                     self._room.clear()
                     await self._room.wait()
-                pace = len(claimed) / max(time.monotonic() - began, 1e-4) * self._options.window_s
+                pace = (self._begun - before) / max(time.monotonic() - began, 1e-4) * self._options.window_s
                 # Idle workers empty the first window at once: no faster than doubling, or too much would be in doubt
                 # after a crash.
-                self._window = int(min(512, 2 * self._window, max(2 * self._client.connections, pace)))
+                self._window = int(min(512, 2 * self._window, max(self._client.connections, pace)))
         except MyMSPError as error:
             self._stop(error)
         finally:
@@ -487,6 +488,7 @@ class _Sending:
                 batch = self._ready.popleft()
                 if len(self._ready) <= self._window:  # the feeder is not woken for every request
                     self._room.set()
+                self._begun += 1
                 self._in_flight += 1
                 try:
                     await self._request(batch)
