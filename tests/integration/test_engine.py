@@ -382,6 +382,28 @@ def test_what_a_dead_run_held_is_looked_up_when_its_lease_ends(bench: Bench) -> 
     assert bench.sent == dict.fromkeys(messages, 1)
 
 
+def test_little_is_claimed_ahead_of_a_gateway_that_takes_its_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is claimed is in doubt when its process dies: as many requests wait for a connection as are made at once."""
+    bench.gateway.configure({"latency_ms": 80})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(80)])
+    claim, claimed, ahead = bench.journal.claim, 0, []
+
+    def watched(run: Run, **asked: Any) -> list[Batch]:
+        nonlocal claimed
+        arrived = len(bench.gateway.messages)  # before, since more arrive meanwhile
+        given = claim(run, **asked)
+        claimed += len(given)
+        ahead.append(claimed - arrived)
+        return given
+
+    monkeypatch.setattr(bench.journal, "claim", watched)
+    assert bench.send(campaign, connections=4).accepted == 80
+    assert len(ahead) > 10
+    assert max(ahead) <= 4 * 4  # in flight, two windows, and what arrives during a claim
+
+
 def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
     bench.fault(Fault("cut_short", keep_bytes=4))
