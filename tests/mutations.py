@@ -73,6 +73,31 @@ MUTATIONS = [
         f"{ENGINE} -k test_at_a_rate_requests_leave",
     ),
     Mutation(
+        "what is claimed ahead follows the pace of requests",
+        "campaign/send.py",
+        "pace = (self._begun - before) /",
+        "pace = len(claimed) /",
+        f"{ENGINE} -k test_little_is_claimed_ahead",
+    ),
+    Mutation(
+        "what was not accepted may have been put in doubt meanwhile",
+        "journal/store.py",
+        """(batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
+            .values(
+                state=sa.bindparam("to"),""",
+        """batch.c.state == SENDING)
+            .values(
+                state=sa.bindparam("to"),""",
+        "tests/integration/test_journal_settling.py -k test_who_made_the_request_knows_better",
+    ),
+    Mutation(
+        "what was scheduled of all or nothing is told of when somebody ends the run",
+        "flows/sending.py",
+        "        if waiting := len(journal.scheduled_batches(campaign, datetime.now(UTC))):",
+        "        if waiting := 0:",
+        "tests/acceptance/test_doubt.py -k all_or_nothing_that",
+    ),
+    Mutation(
         "what came of requests is kept when a claim is refused",
         "campaign/send.py",
         "                self._outcomes = outcomes + self._outcomes  # the last try is made when all is over",
