@@ -80,6 +80,13 @@ MUTATIONS = [
         f"{ENGINE} -k test_little_is_claimed_ahead",
     ),
     Mutation(
+        "waiting for admission is not the pace of requests",
+        "campaign/send.py",
+        "                before = self._begun\n                requests = await self._admitted()",
+        "                requests = await self._admitted()\n                before = self._begun",
+        f"{ENGINE} -k test_a_gate_that_takes_its_time",
+    ),
+    Mutation(
         "what was not accepted may have been put in doubt meanwhile",
         "journal/store.py",
         """(batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
@@ -93,8 +100,8 @@ MUTATIONS = [
     Mutation(
         "what was scheduled of all or nothing is told of when somebody ends the run",
         "flows/sending.py",
-        "        if waiting := len(journal.scheduled_batches(campaign, datetime.now(UTC))):",
-        "        if waiting := 0:",
+        "            if waiting := len(journal.scheduled_batches(campaign, datetime.now(UTC))):",
+        "            if waiting := 0:",
         "tests/acceptance/test_doubt.py -k all_or_nothing_that",
     ),
     Mutation(

@@ -288,9 +288,10 @@ class _Sending:
         """Keep claimed batches ready, between one and two windows of work ahead of the workers."""
         try:
             while self._stopped is None:
+                before = self._begun
                 requests = await self._admitted()
                 deliver_at = self._deliver_at()
-                began, before = time.monotonic(), self._begun
+                began = time.monotonic()  # to wait for admission is not the workers' pace; what they do meanwhile is
                 claimed = await self._claim(requests, deliver_at)
                 self._took(claimed, deliver_at)
                 self._ready.extend(claimed)

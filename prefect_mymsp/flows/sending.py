@@ -348,12 +348,14 @@ def _send(job: _Job, journal: Journal, campaign: CampaignKey) -> Counts:
             counts=dataclasses.asdict(journal.counts(campaign)),
         ) from error
     except BaseException:  # somebody ends the run, within seconds: too few to take thousands of messages back
-        if waiting := len(journal.scheduled_batches(campaign, datetime.now(UTC))):
-            get_run_logger().warning(
-                "All or nothing was asked for, and the run ends with %d requests waiting at the gateway. They go out "
-                "when it is time: start the same campaign again to send the rest, or cancel it to take them back.",
-                waiting,
-            )
+        with contextlib.suppress(MyMSPError):  # that it is ended goes on, whatever the journal says
+            if waiting := len(journal.scheduled_batches(campaign, datetime.now(UTC))):
+                get_run_logger().warning(
+                    "All or nothing was asked for, and the run ends with %d requests waiting at the gateway. They go "
+                    "out when it is time: start the same campaign again to send the rest, or cancel it to take them "
+                    "back.",
+                    waiting,
+                )
         raise
 
 

@@ -782,8 +782,8 @@ class Journal:
         ]
         if accepted:
             connection.execute(self._hot.accept, {"document": json.dumps(accepted)})
-        if len(accepted) < len(outcomes):
-            self._settle_others(connection, [one for one in outcomes if one.state != ACCEPTED])
+        if others := [one for one in outcomes if one.state != ACCEPTED]:
+            self._settle_others(connection, others)
 
     def _settle_others(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
         """Record what was not accepted."""

@@ -776,6 +776,20 @@ def test_the_gate_is_asked_before_anything_is_claimed(bench: Bench) -> None:
     assert asked[0][1] == 0
 
 
+def test_a_gate_that_takes_its_time_is_asked_for_more_at_once(bench: Bench) -> None:
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(300)])
+    asked: list[int] = []
+
+    async def admit(requests: int) -> None:
+        asked.append(requests)
+        await asyncio.sleep(0.1)
+
+    assert bench.send(campaign, gate=Gate(admit, at_once=64)).accepted == 300
+    # From eight on, each time up to twice as many: asking costs time, and that is no reason to ask for few.
+    assert max(asked) >= 32
+    assert len(asked) < 20
+
+
 def test_a_gate_that_fails_stops_the_campaign_in_order(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(7)])
     asked = 0
