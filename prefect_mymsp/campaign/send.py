@@ -46,6 +46,8 @@ _BAD_RECIPIENT = 28
 _SAME_FOR_ALL = frozenset({34, 35, 36, 37, 38})
 #: Seconds for which an outcome is known to this process alone, at most, while the journal keeps up.
 _SETTLED_EVERY_S = 0.1
+#: How much of a lease may pass before requests are no longer made by it.
+_SAFE_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class _Sending:
         self._refusals = 0
         self._done = 0
         self._total = run.planned
-        self._lease_ends = _clock() + options.lease_s
+        self._safe_until = _clock() + _SAFE_SHARE * options.lease_s
         self._window = 2 * client.connections
         self._scheduled = (
             options.guard_lead_s is not None or options.window is not None or run.campaign.deliver_at is not None
@@ -431,7 +433,7 @@ class _Sending:
                 await asyncio.sleep(self._options.lease_s / 3)
                 began = _clock()
                 await self._thread(self._journal.renew, self._run)
-                self._lease_ends = began + self._options.lease_s
+                self._safe_until = began + _SAFE_SHARE * self._options.lease_s
         except JournalError as error:
             self._stop(error)
 
@@ -487,7 +489,7 @@ class _Sending:
         while self._stopped is None:
             if self._ready:
                 batch = self._ready.popleft()
-                if len(self._ready) <= self._window:  # the feeder is not woken for every request
+                if len(self._ready) == self._window:  # the feeder is not woken for every request
                     self._room.set()
                 self._begun += 1
                 self._in_flight += 1
@@ -505,7 +507,7 @@ class _Sending:
 
     async def _request(self, batch: Batch) -> None:
         """Make one request and note what came of it: the table "was it sent?", in code."""
-        if _clock() > self._lease_ends - self._options.lease_s / 10:
+        if _clock() > self._safe_until:
             # The machine slept, or the journal hung: another run may believe this batch to be in doubt by now.
             self._note(batch, RELEASED, reason="lease-ended")
             self._stop(JournalError("The lease on this campaign could not be renewed in time; start it again."))
@@ -534,7 +536,8 @@ class _Sending:
             self._note(batch, IN_DOUBT, reason="interrupted")
             raise
         else:
-            self._note(batch, ACCEPTED, message_id=message_id)
+            self._outcomes.append(Outcome(batch.id, ACCEPTED, datetime.now(UTC), message_id))
+            self._done += batch.size
             self._doubts = self._refusals = 0
 
     async def _rejected(self, batch: Batch, error: RejectedError) -> None:

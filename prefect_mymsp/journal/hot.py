@@ -123,7 +123,8 @@ class HotStatements:
         told = told_by(self._dialect, {"which": sa.BigInteger(), "at": sa.BigInteger(), "gateway_id": sa.String()})
         return (
             batch.update()
-            .where(batch.c.id == told.c.which, batch.c.state.in_([SENDING, IN_DOUBT]))
+            # Not with IN, which SQLAlchemy would write out anew each time.
+            .where(batch.c.id == told.c.which, (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
             .values(
                 state=ACCEPTED,
                 settled_at=sa.type_coerce(told.c.at, schema.Instant()),

@@ -97,8 +97,7 @@ class PlannedBlock:
     segments: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One request that is ours to make: durable in the journal before anybody sees it.
 
     Attributes:
@@ -110,10 +109,13 @@ class Batch:
     """
 
     id: int
-    text: str = field(repr=False)
-    joined: str = field(repr=False)
+    text: str
+    joined: str
     text_id: int
     deliver_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id}, {self.size} recipients, {self.deliver_at})"  # no text, no numbers
 
     @property
     def recipients(self) -> str:

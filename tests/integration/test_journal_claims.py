@@ -54,6 +54,11 @@ def test_one_text_goes_to_as_many_as_a_request_takes(desk: Desk) -> None:
     assert rest.msisdns == tuple(sorted(numbers[20:]))
 
 
+def test_a_claimed_request_does_not_show_whom_it_is_for_nor_what_it_says(desk: Desk) -> None:
+    (batch,) = desk.claimed([(A, "canary"), (B, "canary")])[1]
+    assert repr(batch) == f"Batch({batch.id}, 2 recipients, None)"
+
+
 def test_rows_of_one_text_come_together_though_they_lie_apart(desk: Desk) -> None:
     _, batches = desk.claimed([(A, "x"), (A, "y"), (B, "x"), (B, "y"), (C, "z"), (C, "x")], batch_size=2)
     assert _shape(batches) == [("x", (A, B)), ("x", (C,)), ("y", (A, B)), ("z", (C,))]
