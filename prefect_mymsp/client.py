@@ -38,7 +38,7 @@ from prefect_mymsp.errors import (
     UnexpectedStatusError,
     UnreachableError,
 )
-from prefect_mymsp.lane import Lane, SyncLane, proxy_for
+from prefect_mymsp.lane import Lane, Reuse, SyncLane, proxy_for
 from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
@@ -171,6 +171,7 @@ class _Gateway:
         self._trust_env = self.base_url.startswith("https")
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
         self._urls: dict[str, httpx.URL] = {}
+        self._reuse = Reuse()
         self._prepare()
 
     def _prepare(self) -> None: ...
@@ -187,7 +188,7 @@ class _Gateway:
         """A connection to be: our own, or httpx's when the environment names a proxy."""
         proxy = proxy_for(self._host) if self._trust_env else None
         if proxy is None:
-            return lane(self._context, keepalive_s=_KEEPALIVE_S)
+            return lane(self._context, self._reuse, keepalive_s=_KEEPALIVE_S)
         try:
             # What an answer leaves over would be the beginning of the next one: no connection is used twice here.
             limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
@@ -269,6 +270,32 @@ class _Gateway:
             url = self._urls[call.endpoint] = httpx.URL(f"{self.base_url}/{call.endpoint}")
         extensions = {"timeout": self._timeout.as_dict()}
         return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
+
+    def _heard(
+        self,
+        call: _Call[T],
+        lane: httpx.AsyncBaseTransport | httpx.BaseTransport,
+        response: httpx.Response,
+        body: bytes,
+    ) -> T:
+        """The answer's value, or the error it stands for.
+
+        After anything but a success the connection is not used again: a refusal may come once more, and late. The next
+        request would look refused, and its message would be sent again. Likewise after an id that came before: from
+        then on each answer may be the one to the request before.
+        """
+        own = lane if isinstance(lane, (Lane, SyncLane)) else None  # httpx's are used once
+        try:
+            value = self._read(call, response, body)
+        except MyMSPError:
+            if own is not None:
+                own.leave()
+            raise
+        if own is not None and call.endpoint == wire.SEND:
+            if value == own.latest_id:
+                own.leave()
+            own.latest_id = str(value)
+        return value
 
     def _read(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
         """The answer's value, or the error it stands for."""
@@ -394,7 +421,7 @@ def _unpacked(response: httpx.Response, body: bytes) -> bytes:
         ValueError: It cannot be decompressed, or not to its end: an id would lose its last digits.
     """
     coding = response.headers.get("content-encoding", "").strip().lower()
-    if coding not in {"gzip", "x-gzip", "deflate"}:
+    if not body or coding not in {"gzip", "x-gzip", "deflate"}:
         return body  # servers are known to write a charset here
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two, as its first bytes say
     try:
@@ -502,7 +529,7 @@ class MyMSPClient(_Gateway):
                     late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
-        return self._read(call, response, bytes(arrived))
+        return self._heard(call, lane, response, bytes(arrived))
 
     def send(
         self,
@@ -649,7 +676,7 @@ class AsyncMyMSPClient(_Gateway):
                         late = _append(arrived, chunk, late, deadline)
         except _TRANSPORT_FAILURES as error:
             raise self._failure(call, error, bytes(arrived)) from None
-        return self._read(call, response, bytes(arrived))
+        return self._heard(call, lane, response, bytes(arrived))
 
     async def send(
         self,

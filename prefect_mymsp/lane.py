@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import select
 import socket
 import ssl
@@ -29,6 +30,8 @@ import httpx
 #: A head larger than this is not the gateway's.
 _MAX_HEAD_BYTES = 100 * 1024
 _PIECE_BYTES = 64 * 1024
+#: Seconds for which no connection is used again once one was closed without notice.
+_WARY_S = 600.0
 
 
 def proxy_for(host: str) -> str | None:
@@ -38,15 +41,38 @@ def proxy_for(host: str) -> str | None:
     return None if proxy is None or proxy_bypass(host) else proxy
 
 
+class Reuse:
+    """Whether a client's lanes use their connections again.
+
+    A server that closes connections it has not announced to close takes the next request with it, and every other
+    message would be in doubt. One such loss, and for a while each request gets a connection of its own.
+    """
+
+    def __init__(self) -> None:
+        self._wary_until = -math.inf
+
+    @property
+    def allowed(self) -> bool:
+        """Whether to, now."""
+        return time.monotonic() >= self._wary_until
+
+    def failed(self) -> None:
+        """A connection that had been used before ended without one byte of an answer."""
+        self._wary_until = time.monotonic() + _WARY_S
+
+
 class _Dialogue:
     """The requests and answers of one connection, as bytes and back; no I/O."""
 
     def __init__(self) -> None:
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self._used_at = 0.0
+        self._answers = 0
+        self._silent = True
 
     def asked(self, request: httpx.Request) -> bytes:
         """The bytes of a request."""
+        self._silent = True
         try:
             parts = (
                 h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw),
@@ -61,6 +87,7 @@ class _Dialogue:
         """Take bytes of the answer; none when there will be no more."""
         if not data and self._state.their_state is h11.SEND_RESPONSE:
             raise httpx.RemoteProtocolError("the connection was closed without an answer")
+        self._silent = False
         self._state.receive_data(data)
 
     def head(self) -> h11.Response | None:
@@ -93,8 +120,13 @@ class _Dialogue:
         if self._state.trailing_data[0]:
             return False
         self._state.start_next_cycle()
+        self._answers += 1
         self._used_at = time.monotonic()
         return True
+
+    def closed_unannounced(self, error: BaseException) -> bool:
+        """Whether a failure looks as if the server had closed the connection after an answer, before this request."""
+        return self._answers > 0 and self._silent and isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError))
 
     def idle_s(self) -> float:
         """Seconds since the last answer."""
@@ -156,15 +188,19 @@ class Lane(httpx.AsyncBaseTransport):
     One request at a time: the next may begin when the response of the one before is closed.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, keepalive_s: float) -> None:
+    def __init__(self, context: ssl.SSLContext, reuse: Reuse, *, keepalive_s: float) -> None:
         """Make a lane; nothing is connected yet.
 
         Args:
             context: For https.
+            reuse: Shared by the lanes of a client.
             keepalive_s: Seconds after which an idle connection is not used any more.
         """
         self._context = context
+        self._reuse = reuse
         self._keepalive_s = keepalive_s
+        #: The id of the last message that was sent here.
+        self.latest_id: str | None = None
         self._line: _Line | None = None
         self._place: object = None
 
@@ -181,10 +217,11 @@ class Lane(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connection; the next request would open another one."""
-        self._leave()
+        self.leave()
         await asyncio.sleep(0)  # the loop closes it in its next round
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Use this connection no more: what else comes on it is not for the next request."""
         line, self._line = self._line, None
         if line is not None:
             line.leave()
@@ -193,16 +230,18 @@ class Lane(httpx.AsyncBaseTransport):
         """Send a request and read the head of its answer; failures are httpx's."""
         connect_s, read_s = _timeouts(request)
         line = self._line
-        if line is None or line.spoilt() or line.dialogue.idle_s() > self._keepalive_s:
-            self._leave()
+        if line is None or not self._reuse.allowed or line.spoilt() or line.dialogue.idle_s() > self._keepalive_s:
+            self.leave()
             line = self._line = await self._open(request.url, connect_s)
         try:
             line.write(line.dialogue.asked(request))
             until = time.monotonic() + read_s
             while (head := line.dialogue.head()) is None:
                 line.dialogue.told(await line.read(until))
-        except BaseException:
-            self._leave()
+        except BaseException as error:
+            if self._line is line and line.dialogue.closed_unannounced(error):
+                self._reuse.failed()
+            self.leave()
             raise
         return _response(head, request, _Body(self, line, read_s))
 
@@ -238,10 +277,10 @@ class Lane(httpx.AsyncBaseTransport):
         """Keep the connection for the next request, or leave it."""
         if line is not self._line:
             return
-        if line.dialogue.again():
+        if line.dialogue.again() and self._reuse.allowed:
             line.idle = True
         else:
-            self._leave()
+            self.leave()
 
 
 class _Line(asyncio.Protocol):
@@ -334,14 +373,20 @@ class _Body(httpx.AsyncByteStream):
 class SyncLane(httpx.BaseTransport):
     """As :class:`Lane`, for a thread that waits."""
 
-    def __init__(self, context: ssl.SSLContext, *, keepalive_s: float) -> None:
+    def __init__(self, context: ssl.SSLContext, reuse: Reuse, *, keepalive_s: float) -> None:
         """Make a lane; nothing is connected yet. See :class:`Lane`."""
         self._context = context
+        self._reuse = reuse
         self._keepalive_s = keepalive_s
+        self.latest_id: str | None = None
         self._line: _SyncLine | None = None
 
     def close(self) -> None:
         """Close the connection; the next request would open another one."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Use this connection no more; see :meth:`Lane.leave`."""
         line, self._line = self._line, None
         if line is not None:
             line.leave()
@@ -350,8 +395,8 @@ class SyncLane(httpx.BaseTransport):
         """Send a request and read the head of its answer; failures are httpx's."""
         connect_s, read_s = _timeouts(request)
         line = self._line
-        if line is None or line.spoilt() or line.dialogue.idle_s() > self._keepalive_s:
-            self.close()
+        if line is None or not self._reuse.allowed or line.spoilt() or line.dialogue.idle_s() > self._keepalive_s:
+            self.leave()
             with _connecting():
                 line = self._line = _SyncLine(request.url, self._context, connect_s)
         try:
@@ -359,15 +404,17 @@ class SyncLane(httpx.BaseTransport):
             line.write(line.dialogue.asked(request), until)
             while (head := line.dialogue.head()) is None:
                 line.dialogue.told(line.read(until))
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            if self._line is line and line.dialogue.closed_unannounced(error):
+                self._reuse.failed()
+            self.leave()
             raise
         return _response(head, request, _SyncBody(self, line, read_s))
 
     def ended(self, line: _SyncLine) -> None:
         """Keep the connection for the next request, or leave it."""
-        if line is self._line and not line.dialogue.again():
-            self.close()
+        if line is self._line and not (line.dialogue.again() and self._reuse.allowed):
+            self.leave()
 
 
 class _SyncLine:

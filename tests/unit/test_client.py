@@ -208,6 +208,21 @@ def breaks_off(data: bytes = b"") -> Reply:
     return says(data, stay=False)
 
 
+def says_again_later(answer: bytes) -> Reply:
+    """An answer, and once more when the next request is likely to be under way."""
+
+    def later(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(answer)
+
+    def reply(_: Gate, connection: socket.socket) -> bool:
+        connection.sendall(answer)
+        threading.Timer(0.03, later, [connection]).start()
+        return True
+
+    return reply
+
+
 def resets(_: Gate, connection: socket.socket) -> bool:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return False
@@ -526,7 +541,7 @@ DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
     "no id": (says("A\n"), ProtocolError, "no-id"),
     "junk": (says("A\n12556 queued"), ProtocolError, None),
     "broken gzip": (says(http(b"A\n12556", "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
-    "empty gzip": (says(http(b"", "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
+    "empty gzip": (says(http(b"", "200 OK", "Content-Encoding: gzip")), ProtocolError, "empty"),
     "gzip twice": (says(http(PACKED + gzip.compress(b"7"), "200 OK", "Content-Encoding: gzip")), ProtocolError, None),
     "gzip that is cut": (says(http(PACKED[:-9], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
     "gzip without its end": (says(http(PACKED[:-1], "200 OK", "Content-Encoding: gzip")), ProtocolError, "unreadable"),
@@ -1048,7 +1063,7 @@ def test_a_connection_the_gateway_closed_while_idle_is_replaced(kind: str) -> No
 
 
 def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str | int]:
-    """One send after the other through one client: the id of each, or the code of the refusal."""
+    """One send after the other through one client: the id of each, the code of the refusal, or why it is doubtful."""
     outcomes: list[str | int] = []
 
     async def asynchronous(client: AsyncMyMSPClient) -> None:
@@ -1057,6 +1072,8 @@ def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str 
                 outcomes.append(await client.send([NUMBER], "Hej!"))
             except RejectedError as error:
                 outcomes.append(error.code)
+            except InDoubtError as error:
+                outcomes.append(error.reason)
             await asyncio.sleep(pause_s)
 
     def synchronous(client: MyMSPClient) -> None:
@@ -1065,6 +1082,8 @@ def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str 
                 outcomes.append(client.send([NUMBER], "Hej!"))
             except RejectedError as error:
                 outcomes.append(error.code)
+            except InDoubtError as error:
+                outcomes.append(error.reason)
             time.sleep(pause_s)
 
     run(kind, url, asynchronous if kind == "async" else synchronous)
@@ -1091,8 +1110,56 @@ def test_an_answer_that_comes_twice_is_not_the_next_ones(
         return True
 
     with Gate(twice, counts_up(), tls=server_tls if secure else None) as gate:
-        # Nobody can tell an answer that comes after the next request from that one's own.
         assert _in_turn(kind, gate.url, 3, pause_s=0.05) == [28, "1", "2"]
+        assert gate.connections == 2
+
+
+@KINDS
+def test_a_refusal_that_comes_once_more_and_late_is_not_the_next_ones(kind: str) -> None:
+    with Gate(says_again_later(http("N\n28")), counts_up(pause_s=0.1)) as gate:
+        assert _in_turn(kind, gate.url, 3) == [28, "1", "2"]
+        assert gate.connections == 2
+
+
+@KINDS
+def test_an_id_that_comes_once_more_is_not_the_next_ones(kind: str) -> None:
+    """Or each answer would be taken for the next request's from then on."""
+    with Gate(says_again_later(http("A\n77")), counts_up(pause_s=0.1)) as gate:
+        assert _in_turn(kind, gate.url, 4) == ["77", "77", "2", "3"]  # a campaign takes both for doubtful
+        assert gate.connections == 2
+
+
+@KINDS
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.02])
+def test_connections_that_are_closed_unannounced_are_not_used_again(kind: str, after_s: float) -> None:
+    """Or every other message would be in doubt."""
+    counting = counts_up()
+
+    def closing(gate: Gate, connection: socket.socket) -> bool:
+        counting(gate, connection)
+        time.sleep(after_s)
+        return False
+
+    with Gate(closing) as gate:
+        outcomes = _in_turn(kind, gate.url, 20)
+        assert outcomes.count("connection-lost") <= 1
+        assert len(gate.requests) == 20 - outcomes.count("connection-lost")
+
+
+@KINDS
+def test_connections_that_were_closed_unannounced_are_used_again_later(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "_WARY_S", 0.0)
+    counting = counts_up()
+
+    def closing(gate: Gate, connection: socket.socket) -> bool:
+        counting(gate, connection)
+        time.sleep(0.02)
+        return False
+
+    with Gate(counting, closing, counting) as gate:
+        assert _in_turn(kind, gate.url, 5) == ["1", "2", "connection-lost", "3", "4"]
         assert gate.connections == 2
 
 
