@@ -197,7 +197,7 @@ class Updates:
     raw: bytes = field(repr=False)
     delivery_reports: tuple[DeliveryReport, ...]
     received_messages: tuple[ReceivedMessage, ...]
-    unparsed: tuple[str, ...] = ()
+    unparsed: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Decision(StrEnum):

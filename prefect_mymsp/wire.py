@@ -323,16 +323,24 @@ class Answer:
     zone: tzinfo
 
 
+#: UTF-16 has no mark where its kind is declared, and a stored answer has no declaration. Each begins with A or N.
+_UNMARKED = {b"A\0": "utf-16-le", b"N\0": "utf-16-le", b"\0A": "utf-16-be", b"\0N": "utf-16-be"}
+
+
 def decode(body: bytes, content_type: str | None) -> str:
-    """An answer's text: by its byte order mark, its declared charset, UTF-8 if it fits, else ISO-8859-1."""
+    """An answer's text: as its first bytes show, by its declared charset, UTF-8 if it fits, else ISO-8859-1."""
     for mark, marked in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if body.startswith(mark):
             # Not final: of a character that is cut in two, no half is shown.
             return codecs.getincrementaldecoder(marked)("replace").decode(body).removeprefix("\ufeff")
+    if unmarked := _UNMARKED.get(body[:2]):
+        return codecs.getincrementaldecoder(unmarked)("replace").decode(body)
     declared = _declared_charset(content_type)
     if declared is not None:
         with contextlib.suppress(LookupError, ValueError):  # a charset nobody knows, or not the one declared
-            return body.decode(declared)
+            text = body.decode(declared)
+            if not _SURROGATE.search(text):  # Python has codecs that are no charsets
+                return text
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -345,7 +353,7 @@ def decode(body: bytes, content_type: str | None) -> str:
 
 
 def _declared_charset(content_type: str | None) -> str | None:
-    if not content_type or not content_type.isascii():
+    if not content_type or not content_type.isascii() or len(content_type) > 1000:
         return None
     header = Message()
     header["Content-Type"] = content_type.replace("\r", " ").replace("\n", " ")
@@ -440,12 +448,14 @@ def _not_before(late: datetime | None, early: datetime | None, zone: tzinfo) -> 
 
 
 # R/S/D (4.2.2)
-_COUNTS = re.compile(r"([0-9]{1,9})/([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", re.ASCII)
+_COUNTS = re.compile(r"([0-9]{1,9})[ ]*+/[ ]*+([0-9]{1,9})[ ]*+/[ ]*+([0-9]{1,9})(?![0-9/])", re.ASCII)
 # recipient TAB sent TAB status TAB delivered (4.2.2). Both times have a known width, so that records which follow
 # each other without a line break are told apart too.
 _TIME = rf"-1|null|{_LOCAL}|{_SMPP}|"
 _STATUS = re.compile(
-    rf"[\r\n\t ,;]*([^\t\r\n]+)\t({_TIME})\t([^\t\r\n]*)\t(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|\Z))", re.ASCII
+    rf"[\r\n\t ,;]*([^\t\r\n]+)\t[ ]*+({_TIME})[ ]*+\t([^\t\r\n]*)"
+    rf"\t[ ]*+(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|\Z))",
+    re.ASCII,
 )
 # The same as it nearly always comes, a line a recipient and nothing else between: a thousand lines a match.
 _STATUS_LINES = re.compile(
@@ -510,7 +520,8 @@ def _contiguous(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 # id TAB time (4.3.1.2, 4.3.2.2); the time is empty when there is none. A bare 12-digit time needs something after it
 # that is not a digit: run together with the next id it could not be told apart.
 _SCHEDULED_AT = re.compile(
-    r"[\r\n\t ,;]*([0-9]{1,40})\t[ ]*([0-9]{14,15}[+-]|[0-9]{12}(?![0-9])|-1(?![0-9])|null|(?=[\r\n;]|\Z))", re.ASCII
+    r"[\r\n\t ,;]*([0-9]{1,40})[ ]*+\t[ ]*+([0-9]{14,15}[+-]|[0-9]{12}(?![0-9])|-1(?![0-9])|null|(?=[\r\n;]|\Z))",
+    re.ASCII,
 )
 
 
@@ -551,12 +562,12 @@ def _known(text: str) -> str | None:
 _FIELD = r"[^\t\r\n]*"
 # ;;id TAB date TAB user TAB prefix TAB type TAB originator TAB alias TAB subject TAB text (4.4.2)
 _RECEIVED = re.compile(
-    rf";;([0-9]{{1,40}})\t(-1|null|{_LOCAL}|{_SMPP}|)"
+    rf";;[ ]*+([0-9]{{1,40}})[ ]*+\t[ ]*+(-1|null|{_LOCAL}|{_SMPP}|)[ ]*+"
     rf"\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t",
     re.ASCII,
 )
-_BEGUN = re.compile(r"[\r\n\t ,;]*;;[0-9]{1,40}\t", re.ASCII)
-_BROKEN_RECEIVED = re.compile(r";;[0-9]{1,40}\t|[\r\n]+;;?[0-9]*\Z", re.ASCII)
+_BEGUN = re.compile(r"[\r\n\t ,;]*;;[ ]*+[0-9]{1,40}[ ]*+\t", re.ASCII)
+_BROKEN_RECEIVED = re.compile(r";;[ ]*+[0-9]{1,40}[ ]*+\t|[\r\n]+;;?[0-9]*\Z", re.ASCII)
 
 
 def parse_received(answer: Answer) -> Inbox:
@@ -622,11 +633,13 @@ def _texts(rest: str, records: list[re.Match[str]]) -> Iterator[str]:
 # ;;0 TAB id TAB recipient id TAB number TAB status TAB time, or ;;1 TAB id TAB originator TAB date TAB prefix TAB
 # type TAB text (4.5.2)
 _UPDATE = re.compile(
-    rf";;(?:0\t([0-9]{{1,40}})\t({_FIELD})\t({_FIELD})\t({_FIELD})\t(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|;;|\Z))(?![0-9])"
-    rf"|1\t([0-9]{{1,40}})\t({_FIELD})\t(-1|null|{_LOCAL}|{_SMPP}|)\t({_FIELD})\t({_FIELD})\t)",
+    rf";;[ ]*+(?:0[ ]*+\t[ ]*+([0-9]{{1,40}})[ ]*+\t({_FIELD})\t({_FIELD})\t({_FIELD})"
+    rf"\t[ ]*+(-1|null|{_LOCAL}|{_SMPP}|(?=[\r\n]|;;|\Z))(?![0-9])"
+    rf"|1[ ]*+\t[ ]*+([0-9]{{1,40}})[ ]*+\t({_FIELD})"
+    rf"\t[ ]*+(-1|null|{_LOCAL}|{_SMPP}|)[ ]*+\t({_FIELD})\t({_FIELD})\t)",
     re.ASCII,
 )
-_ANY_UPDATE = re.compile(r"[\r\n]*;;(?=[0-9]+\t)", re.ASCII)
+_ANY_UPDATE = re.compile(r"[\r\n]*;;[ ]*+(?=[0-9]++[ ]*+\t)", re.ASCII)
 
 
 def parse_collected(answer: Answer) -> bytes:

@@ -5,6 +5,8 @@ Expectations are taken from the vendor's document (revision M; its sections are 
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -664,6 +666,10 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
         ("utf-16", "text/plain; charset=utf-16"),
         ("utf-16-le", "text/plain; charset=utf-16le"),
         ("utf-16-be", "text/plain; charset=utf-16be"),
+        ("utf-16-be", "text/plain; charset=utf-16"),
+        ("utf-16-le", None),  # as it is of an answer that was kept
+        ("utf-16-be", None),
+        ("utf-8", f"text/plain; {'a=;' * 30_000}charset=utf-8"),
         ("cp1252", "text/plain; charset=windows-1252"),
         ("cp850", "text/plain; charset=ibm850"),
     ],
@@ -671,6 +677,48 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
 def test_charsets(charset: str, content_type: str | None) -> None:
     body = f"A\n{_HEADER}{_TEXT}\n".encode(charset)
     assert parse("getMsgReceived", body, content_type) == [received("12556", _TEXT)]
+
+
+@pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be"])
+def test_what_was_kept_says_itself_that_it_is_utf_16(charset: str) -> None:
+    body = "A\n;;0\t12556\t98765\t46701740699\tdelivered\t2007-12-02 15:14\n".encode(charset)
+    updates = parse("getMsgUpdates", body)
+    assert (updates.delivery_reports, updates.unparsed) == ((_REPORT,), ())
+    assert parse("sendSms", "A\n12556".encode(charset)) == "12556"
+
+
+def test_a_codec_that_is_no_charset_makes_no_half_characters() -> None:
+    (message,) = parse("getMsgReceived", f"A\n{_HEADER}\\ud800".encode(), "text/plain; charset=raw_unicode_escape")
+    assert message.text == "\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "lines"),
+    [
+        (
+            "getSmsResult",
+            [
+                "2 / 1 / 1",
+                "46701740605 \t 2007-12-02 15:14 \t delivered \t 2007-12-02 15:15 ",
+                "46701740606 \t -1 \t\t -1",
+            ],
+        ),
+        ("sendlater/getall", ["12556 \t 150115094500004+ ", "12557 \t -1"]),
+        ("getMsgReceived", [";; 12556 \t 2007-12-02 15:14 \t jDoe \tP\tSMS\t 46701740605\tnull\t null \tSTOP"]),
+        ("getMsgUpdates", [";; 0 \t 12556 \t98765\t46701740605\tdelivered\t 2007-12-02 15:14"]),
+        ("getMsgUpdates", [";;1 \t 12554 \t46701740605\t 2007-12-02 15:14 \tP\tSMS\thi"]),
+    ],
+)
+def test_blanks_beside_tabs_say_nothing(endpoint: str, lines: list[str]) -> None:
+    padded = "\n".join(["A", *lines])
+    plain = re.sub(r" *([/\t\n]|;;) *", r"\1", padded)
+    assert plain != padded
+    found, expected = parse(endpoint, padded.encode()), parse(endpoint, plain.encode())
+    if isinstance(found, Updates):  # which keeps what came
+        assert len(found.delivery_reports) + len(found.received_messages) == 1
+        assert dataclasses.replace(found, raw=b"") == dataclasses.replace(expected, raw=b"")
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain; charset=utf-8"])
@@ -974,5 +1022,5 @@ def test_a_login_that_cannot_be_encoded_is_refused_without_showing_it(login: wir
 def test_nothing_that_holds_a_secret_shows_it() -> None:
     login = wire.Login("canary-user", "canary-password")
     answer = wire.Answer(b"canary-body", None, STOCKHOLM)
-    updates = Updates(b"canary-raw", (), ())
+    updates = Updates(b"canary-raw", (), (), ("canary-record",))
     assert "canary" not in f"{login!r} {answer!r} {updates!r}"
