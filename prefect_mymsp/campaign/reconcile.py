@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Lists in a row that must show a message to be absent.
 _LISTS = 3
+#: Lists in a row that did not come, after which it is not waited for one: a delivery time may be months ahead.
+_FAILURES = 20
 #: The message was sent already (4.3.5.3).
 SENT_ALREADY = 351
 #: A message sent so long before its id was learnt has another one's id; clocks and zones differ by less.
@@ -101,6 +103,8 @@ class Reconciler:
         self._times_known = False
         #: Ids of a list that the gateway did not know when it was asked about them.
         self._vanished: set[str] = set()
+        #: Lists in a row that did not come, and that were refused to this account.
+        self._failed = self._refused = 0
         self._changes = 1
         self._seen = 0
         self._left = False
@@ -139,8 +143,12 @@ class Reconciler:
         taken_at = self._clock()
         try:
             schedule = await self._client.scheduled()
-        except (InDoubtError, NotSentError):
+        except (InDoubtError, NotSentError) as error:
+            self._failed += 1
+            self._refused = self._refused + 1 if isinstance(error, RejectedError) and error.account_wide else 0
+            self._left = self._unsettled(doubts, waiting)
             return False
+        self._failed = self._refused = 0
         # What was accepted before the list was taken is on it, unless its time has come meanwhile.
         soon = self._clock() + timedelta(seconds=5)
         listed = {one.message_id for one in schedule}
@@ -153,8 +161,10 @@ class Reconciler:
         return released
 
     def _unsettled(self, doubts: Sequence[Watched], waiting: dict[str, ScheduledBatch]) -> bool:
-        """Whether another look may settle what this one has not."""
-        return any(one.id not in self._unclear for one in doubts) or any(one not in self._listed for one in waiting)
+        """Whether it is worth waiting for another look: it may settle what this one has not."""
+        if any(one.id not in self._unclear for one in doubts):
+            return self._refused < _FAILURES
+        return self._failed < _FAILURES and any(one not in self._listed for one in waiting)
 
     def _in_time(self, deliver_at: datetime, now: datetime) -> bool:
         return deliver_at - now > timedelta(seconds=self._options.last_look_s)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from prefect_mymsp import wire
 from prefect_mymsp.campaign.pace import Gate, Turns, request_size, requests_at_once
 from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.errors import (
@@ -541,23 +542,31 @@ class _Sending:
             self._doubts = self._refusals = 0
 
     async def _rejected(self, batch: Batch, error: RejectedError) -> None:
-        if error.code == _BAD_RECIPIENT and batch.size > 1:
-            try:
-                self._ready.extendleft(reversed(await self._thread(self._journal.split, self._run, batch.id)))
-                self._changed.set()
-            except JournalError as failure:
-                self._note(batch, RELEASED, code=error.code, reason="refused")
-                self._stop(failure)
-        elif error.account_wide or error.code in _SAME_FOR_ALL:
+        if error.account_wide or error.code in _SAME_FOR_ALL:
             self._note(batch, RELEASED, code=error.code, reason="refused")
             self._stop(error)
+            return
+        documented = error.code in wire.MEANINGS[wire.SEND]
+        self._refusals += error.code != _BAD_RECIPIENT
+        if self._refusals >= self._options.give_up_after:
+            self._stop(error)
+        if batch.size > 1 and (error.code == _BAD_RECIPIENT or not documented):
+            # Nobody knows whom an undocumented code is about, or whether it is a whole one: it is no reason to reject
+            # hundreds.
+            await self._split(batch, error)
         else:
             self._note(batch, REJECTED, code=error.code)
             self._doubts = 0
-            if error.code != _BAD_RECIPIENT:
-                self._refusals += 1
-                if self._refusals >= self._options.give_up_after:
-                    self._stop(error)
+
+    async def _split(self, batch: Batch, error: RejectedError) -> None:
+        try:
+            halves = await self._thread(self._journal.split, self._run, batch.id, code=error.code)
+        except JournalError as failure:
+            self._note(batch, RELEASED, code=error.code, reason="refused")
+            self._stop(failure)
+        else:
+            self._ready.extendleft(reversed(halves))
+            self._changed.set()
 
     def _note(
         self,

@@ -821,15 +821,15 @@ class Journal:
             freed = sa.select(batch.c.id).where(batch.c.id.in_(some), batch.c.state == RELEASED)
             connection.execute(message.update().where(message.c.batch_id.in_(freed)).values(batch_id=None))
 
-    def split(self, run: Run, batch_id: int) -> list[Batch]:
-        """Divide a refused batch's messages between two new ones; their intents are durable when this returns."""
+    def split(self, run: Run, batch_id: int, *, code: int = 28) -> list[Batch]:
+        """Divide a batch refused with a code between two new ones; their intents are durable when this returns."""
         batch, message = schema.batch, schema.message
         with self._write() as connection:
             now, _ = self._moment(connection, run)
             found = connection.execute(
                 batch.update()
                 .where(batch.c.id == batch_id, batch.c.state == SENDING)
-                .values(state=SPLIT, settled_at=now, code=28)
+                .values(state=SPLIT, settled_at=now, code=code)
                 .returning(batch.c.text_id, batch.c.deliver_at)
             ).one_or_none()
             if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import re
 import shutil
@@ -216,6 +217,26 @@ def test_a_bad_number_is_found_by_halving(bench: Bench) -> None:
     assert [row for row in bench.told(campaign, "state", "msisdn", "code") if row[0] == "rejected"] == [
         ("rejected", bad, 28)
     ]
+
+
+def test_a_code_that_is_not_documented_rejects_nobody_unheard(bench: Bench) -> None:
+    """It may be one that was cut short, or be about one of them."""
+    people = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(who, "Hello") for who in people])
+    bench.fault(Fault("refuse", code=2, times=2))
+    assert bench.send(campaign).accepted == 30
+    assert bench.sent == {(who, "Hello"): 1 for who in people}
+
+
+def test_a_code_that_is_not_documented_stops_when_it_refuses_all(bench: Bench) -> None:
+    people = [f"467017{number:05}" for number in range(512)]
+    campaign = bench.record([(who, "Hello") for who in people])
+    bench.fault(Fault("refuse", code=40, times=10_000))
+    with pytest.raises(CampaignStoppedError, match="code 40") as stopped:
+        bench.send(campaign, connections=1, give_up_after=12)
+    assert bench.requests == 12
+    assert stopped.value.counts["rejected"] + stopped.value.counts["planned"] == 512
+    assert stopped.value.counts["rejected"] < 12
 
 
 @pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33, 35])
@@ -552,6 +573,36 @@ def test_a_list_cut_short_is_not_taken_for_absence(bench: Bench) -> None:
     assert bench.send(campaign, connections=1, look=eager).accepted == 3
     assert bench.sent == dict.fromkeys(messages, 1)
     assert bench.requests == 3
+
+
+NO_LIST = ("sendlater/getall",)
+EAGER = LookOptions(absent_after_s=0.0, every_s=0.01)
+
+
+@pytest.mark.parametrize("fault", [Fault("refuse", code=7), Fault("html"), Fault("error_before")])
+def test_without_a_list_a_campaign_that_is_sent_ends_long_before_its_delivery_time(bench: Bench, fault: Fault) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON + timedelta(days=180))
+    bench.fault(dataclasses.replace(fault, endpoints=NO_LIST, times=10_000))
+    assert bench.send(campaign, look=EAGER).accepted == 2
+
+
+def test_doubt_that_may_not_be_looked_up_is_not_waited_for_and_settled_by_the_next_start(bench: Bench) -> None:
+    messages = [(A, "Hello"), (B, "Hello B")]
+    campaign = bench.record(messages, deliver_at=SOON + timedelta(days=180))
+    bench.fault(Fault("lost_before"), Fault("refuse", code=7, endpoints=NO_LIST, times=10_000))
+    counts = bench.send(campaign, connections=1, look=EAGER)
+    assert (counts.accepted, counts.in_doubt) == (1, 1)
+    bench.fault()
+    assert bench.send(campaign, look=EAGER).accepted == 2
+    assert bench.sent == dict.fromkeys(messages, 1)
+
+
+def test_doubt_waits_for_a_list_as_long_as_the_gateway_only_fails(bench: Bench) -> None:
+    messages = [(A, "Hello"), (B, "Hello B")]
+    campaign = bench.record(messages, deliver_at=SOON)
+    bench.fault(Fault("lost_before"), Fault("html", endpoints=NO_LIST, times=40))
+    assert bench.send(campaign, connections=1, look=EAGER).accepted == 2
+    assert bench.sent == dict.fromkeys(messages, 1)
 
 
 def test_lists_that_lack_only_their_end_are_not_taken_for_absence(bench: Bench) -> None:
