@@ -10,6 +10,8 @@ touched: they match no doubtful request, or they are known not to.
 Whom a recipient group reaches only the gateway knows. So a doubtful request to one can be neither recognised nor proven
 absent: it stays in doubt, and what waits for the same minute is then taken for nothing else.
 
+In the hour that comes twice when the clocks go back a list's time may mean either, so nothing is proven absent there.
+
 Absence is believed only when the answer may not be late any more, and when several lists in a row show it that hold
 all we know to be there: a list may have been cut short without anybody noticing.
 
@@ -268,9 +270,19 @@ class Reconciler:
                 doubtful = []
             if arrived and (doubtful or ghosts):
                 await self._cancel(arrived)
+            elif doubtful and self._comes_twice(doubtful[0].deliver_at):
+                self._unclear.update(one.id for one in doubtful)
             elif doubtful and complete and readable and await self._foreign_is_foreign(key, found, ours):
                 released |= await self._absent_now(doubtful, taken_at)
         return released
+
+    def _comes_twice(self, when: datetime) -> bool:
+        """Whether a time is in the hour that comes twice in the night the clocks go back.
+
+        A list may write times without a zone: what is there for the second of the two is read as for the first.
+        """
+        here = when.astimezone(self._client.zone)
+        return here.replace(fold=0).utcoffset() != here.replace(fold=1).utcoffset()
 
     async def _recipients(self, unknown: Iterable[str]) -> bool:
         """Learn to whom unknown messages go; returns whether all of them could be read."""

@@ -50,6 +50,7 @@ from prefect_mymsp.sandbox import Fault, Sandbox
 from prefect_mymsp.sandbox.state import Reply
 
 LOOK = LookOptions(absent_after_s=0.4, every_s=0.1)
+EAGER = LookOptions(absent_after_s=0.0, every_s=0.01)
 A, B, C, D = "46701740605", "46701740606", "46701740607", "46701740608"
 SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
 
@@ -575,8 +576,23 @@ def test_a_list_cut_short_is_not_taken_for_absence(bench: Bench) -> None:
     assert bench.requests == 3
 
 
+@pytest.mark.parametrize("smpp_time", [12, 16])
+def test_in_the_hour_that_comes_twice_nothing_is_proven_absent(bench: Bench, smpp_time: int) -> None:
+    """A time without a zone is read as the first of two: what waits for the second would look absent."""
+    year = datetime.now(UTC).year + 1
+    last_sunday = next(day for day in range(31, 24, -1) if datetime(year, 10, day, tzinfo=UTC).weekday() == 6)
+    first = datetime(year, 10, last_sunday, 0, 58, tzinfo=UTC)  # 02:58 in summer time; two minutes later it is 02:00
+    messages = [(f"4670174060{number}", f"Hello {number}") for number in range(4)]
+    campaign = bench.record(messages, deliver_at=first)
+    bench.gateway.configure({"dialect": {"smpp_time": smpp_time}})
+    bench.fault(Fault("none", times=3), Fault("answer_lost"))
+    counts = bench.send(campaign, connections=1, look=EAGER, messages_per_minute=1)
+    assert counts.accepted + counts.in_doubt == 4
+    assert bench.sent == dict.fromkeys(messages, 1)
+    assert counts.in_doubt == (1 if smpp_time == 12 else 0)
+
+
 NO_LIST = ("sendlater/getall",)
-EAGER = LookOptions(absent_after_s=0.0, every_s=0.01)
 
 
 @pytest.mark.parametrize("fault", [Fault("refuse", code=7), Fault("html"), Fault("error_before")])
