@@ -12,29 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
+import httpx
 from cyclopts import App, CycloptsError, Parameter
 from prefect.blocks.core import Block
+from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials
 from prefect_mymsp.client import check_timezone
-from prefect_mymsp.errors import CampaignError, ConfigurationError, InputError, MyMSPError
+from prefect_mymsp.errors import ConfigurationError, InputError, MyMSPError, NotSentError
 from prefect_mymsp.models import Decision, ReportFormat
 
 if TYPE_CHECKING:
     from prefect_mymsp.flows import SendWindow, Suppression
+    from prefect_mymsp.journal import Counts
     from prefect_mymsp.reports import CampaignReport
 
 B = TypeVar("B", bound=Block)
 
 #: All is done.
 _DONE = 0
-#: Refused before anything was sent, or the thing asked for does not exist.
+#: Refused before anything was sent by this command, or the thing asked for does not exist.
 _REFUSED = 1
 #: The command's words are off.
 _MISUNDERSTOOD = 2
-#: Done as far as it goes, and something is left for a person: doubt, messages that were not sent.
+#: Done as far as it goes, and something is left for a person: doubt, messages that were not sent, a report.
 _NEEDS_YOU = 3
+_INTERRUPTED = 130
+
+#: For the server that Prefect starts by itself where none is named: it reports on itself, and complains when it cannot.
+_HUSH = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 app = App(
     name="prefect-mymsp",
@@ -120,7 +127,7 @@ def send(
     from prefect_mymsp.flows import Guard, OnRejects, listening, send_campaign
     from prefect_mymsp.terminal import Bars, show_paths, show_plan, show_report
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     options: dict[str, Any] = {
         "campaign": campaign,
         "originator": originator,
@@ -136,20 +143,30 @@ def send(
         "max_recipients": max_recipients,
         "max_segments": max_segments,
         "on_rejects": OnRejects.FAIL if fail_on_rejects else OnRejects.SKIP,
+        "allow_changed": allow_changed,
+        "allow_repeat": allow_repeat,
         "journal": _journal(journal),
     }
     with console.status("Checking the file …"):
         planned = send_campaign(source, account, message, dry_run=True, **options)
     show_plan(console, planned)
+    if planned.objection:
+        raise InputError(planned.objection)
+    if not planned.messages:
+        console.print("There is nobody to send to. Nothing was sent.")
+        return _NEEDS_YOU
     if dry_run:
         return _DONE
-    if not yes and not _agreed(console, planned):
+    if not yes and planned.planned and not _agreed(console, planned):
         console.print("Nothing was sent.")
         return _REFUSED
-    # The name that was shown, also if midnight has passed since.
-    options |= {"campaign": planned.campaign, "allow_changed": allow_changed, "allow_repeat": allow_repeat}
-    with Bars(console) as bars, listening(bars.show):
-        report = send_campaign(source, account, message, wait=wait, deadline_s=deadline * 60, **options)
+    options["campaign"] = planned.campaign  # the name that was shown, also if midnight has passed since
+    try:
+        with Bars(console) as bars, listening(bars.show):
+            report = send_campaign(source, account, message, wait=wait, deadline_s=deadline * 60, **options)
+    except KeyboardInterrupt:
+        _tell_interrupted(console, planned.campaign, _counts(planned.campaign, account, options["journal"]))
+        return _INTERRUPTED
     show_report(console, report)
     show_paths(console, report)
     if report.in_doubt:
@@ -158,13 +175,40 @@ def send(
             f"prefect-mymsp resolve {report.campaign!r}",
             markup=False,
         )
-    return _NEEDS_YOU if report.in_doubt or report.planned else _DONE
+    return _NEEDS_YOU if report.in_doubt or report.planned or report.rejected else _DONE
+
+
+def _counts(campaign: str, account: MyMSPCredentials, journal: CampaignJournal | None) -> Counts | None:
+    """Where a campaign's messages stand; None when the journal does not know it."""
+    from prefect_mymsp.blocks import look_into_journal
+    from prefect_mymsp.journal.store import account_fingerprint
+
+    with look_into_journal(journal) as opened:
+        if opened is None:
+            return None
+        key = opened.campaign(account_fingerprint(account.base_url, account.user), campaign)
+        return None if key is None else opened.counts(key)
+
+
+def _tell_interrupted(console: Console, campaign: str, counts: Counts | None) -> None:
+    """What a person who has pressed Ctrl-C asks next."""
+    if counts is None:
+        console.print("Interrupted. Nothing was sent.")
+        return
+    unsure = counts.in_doubt + counts.sending
+    console.print(
+        f"Interrupted. Campaign {campaign!r}: {counts.accepted:,} accepted, {counts.rejected:,} rejected, "
+        f"{unsure:,} in doubt, {counts.planned:,} not sent. Start the same command again with --campaign "
+        f"{campaign!r} to go on; nobody gets the message twice.",
+        markup=False,
+    )
 
 
 def _agreed(console: Console, planned: CampaignReport) -> bool:
     if not sys.stdin.isatty():
         raise InputError("Nobody is here to agree; with --yes the campaign is sent without asking. Nothing was sent.")
-    asked = f"Send {planned.messages:,} messages ({planned.segments:,} SMS)? Write yes: "
+    cost = f" ({planned.segments:,} SMS)" if planned.planned == planned.messages else ""
+    asked = f"Send {planned.planned:,} messages{cost}? Write yes: "
     return console.input(asked, markup=False).strip().lower() in {"yes", "y", "ja", "j"}
 
 
@@ -183,7 +227,7 @@ def track(
     from prefect_mymsp.flows import listening, track_campaign, track_open_campaigns
     from prefect_mymsp.terminal import Bars, frame, pairs
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     if campaign is None:
         with console.status("Asking the gateway …"):
             found = track_open_campaigns(account, journal=_journal(journal))
@@ -216,7 +260,7 @@ def inbox(
     from prefect_mymsp.reports.harmless import masked_frame
     from prefect_mymsp.terminal import frame
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     with console.status("Asking the gateway …"):
         if updates:
             new = collect_updates(account, journal=_journal(journal)).inbox
@@ -249,7 +293,7 @@ def report(
     from prefect_mymsp.flows import export_delivery_report, export_inbox_report
     from prefect_mymsp.terminal import plain
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     asked: dict[str, Any] = {
         "since": _aware(since, account),
         "until": _aware(until, account),
@@ -328,7 +372,7 @@ def demo(
     try:
         return subprocess.run(command, env=environment, cwd=home, check=False).returncode
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
 
 
 @app.command
@@ -349,14 +393,19 @@ def resolve(
     from prefect_mymsp.reports.harmless import masked_frame
     from prefect_mymsp.terminal import frame
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     doubtful = resolve_in_doubt(campaign, account, decision, journal=_journal(journal))
     shown = doubtful[["row", "recipient", "text_key", "error"]]
     shown = shown.assign(text_key=shown["text_key"].str[:8])
     console.print(frame("In doubt", shown if show_numbers else masked_frame(shown), limit=len(shown)))
     told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
     console.print(f"{len(doubtful)} messages {told}.")
-    return _NEEDS_YOU if decision is None and len(doubtful) else _DONE
+    counts = _counts(campaign, account, _journal(journal))
+    if sending := counts.sending if counts is not None else 0:
+        console.print(
+            f"{sending} more are on their way. If the process that sends them has died, ask again in a minute."
+        )
+    return _NEEDS_YOU if sending or (decision is None and len(doubtful)) else _DONE
 
 
 @app.command
@@ -366,15 +415,25 @@ def cancel(
     credentials: Name = "default",
     journal: Journal = None,
 ) -> int:
-    """Stop a campaign for good, and cancel at the gateway what waits there. Exit code 3 if not all could be stopped."""
+    """Stop a campaign for good, and cancel at the gateway what waits there.
+
+    Exit code 3 says that not all could be stopped: something of it was sent, or may have been.
+    """
     from prefect_mymsp.flows import cancel_campaign
 
-    account, console = _load(MyMSPCredentials, credentials), _console()
+    console, account = _console(), _load(MyMSPCredentials, credentials)
     told = cancel_campaign(campaign, account, journal=_journal(journal))
     console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
     console.print(f"Too late, sent already:   {told.sent}.")
     console.print(f"Could not be cancelled:   {told.unknown}.")
-    return _NEEDS_YOU if told.sent or told.unknown else _DONE
+    counts = _counts(campaign, account, _journal(journal))
+    assert counts is not None  # noqa: S101  it was found to be cancelled
+    sent, unsure = counts.accepted + counts.assumed, counts.in_doubt + counts.sending
+    console.print(
+        f"Of its {counts.messages:,} messages {sent:,} were sent, {counts.cancelled:,} were taken back, "
+        f"{unsure:,} are in doubt, and {counts.planned:,} will never be sent."
+    )
+    return _NEEDS_YOU if told.unknown or sent or unsure else _DONE
 
 
 def _console() -> Console:
@@ -388,6 +447,11 @@ def _console() -> Console:
 def _load(kind: type[B], name: str) -> B:
     try:
         block = kind.load(name)
+    except httpx.TransportError:
+        raise ConfigurationError(
+            f"Prefect's API at {PREFECT_API_URL.value()} cannot be reached. Nothing was sent. Start it with: prefect "
+            "server start; or correct PREFECT_API_URL."
+        ) from None
     except ValueError as error:
         raise ConfigurationError(
             f"There is no {kind.get_block_type_slug()} block named {name!r}. Save one under that name, in Prefect's UI "
@@ -429,6 +493,8 @@ def main(words: Sequence[str] | None = None) -> None:
     Args:
         words: What stands behind ``prefect-mymsp``; the default is what was typed.
     """
+    for name, value in _HUSH.items():
+        os.environ.setdefault(name, value)
     try:
         result = app(sys.argv[1:] if words is None else words, exit_on_error=False)
     except CycloptsError:
@@ -436,9 +502,9 @@ def main(words: Sequence[str] | None = None) -> None:
     except MyMSPError as error:
         Console(stderr=True).print("[bold red]Error:[/bold red]", end=" ")
         Console(stderr=True, highlight=False).print(str(error), markup=False)
-        result = _NEEDS_YOU if isinstance(error, CampaignError) else _REFUSED
+        result = _REFUSED if isinstance(error, NotSentError) else _NEEDS_YOU
     except KeyboardInterrupt:
-        result = 130
+        result = _INTERRUPTED
     sys.exit(result if isinstance(result, int) else 0)
 
 

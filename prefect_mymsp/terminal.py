@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from prefect_mymsp.reports.harmless import visible
+from prefect_mymsp.reports.harmless import masked_frame, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,9 @@ def show_plan(console: Console, report: CampaignReport) -> None:
     columns = ("row", "recipient", "SMS", "alphabet", "text")
     console.print(rows("As recipients will read it", columns, samples))
     if report.invalid:
-        console.print(frame("Rows to mend in the CSV", report.rejects))
+        # What is not looked at by a person is a log.
+        shown = report.rejects if console.is_terminal else masked_frame(report.rejects)
+        console.print(frame("Rows to mend in the CSV", shown))
 
 
 def show_report(console: Console, report: CampaignReport) -> None:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from prefect_mymsp.campaign.limits import Limits
 from prefect_mymsp.campaign.suppression import Suppressed
-from prefect_mymsp.errors import ChangedTextError, RepeatError, TemplateError, first_few
+from prefect_mymsp.errors import ChangedTextError, InputError, RepeatError, TemplateError, first_few
 from prefect_mymsp.journal.store import Earlier, PlannedBlock, Recording, SourceCounts, text_digest
 from prefect_mymsp.recipients import REJECT_SCHEMA, Source
 from prefect_mymsp.texts import Rendered, Segments, Template, count_segments
@@ -82,6 +82,7 @@ class Plan:
         withdrawn: Messages the campaign had, had not sent, and that the source no longer holds; they are dropped.
         changed: Messages whose recipient got another text of this campaign that the source no longer holds.
         waiting: Messages the campaign had already and has not sent, which the source still holds.
+        objection: What needs a person's say-so, where that was not to be refused; empty when nothing does.
     """
 
     source: str
@@ -105,6 +106,7 @@ class Plan:
     withdrawn: int = 0
     changed: int = 0
     waiting: int = 0
+    objection: str = ""
 
     @property
     def due(self) -> int:
@@ -127,6 +129,7 @@ def plan_source(
     limits: Limits | None = None,
     allow_changed: bool = False,
     repeats_since: datetime | None = None,
+    refuse: bool = True,
 ) -> Plan:
     """Read a source once, block by block, check and render every row, and record it when a recording is given.
 
@@ -143,6 +146,7 @@ def plan_source(
         allow_changed: Whether people who got a text of this campaign may get the changed one too.
         repeats_since: Refuse messages that another campaign of the account has sent since then, aware; None to
             allow them.
+        refuse: Whether to refuse what needs a person's say-so; if not, the plan tells of it.
 
     Raises:
         TemplateError: The template needs a column the source has not, or has placeholders and goes to groups.
@@ -175,11 +179,16 @@ def plan_source(
         told = list(zip(kept["row"], kept["column"], kept["reason"], strict=True))
         came_to = SourceCounts(plan.rows, plan.rejects.num_rows, plan.duplicates.num_rows, plan.suppressed.num_rows)
         recording.note_source(came_to, told)
-    return plan if recording is None else _continued(plan, tally, recording, allow_changed, repeats_since)
+    return plan if recording is None else _continued(plan, tally, recording, allow_changed, repeats_since, refuse)
 
 
 def _continued(
-    plan: Plan, tally: _Tally, recording: Recording, allow_changed: bool, repeats_since: datetime | None
+    plan: Plan,
+    tally: _Tally,
+    recording: Recording,
+    allow_changed: bool,
+    repeats_since: datetime | None,
+    refuse: bool,
 ) -> Plan:
     """Compare with what the campaign, and other campaigns, had before; refuse what needs a person's say-so."""
     name, withdrawn, waiting, changed = recording.campaign.name, 0, 0, list[Earlier]()
@@ -193,23 +202,32 @@ def _continued(
         withdrawn, waiting = len(dropped), len(before) - len(dropped)
         doubled = [*recording.doubled(), *recording.doubled(groups=True)]
         changed = [one for one, here in zip(doubled, holds(doubled), strict=True) if not here]
+    objection: InputError | None = None
     if changed and not allow_changed:
         rows = ", ".join(str(row) for row in sorted({one.row for one in changed})[:5])
-        raise ChangedTextError(
+        objection = ChangedTextError(
             f"{len(changed)} people have got a text of campaign {name!r} that {plan.source} now has another one for "
             f"(rows {rows}{', …' if len(changed) > 5 else ''}). Nothing was sent. Restore the text to send only what "
             "is missing, or allow changed texts to send them the new one too.",
             messages=len(changed),
         )
-    if repeats_since is not None and (repeats := recording.repeats(repeats_since)):
+    elif repeats_since is not None and (repeats := recording.repeats(repeats_since)):
         other, count = max(repeats, key=lambda each: each[1])
-        raise RepeatError(
+        objection = RepeatError(
             f"{count} of these messages went out today under the name {other!r}. Nothing was sent. Use that name to "
             "send only what is missing, or allow the repeat.",
             messages=sum(number for _, number in repeats),
         )
-    new = recording.new() + withdrawn
-    return dataclasses.replace(plan, new=new, withdrawn=withdrawn, changed=len(changed), waiting=waiting)
+    if objection is not None and refuse:
+        raise objection
+    return dataclasses.replace(
+        plan,
+        new=recording.new() + withdrawn,
+        withdrawn=withdrawn,
+        changed=len(changed),
+        waiting=waiting,
+        objection="" if objection is None else str(objection),
+    )
 
 
 @dataclass(frozen=True)
@@ -376,7 +394,8 @@ class _Tally:
             ],
             schema=DUPLICATE_SCHEMA,
         ).sort_by("row")
-        samples = list(self._samples)
+        repeated = set(rows[again].tolist())
+        samples = [sample for sample in self._samples if sample.row not in repeated]
         if self._longest is not None and all(sample.row != self._longest.row for sample in samples):
             samples.append(self._longest)
         allowed = self._limits.max_segments

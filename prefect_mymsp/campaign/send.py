@@ -269,8 +269,13 @@ class _Sending:
             self._outcomes += [_released(batch, "not-started") for batch in self._ready]
             self._ready.clear()
             await asyncio.shield(asyncio.ensure_future(self._settle()))
-        if isinstance(self._stopped, (JournalError, CampaignCancelledError)):
+        if isinstance(self._stopped, CampaignCancelledError):
             raise self._stopped
+        if isinstance(self._stopped, JournalError):
+            raise JournalError(
+                f"{self._stopped} Campaign {self._run.campaign.name!r} has stopped for that. To continue, start the "
+                "same campaign again; nobody gets the message twice."
+            ) from self._stopped
         if self._stopped is not None:
             counts = await self._thread(self._journal.counts, self._run.campaign)
             raise _stopped(self._run.campaign.name, self._stopped, counts) from self._stopped

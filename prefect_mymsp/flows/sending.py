@@ -20,7 +20,14 @@ from pydantic import WithJsonSchema
 
 from prefect_mymsp import wire
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, look_into_journal, open_journal
-from prefect_mymsp.errors import CampaignStoppedError, InputError, LimitError, MyMSPError, NotApprovedError
+from prefect_mymsp.errors import (
+    CampaignStoppedError,
+    ExportError,
+    InputError,
+    LimitError,
+    MyMSPError,
+    NotApprovedError,
+)
 from prefect_mymsp.flows.admission import concurrency_gate, refuse_late
 from prefect_mymsp.flows.approval import Proposal, ask
 from prefect_mymsp.flows.finishing import finish
@@ -100,7 +107,12 @@ class _Rehearsed(Exception):  # noqa: N818  never seen: it ends a recording with
 
 @task(name="check-recipients", **_STEP)
 def check_recipients(
-    job: _Job, journal: Journal | None, *, rehearse: bool = False, approved: _Checked | None = None
+    job: _Job,
+    journal: Journal | None,
+    *,
+    rehearse: bool = False,
+    refuse: bool = True,
+    approved: _Checked | None = None,
 ) -> _Checked:
     """Read and check the whole source; with a journal, record what is to be sent.
 
@@ -108,6 +120,7 @@ def check_recipients(
         job: What is asked for.
         journal: Where to record it; None to look only.
         rehearse: Whether to check the source against what the journal has, and leave the journal as it is.
+        refuse: Whether to refuse what needs a person's say-so; if not, the plan tells of it.
         approved: What a person approved. Nothing beyond that is recorded: another source is refused, and who was
             suppressed then still is.
     """
@@ -144,6 +157,7 @@ def check_recipients(
                 recording,
                 allow_changed=job.allow_changed,
                 repeats_since=None if job.allow_repeat else midnight,
+                refuse=refuse,
                 **how,
             )
             _keep_to_limits(job, plan)
@@ -238,9 +252,13 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
 
     logger, show = get_run_logger(), Show(job.campaign, job.credentials)
     if dry_run:
-        report = CampaignReport.of(job.campaign, check_recipients(job, None).plan, None, None)
+        with look_into_journal(job.journal) as there:
+            checked = check_recipients(job, there, rehearse=True, refuse=False)
+        report = CampaignReport.of(job.campaign, checked.plan, None, None)
         show.finished(report)
         logger.info("Dry run, nothing was sent. %s", _told(report))
+        if report.objection:
+            logger.warning("A start would be refused: %s", report.objection)
         return report
     with open_journal(job.journal) as journal:
         warn_if_forgetful(journal)
@@ -279,7 +297,16 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
             raise
         finally:
             # Also when it stopped: who was reached is what everybody asks then.
-            report = _report(job, journal, campaign, plan)
+            try:
+                report = _report(job, journal, campaign, plan)
+            except ExportError as error:
+                if stopped is None:
+                    raise ExportError(
+                        f"{error} The campaign itself was sent, and only its report is missing. "
+                        f"{_told(CampaignReport.of(job.campaign, plan, journal.counts(campaign), None))}."
+                    ) from None
+                logger.error("%s", error)  # noqa: TRY400  why it stopped is raised
+                raise stopped from None
             if stopped is None:
                 show.finished(report)
             else:

@@ -32,7 +32,7 @@ class CampaignReport:
         segments: SMS the messages take.
         ucs2: Messages of this source that need UCS-2.
         known: Messages the campaign had before this start.
-        planned: Not sent yet.
+        planned: Not sent yet; in a dry run, what a start would send.
         sending: On the way in another run.
         accepted: Taken by the gateway.
         rejected: Refused by the gateway.
@@ -42,6 +42,7 @@ class CampaignReport:
         delivered: Confirmed by the phone.
         forcing: Characters that force UCS-2, at most 20.
         samples: A few messages, numbers masked.
+        objection: In a dry run, why a start would be refused; empty when it would not.
         report_path: The delivery report as CSV; None in a dry run.
         rejects_path: The rejects as CSV; None when there are none, or in a dry run.
     """
@@ -68,6 +69,7 @@ class CampaignReport:
     delivered: int
     forcing: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = field(default=(), repr=False)
+    objection: str = ""
     report_path: Path | None = None
     rejects_path: Path | None = None
     _rejects: pd.DataFrame | None = field(default=None, repr=False)
@@ -91,7 +93,7 @@ class CampaignReport:
             segments=plan.segments,
             ucs2=plan.ucs2,
             known=plan.known,
-            planned=plan.messages if counts is None else counts.planned,
+            planned=(plan.due if plan.known else plan.messages) if counts is None else counts.planned,
             sending=0 if counts is None else counts.sending,
             accepted=0 if counts is None else counts.accepted,
             rejected=0 if counts is None else counts.rejected,
@@ -101,6 +103,7 @@ class CampaignReport:
             delivered=0 if counts is None else counts.delivered,
             forcing=plan.forcing,
             samples=plan.samples,
+            objection=plan.objection,
             _rejects=rejects_frame(plan.rejects, name),
             _duplicates=duplicates_frame(plan.duplicates),
             _suppressed=suppressed_frame(plan.suppressed),
@@ -146,6 +149,8 @@ class CampaignReport:
             ("segments", f"{self.segments:,}" + (f" ({self.ucs2:,} messages in UCS-2)" if self.ucs2 else "")),
         ]
         if self.dry_run:
+            if earlier := self.messages - self.planned:
+                pairs += [("known from earlier starts", f"{earlier:,}"), ("left to send", f"{self.planned:,}")]
             return pairs
         pairs += [
             ("accepted", f"{self.accepted:,}"),

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +17,8 @@ import pytest
 
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.cli import main
+from prefect_mymsp.journal import Journal
+from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from tests.conftest import CANARY_PASSWORD, Workspace
 
@@ -104,7 +113,104 @@ def test_doubt_from_a_terminal(terminal: Terminal, gateway: Sandbox, tmp_path: P
     assert "46701740605" in terminal.run("resolve", "doubt", "--show-numbers", code=3)
     terminal.run("resolve", "doubt", "--decision", "sent")
     assert "0 messages are in doubt" in terminal.run("resolve", "doubt")
-    assert "Cancelled at the gateway: 0 requests" in terminal.run("cancel", "doubt")
+    told = terminal.run("cancel", "doubt", code=3)
+    assert "Cancelled at the gateway: 0 requests" in told
+    assert "Of its 2 messages 2 were sent, 0 were taken back, 0 are in doubt, and 0 will never be sent." in told
+
+
+def test_a_second_start_says_what_is_left(terminal: Terminal, gateway: Sandbox, tmp_path: Path) -> None:
+    source = tmp_path / "people.csv"
+    source.write_text("mobile\n0701740605\n0701740606\n", encoding="utf-8")
+    asked = ["send", str(source), "Hej", "--campaign", "again", "--no-wait"]
+    terminal.run(*asked, "--yes")
+    assert "left to send  " in terminal.run(*asked, "--dry-run")
+    assert "accepted" in terminal.run(*asked), "with nothing left there is nothing to agree to"
+    assert len(gateway.gateway.ledger()) == 1
+    with source.open("a", encoding="utf-8") as file:
+        file.write("0701740607\n")
+    looked = " ".join(terminal.run(*asked, "--dry-run").split())
+    assert "messages 3" in looked
+    assert "known from earlier starts 2 left to send 1" in looked
+    other = ["send", str(source), "Hej", "--campaign", "other name", "--no-wait"]
+    for words in ([*other, "--dry-run"], other, [*other, "--yes"]):
+        assert "2 of these messages went out today under the name 'again'" in " ".join(
+            terminal.run(*words, code=1).split()
+        )
+    changed = ["send", str(source), "Hallo", "--campaign", "again", "--no-wait", "--dry-run"]
+    assert "2 people have got a text of campaign 'again'" in " ".join(terminal.run(*changed, code=1).split())
+    terminal.run(*changed, "--allow-changed")
+    assert len(gateway.gateway.ledger()) == 1
+
+
+def test_nobody_to_send_to_is_nothing_that_is_done(terminal: Terminal, gateway: Sandbox, tmp_path: Path) -> None:
+    source = tmp_path / "people.csv"
+    for rows in ("", "x\n"):
+        source.write_text(f"mobile\n{rows}", encoding="utf-8")
+        assert "nobody to send to" in terminal.run("send", str(source), "Hej", "--campaign", "none", "--yes", code=3)
+    source.write_text("mobile\n0701740654\n", encoding="utf-8")
+    refused = terminal.run("send", str(source), "Hej", "--campaign", "refused", "--yes", "--no-wait", code=3)
+    assert "rejected" in refused
+
+
+def test_what_is_interrupted_says_how_far_it_has_come(
+    terminal: Terminal, gateway: Sandbox, workspace: Workspace, tmp_path: Path
+) -> None:
+    source = tmp_path / "people.csv"
+    source.write_text("mobile;name\n" + "".join(f"07017{n:05};{n}\n" for n in range(2000)), encoding="utf-8")
+    gateway.gateway.configure({"latency_ms": 50})
+    asked = ["send", str(source), "Hej {name}", "--campaign", "stopped", "--yes", "--no-wait"]
+
+    def press() -> None:
+        while not gateway.gateway.messages:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    told = " ".join(terminal.run(*asked, code=130).split())
+    pressing.join()
+    found = re.search(r"Campaign 'stopped': (\d+) accepted, 0 rejected, (\d+) in doubt, ([\d,]+) not sent", told)
+    assert found is not None, told
+    accepted, unsure, left = (int(each.replace(",", "")) for each in found.groups())
+    assert accepted + unsure + left == 2000
+    assert accepted <= len(gateway.gateway.messages) <= accepted + unsure
+
+    # Another process sends it, and dies: for a while nobody knows.
+    with Journal(workspace.journal) as journal:
+        key = journal.campaign(account_fingerprint(gateway.base_url, gateway.user), "stopped")
+        assert key is not None
+        journal.claim(journal.start_run(key, lease_s=2), requests=3, batch_size=1)
+        assert "3 more are on their way" in terminal.run("resolve", "stopped", code=3)
+    stopped = terminal.run("cancel", "stopped", code=3)
+    assert f"and {left - 3:,} will never be sent" in " ".join(stopped.split())
+
+
+def test_a_report_that_cannot_be_written_is_not_nothing_sent(
+    terminal: Terminal, gateway: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, taken = tmp_path / "people.csv", tmp_path / "taken"
+    source.write_text("mobile\n0701740605\n", encoding="utf-8")
+    taken.write_text("no folder", encoding="utf-8")
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_REPORTS", str(taken))
+    told = terminal.run("send", str(source), "Hej", "--campaign", "unreported", "--yes", "--no-wait", code=3)
+    assert "only its report is missing" in " ".join(told.split())
+    assert "accepted: 1" in " ".join(told.split())
+    assert len(gateway.gateway.ledger()) == 1
+
+
+def test_an_api_of_prefect_that_is_not_there(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect_mymsp.cli", "inbox"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Prefect's API at http://127.0.0.1:9/api cannot be reached." in " ".join(done.stderr.split())
 
 
 def test_words_that_are_off(terminal: Terminal, tmp_path: Path) -> None:
