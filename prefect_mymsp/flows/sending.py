@@ -248,7 +248,7 @@ def take_back_messages(credentials: MyMSPCredentials, journal: Journal, campaign
 
 def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
     """The road of a campaign; every step is a task run of its own."""
-    from prefect_mymsp.reports import CampaignReport
+    from prefect_mymsp.reports import CampaignReport, deliveries_frame
 
     logger, show = get_run_logger(), Show(job.campaign, job.credentials)
     if dry_run:
@@ -297,16 +297,10 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
             raise
         finally:
             # Also when it stopped: who was reached is what everybody asks then.
-            try:
-                report = _report(job, journal, campaign, plan)
-            except ExportError as error:
-                if stopped is None:
-                    raise ExportError(
-                        f"{error} The campaign itself was sent, and only its report is missing. "
-                        f"{_told(CampaignReport.of(job.campaign, plan, journal.counts(campaign), None))}."
-                    ) from None
-                logger.error("%s", error)  # noqa: TRY400  why it stopped is raised
-                raise stopped from None
+            report = CampaignReport.of(
+                job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign)
+            )
+            unwritten = _write(job, report, plan)
             if stopped is None:
                 show.finished(report)
             else:
@@ -317,6 +311,12 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
                     "%d messages may or may not have been sent. They are not sent again; the report names them.",
                     report.in_doubt,
                 )
+            if unwritten is not None and stopped is None:
+                raise ExportError(
+                    f"{unwritten} The campaign itself was sent, and only its report is missing. {_told(report)}."
+                ) from unwritten
+            if unwritten is not None:
+                logger.error("%s", unwritten)
         return report
 
 
@@ -395,15 +395,19 @@ def _all_accepted(job: _Job, counts: Counts) -> Counts:
     return counts
 
 
-def _report(job: _Job, journal: Journal, campaign: CampaignKey, plan: Plan) -> CampaignReport:
-    from prefect_mymsp.reports import CampaignReport, deliveries_frame, write_csv
+def _write(job: _Job, report: CampaignReport, plan: Plan) -> ExportError | None:
+    """Write a campaign's files; returns why that could not be done."""
+    from prefect_mymsp.reports import write_csv
     from prefect_mymsp.reports.files import file_name
 
-    report = CampaignReport.of(job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign))
-    folder, name = MyMSPSettings().reports_folder(), file_name(job.campaign)
-    report.report_path = write_csv(report.deliveries, folder / f"{name}.csv")
-    report.rejects_path = _write_rejects(job, plan)
-    return report
+    try:
+        report.report_path = write_csv(
+            report.deliveries, MyMSPSettings().reports_folder() / f"{file_name(job.campaign)}.csv"
+        )
+        report.rejects_path = _write_rejects(job, plan)
+    except ExportError as error:
+        return error
+    return None
 
 
 def _write_rejects(job: _Job, plan: Plan) -> Path | None:
