@@ -1093,10 +1093,13 @@ def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str 
 @KINDS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+@pytest.mark.parametrize(("answer", "outcome"), [("A\n77", "77"), ("N\n28", 28)], ids=["accepted", "refused"])
 def test_an_answer_that_comes_twice_is_not_the_next_ones(
     kind: str,
     secure: bool,
     apart: bool,
+    answer: str,
+    outcome: str | int,
     server_tls: ssl.SSLContext,
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -1105,12 +1108,12 @@ def test_an_answer_that_comes_twice_is_not_the_next_ones(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     def twice(_: Gate, connection: socket.socket) -> bool:
-        for data in [http("N\n28")] * 2 if apart else [http("N\n28") * 2]:
+        for data in [http(answer)] * 2 if apart else [http(answer) * 2]:
             connection.sendall(data)
         return True
 
     with Gate(twice, counts_up(), tls=server_tls if secure else None) as gate:
-        assert _in_turn(kind, gate.url, 3, pause_s=0.05) == [28, "1", "2"]
+        assert _in_turn(kind, gate.url, 3, pause_s=0.05) == [outcome, "1", "2"]
         assert gate.connections == 2
 
 
