@@ -1110,6 +1110,7 @@ def test_an_answer_that_comes_twice_is_not_the_next_ones(
     def twice(_: Gate, connection: socket.socket) -> bool:
         for data in [http(answer)] * 2 if apart else [http(answer) * 2]:
             connection.sendall(data)
+            time.sleep(0.01)
         return True
 
     with Gate(twice, counts_up(), tls=server_tls if secure else None) as gate:
