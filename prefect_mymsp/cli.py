@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -487,6 +488,18 @@ def _suppression(path: str | None) -> Suppression | None:
     return None if path is None else Suppression(file=path)
 
 
+#: What a flow's options are called here, where the name is not just spelt with dashes.
+_FLAGS = {"messages_per_minute": "--per-minute"}
+_OPTIONS = re.compile(
+    r"\b(phone_column|deliver_at|max_recipients|max_segments|allow_changed|allow_repeat|messages_per_minute)\b"
+)
+
+
+def _in_flags(told: str) -> str:
+    """An error that names options of a flow, as one of the command that was typed."""
+    return _OPTIONS.sub(lambda found: _FLAGS.get(found[0], f"--{found[0].replace('_', '-')}"), told)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; our errors are one sentence, not a traceback.
 
@@ -501,7 +514,7 @@ def main(words: Sequence[str] | None = None) -> None:
         result = _MISUNDERSTOOD  # it has said what it did not understand
     except MyMSPError as error:
         Console(stderr=True).print("[bold red]Error:[/bold red]", end=" ")
-        Console(stderr=True, highlight=False).print(str(error), markup=False)
+        Console(stderr=True, highlight=False).print(_in_flags(str(error)), markup=False)
         result = _REFUSED if isinstance(error, NotSentError) else _NEEDS_YOU
     except KeyboardInterrupt:
         result = _INTERRUPTED

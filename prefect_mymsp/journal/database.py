@@ -95,9 +95,13 @@ class Database:
     def _failure(self, what: str, error: Exception) -> JournalError:
         # The original's text may quote parameters, and with them numbers and texts: its kind must do.
         cause = getattr(error, "orig", None) or error
-        return JournalError(
-            f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
-        )
+        told = f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
+        if what == "opened":
+            told += (
+                " Nothing was sent. See which journal the settings or the block name, or restore this one: another "
+                "knows nobody who has got anything."
+            )
+        return JournalError(told)
 
     def _prepare(self) -> None:
         """Create the tables or bring them up to date. A journal that is up to date is only read: it may be in use."""

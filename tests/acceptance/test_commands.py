@@ -133,9 +133,9 @@ def test_a_second_start_says_what_is_left(terminal: Terminal, gateway: Sandbox, 
     assert "known from earlier starts 2 left to send 1" in looked
     other = ["send", str(source), "Hej", "--campaign", "other name", "--no-wait"]
     for words in ([*other, "--dry-run"], other, [*other, "--yes"]):
-        assert "2 of these messages went out today under the name 'again'" in " ".join(
-            terminal.run(*words, code=1).split()
-        )
+        told = " ".join(terminal.run(*words, code=1).split())
+        assert "2 of these messages went out today under the name 'again'" in told
+        assert "send it again with --allow-repeat" in told
     changed = ["send", str(source), "Hallo", "--campaign", "again", "--no-wait", "--dry-run"]
     assert "2 people have got a text of campaign 'again'" in " ".join(terminal.run(*changed, code=1).split())
     terminal.run(*changed, "--allow-changed")
@@ -221,4 +221,7 @@ def test_words_that_are_off(terminal: Terminal, tmp_path: Path) -> None:
     unknown = terminal.run("track", "nobody's", code=1)
     assert "nobody's" in unknown
     assert "no mymsp-credentials block" in terminal.run("inbox", "--credentials", "none", block=False, code=1)
+    names = tmp_path / "names.csv"
+    names.write_text("name\nAnna\n", encoding="utf-8")
+    assert "with --phone-column" in " ".join(terminal.run("send", str(names), "Hej", code=1).split())
     assert "no span of hours" in terminal.run("send", "x.csv", "Hej", "--window", "08:00", code=1)
