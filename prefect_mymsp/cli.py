@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -182,13 +183,11 @@ def send(
 def _counts(campaign: str, account: MyMSPCredentials, journal: CampaignJournal | None) -> Counts | None:
     """Where a campaign's messages stand; None when the journal does not know it."""
     from prefect_mymsp.blocks import look_into_journal
-    from prefect_mymsp.journal.store import account_fingerprint
+    from prefect_mymsp.flows.stopping import find_campaign
 
-    with look_into_journal(journal) as opened:
-        if opened is None:
-            return None
-        key = opened.campaign(account_fingerprint(account.base_url, account.user), campaign)
-        return None if key is None else opened.counts(key)
+    with look_into_journal(journal) as opened, contextlib.suppress(InputError):
+        return None if opened is None else opened.counts(find_campaign(opened, account, campaign))
+    return None
 
 
 def _tell_interrupted(console: Console, campaign: str, counts: Counts | None) -> None:
@@ -363,11 +362,10 @@ def demo(
     environment |= {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "",
-        "DO_NOT_TRACK": "1",
+        **_HUSH,
     }
     command = [sys.executable, "-m", "prefect_mymsp.demo"]
     try:
@@ -395,13 +393,14 @@ def resolve(
     from prefect_mymsp.terminal import frame
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
-    doubtful = resolve_in_doubt(campaign, account, decision, journal=_journal(journal))
+    book = _journal(journal)
+    doubtful = resolve_in_doubt(campaign, account, decision, journal=book)
     shown = doubtful[["row", "recipient", "text_key", "error"]]
     shown = shown.assign(text_key=shown["text_key"].str[:8])
     console.print(frame("In doubt", shown if show_numbers else masked_frame(shown), limit=len(shown)))
     told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
     console.print(f"{len(doubtful)} messages {told}.")
-    counts = _counts(campaign, account, _journal(journal))
+    counts = _counts(campaign, account, book)
     if sending := counts.sending if counts is not None else 0:
         console.print(
             f"{sending} more are on their way. If the process that sends them has died, ask again in a minute."
@@ -423,11 +422,12 @@ def cancel(
     from prefect_mymsp.flows import cancel_campaign
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
-    told = cancel_campaign(campaign, account, journal=_journal(journal))
+    book = _journal(journal)
+    told = cancel_campaign(campaign, account, journal=book)
     console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
     console.print(f"Too late, sent already:   {told.sent}.")
     console.print(f"Could not be cancelled:   {told.unknown}.")
-    counts = _counts(campaign, account, _journal(journal))
+    counts = _counts(campaign, account, book)
     assert counts is not None  # noqa: S101  it was found to be cancelled
     sent, unsure = counts.accepted + counts.assumed, counts.in_doubt + counts.sending
     console.print(

@@ -291,11 +291,13 @@ def _summary(report: CampaignReport, account: str, stopped: str | None) -> Artif
 
 
 def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
+    from prefect_mymsp.reports.harmless import shape  # no reports at start-up
+
     rows = [
         {
             "row": row and int(row),
             "column": inert(column),
-            "value": _shape(value),
+            "value": shape(inert(value, 40)),
             "reason": inert(_without_numbers(reason)),
         }
         for row, column, value, reason in _first(report.rejects, ["row", "column", "value", "reason"])
@@ -348,14 +350,6 @@ def _masked(recipient: str) -> str:
     from prefect_mymsp.campaign import mask
 
     return inert(recipient) if recipient.startswith("@") else mask(recipient)  # @ begins the name of a group
-
-
-def _shape(value: str) -> str:
-    """What a value looks like, all but the last two of its letters and digits hidden: it may be anybody's anything."""
-    shown = inert(value, 40)
-    places = [i for i, one in enumerate(shown) if one.isalnum()]
-    hidden = set(places if len(places) <= 4 else places[:-2])
-    return "".join("•" if i in hidden else one for i, one in enumerate(shown))
 
 
 def _without_numbers(text: str) -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from prefect_mymsp.reports.harmless import masked_frame, visible
+from prefect_mymsp.reports.harmless import masked_text, shape, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +81,11 @@ def show_plan(console: Console, report: CampaignReport) -> None:
     columns = ("row", "recipient", "SMS", "alphabet", "text")
     console.print(rows("As recipients will read it", columns, samples))
     if report.invalid:
-        # What is not looked at by a person is a log.
-        shown = report.rejects if console.is_terminal else masked_frame(report.rejects)
+        shown = report.rejects
+        if not console.is_terminal:  # what no person looks at is a log
+            shown = shown.assign(
+                value=shown["value"].map(shape, na_action="ignore"), reason=shown["reason"].map(masked_text)
+            )
         console.print(frame("Rows to mend in the CSV", shown))
 
 

@@ -516,7 +516,7 @@ class _Sending:
         if _clock() > self._safe_until:
             # The machine slept, or the journal hung: another run may believe this batch to be in doubt by now.
             self._note(batch, RELEASED, reason="lease-ended")
-            self._stop(JournalError("The lease on this campaign could not be renewed in time; start it again."))
+            self._stop(JournalError("The lease on this campaign could not be renewed in time."))
             return
         campaign = self._run.campaign
         try:

@@ -97,9 +97,10 @@ class Database:
         cause = getattr(error, "orig", None) or error
         told = f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
         if what == "opened":
+            # What was sent is not known here, only what comes of beginning with another one.
             told += (
-                " Nothing was sent. See which journal the settings or the block name, or restore this one: another "
-                "knows nobody who has got anything."
+                " See which journal the settings or the block name, or restore this one: another knows nobody who has "
+                "got anything."
             )
         return JournalError(told)
 

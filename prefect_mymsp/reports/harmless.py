@@ -66,6 +66,13 @@ def _hidden(found: re.Match[str]) -> str:
     return "".join("•" if at in inner else character for at, character in enumerate(found[0]))
 
 
+def shape(text: str) -> str:
+    """What a value looks like, all but the last two of its letters and digits hidden: it may be anybody's anything."""
+    places = [at for at, character in enumerate(text) if character.isalnum()]
+    hidden = set(places if len(places) <= 4 else places[:-2])
+    return "".join("•" if at in hidden else character for at, character in enumerate(text))
+
+
 def masked_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose numbers of people are masked: in columns of their own, and where texts quote them."""
     columns = dict.fromkeys(_NUMBERS, masked) | dict.fromkeys(_TEXTS, masked_text)

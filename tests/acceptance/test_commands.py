@@ -144,9 +144,11 @@ def test_a_second_start_says_what_is_left(terminal: Terminal, gateway: Sandbox, 
 
 def test_nobody_to_send_to_is_nothing_that_is_done(terminal: Terminal, gateway: Sandbox, tmp_path: Path) -> None:
     source = tmp_path / "people.csv"
-    for rows in ("", "x\n"):
+    for rows in ("", "0701740612 / 070-17 406 13\n"):
         source.write_text(f"mobile\n{rows}", encoding="utf-8")
-        assert "nobody to send to" in terminal.run("send", str(source), "Hej", "--campaign", "none", "--yes", code=3)
+        told = terminal.run("send", str(source), "Hej", "--campaign", "none", "--yes", code=3)
+        assert "nobody to send to" in told
+        assert ("•••••••••• / •••-•• ••• 13" in told) == bool(rows), "this is no terminal, but a log"
     source.write_text("mobile\n0701740654\n", encoding="utf-8")
     refused = terminal.run("send", str(source), "Hej", "--campaign", "refused", "--yes", "--no-wait", code=3)
     assert "rejected" in refused

@@ -119,7 +119,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path.write_text(f"number;text\n{MSISDN};{CANARY}\n" * 100)
     before = path.read_bytes()
     with pytest.raises(
-        JournalError, match=r"could not be opened .*file is not a database\)\. Nothing was sent"
+        JournalError,
+        match=r"could not be opened .*file is not a database\)\. .*another knows nobody who has got anything",
     ) as caught:
         Journal(path)
     assert CANARY not in _told(caught.value)
