@@ -398,7 +398,7 @@ class _Sending:
 
     async def _more_may_come(self) -> bool:
         """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
-        while self._in_flight and not self._ready:
+        while (self._in_flight or self._ready) and self._stopped is None:
             self._changed.clear()
             await self._changed.wait()
         await self._settle()

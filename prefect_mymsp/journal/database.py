@@ -21,7 +21,10 @@ from prefect_mymsp.journal import migrations, schema
 #: How many values one statement may name; SQLite's old limit is 999.
 _IN_ONE_STATEMENT = 900
 #: Seconds to wait for another process's write to SQLite.
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
+#: How each connection to SQLite behaves. A commit is on disk before it returns, and what is deleted is overwritten:
+#: numbers and texts must not outlive their deletion.
+PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "secure_delete=ON")
 #: What is done by one transaction at a time on PostgreSQL: its numbers among the database's advisory locks.
 PREPARING, RECORDING, NOTING, RECEIVING = 7262626, 7262627, 7262628, 7262629
 
@@ -58,6 +61,13 @@ class Database:
         except BaseException:
             self.engine.dispose()
             raise
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None for a server, or where the URL says more than where it is."""
+        if self.engine.dialect.name != "sqlite" or self.url.query or self.url.database is None:
+            return None
+        return Path(self.url.database)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
@@ -188,7 +198,7 @@ def _journal_url(url: str | URL | Path) -> URL:
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
             raise ConfigurationError("A journal in memory would forget what was sent; give it a file.")
-        return parsed.set(drivername="sqlite")
+        return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()))
     if backend in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
@@ -214,15 +224,14 @@ def _engine(url: URL) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE_S})
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE_S})
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin below, where it is known whether they write
         cursor = connection.cursor()
         _use_wal(cursor)
-        # What is deleted is overwritten: numbers and texts must not outlive their deletion.
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "secure_delete=ON"):
+        for pragma in PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -239,7 +248,7 @@ def _engine(url: URL) -> Engine:
 
 def _use_wal(cursor: sqlite3.Cursor) -> None:
     """Turn the write-ahead log on. SQLite does not wait for this lock by itself: two first starts meet here."""
-    patience = time.monotonic() + _PATIENCE_S
+    patience = time.monotonic() + PATIENCE_S
     while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

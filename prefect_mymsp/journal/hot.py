@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, PLANNED, SENDING
+
+if TYPE_CHECKING:
+    from prefect_mymsp.journal.store import Outcome
 
 
 class HotStatements:
@@ -26,7 +29,7 @@ class HotStatements:
         moment: (time of the run's latest claim, when its campaign was cancelled); no row when its lease has ended.
         take: Make the next ``most`` planned batches the run's.
         claimed: (batch, text, recipients with commas between them, text's number) of one claim.
-        accept: Give batches the ids in ``document``.
+        accept: Give batches the ids in ``document``, see :func:`acceptances`.
     """
 
     def __init__(self, dialect: str) -> None:
@@ -35,6 +38,13 @@ class HotStatements:
         self.take = self._take()
         self.claimed = self._document(self._claimed())
         self.accept = self._accept()
+
+    def plain(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """SQLite's statements, by name: text with named parameters, and the values of those that are constants."""
+        dialect = sqlite.dialect(paramstyle="named")
+        statements = {"moment": self.moment, "take": self.take, "claimed": self.claimed, "accept": self.accept}
+        compiled = {name: statement.compile(dialect=dialect) for name, statement in statements.items()}
+        return {name: (str(one), dict(one.params)) for name, one in compiled.items()}
 
     def fetched(
         self, connection: Connection, statement: sa.Select[Any], values: Mapping[str, Any]
@@ -133,6 +143,13 @@ class HotStatements:
                 reason=None,
             )
         )
+
+
+def acceptances(outcomes: Iterable[Outcome]) -> str:
+    """Accepted outcomes as a document for :attr:`HotStatements.accept`."""
+    return json.dumps(
+        [{"which": one.batch_id, "at": schema.microseconds(one.at), "gateway_id": one.message_id} for one in outcomes]
+    )
 
 
 def told_by(dialect: str, columns: Mapping[str, Any]) -> sa.FromClause:

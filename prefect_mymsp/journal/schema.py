@@ -87,6 +87,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
+def microseconds(when: datetime) -> int:
+    """An aware time as the journal keeps it: microseconds since the epoch."""
+    # Prefect hands out pendulum's times, whose differences are no timedeltas.
+    return datetime.__sub__(when, EPOCH) // MICROSECOND
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware datetime, stored as integer microseconds since the epoch."""
 
@@ -95,10 +101,7 @@ class Instant(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Refuse naive times: they would silently be taken for UTC."""
-        if value is None:
-            return None
-        # Prefect hands out pendulum's times, whose differences are no timedeltas.
-        return datetime.__sub__(value, EPOCH) // MICROSECOND
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Back to an aware datetime in UTC."""

@@ -20,12 +20,12 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Connection
 
 from prefect_mymsp.errors import CampaignCancelledError, InputError, JournalError
-from prefect_mymsp.journal import forgetting, schema
-from prefect_mymsp.journal.database import RECORDING, Database, one_at_a_time
+from prefect_mymsp.journal import claiming, forgetting, schema
+from prefect_mymsp.journal.database import PATIENCE_S, PRAGMAS, RECORDING, Database, one_at_a_time
 from prefect_mymsp.journal.database import insert as _insert
 from prefect_mymsp.journal.database import slices as _slices
 from prefect_mymsp.journal.forgetting import Forgotten
-from prefect_mymsp.journal.hot import HotStatements, told_by
+from prefect_mymsp.journal.hot import HotStatements, acceptances, told_by
 from prefect_mymsp.journal.notes import Bookmarks, Notices
 from prefect_mymsp.journal.reading import Reading
 from prefect_mymsp.journal.received import Received
@@ -371,6 +371,8 @@ class Journal:
         #: Where it is, without a password.
         self.location = self._database.location
         self._hot = HotStatements(self._database.engine.dialect.name)
+        #: By run; None where it is not worth one.
+        self._processes: dict[int, claiming.ClaimingProcess | None] = {}
         self.received = Received(self._database)
         self.suppressions = Suppressions(self._database)
         self.bookmarks = Bookmarks(self._database)
@@ -395,7 +397,11 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections, and end the processes of runs that have not ended."""
+        while self._processes:
+            _, process = self._processes.popitem()
+            if process is not None:
+                process.close()
         self._database.engine.dispose()
 
     # -- what we mean to send ----------------------------------------------------------------------------------
@@ -550,6 +556,8 @@ class Journal:
 
     def end_run(self, run: Run) -> None:
         """End a run. What it still claims was interrupted and may have left: it is in doubt."""
+        if process := self._processes.pop(run.id, None):
+            process.close()
         now = _now()
         with self._write() as connection:
             connection.execute(schema.run.update().where(schema.run.c.id == run.id).values(ended_at=now))
@@ -613,13 +621,45 @@ class Journal:
             if cancelled:
                 raise CampaignCancelledError(f"Campaign {run.campaign.name!r} was cancelled.")
             self._settle(connection, outcomes)
-            at = deliver_at or run.campaign.deliver_at
             taken = self._take(connection, run, requests, at, now)
             if taken < requests and self._plan_batches(connection, run.campaign, batch_size):
                 taken += self._take(connection, run, requests - taken, at, now)
             return self._claimed(connection, run, now, at) if taken else []
 
-        return self._with_outcomes(outcomes, take)
+        at = deliver_at or run.campaign.deliver_at
+        claimed = self._claim_aside(run, requests, at, outcomes)
+        if claimed is None:
+            claimed = self._with_outcomes(outcomes, take)
+            if len(claimed) >= claiming.AT_PACE:
+                self._consider_process(run)
+        return claimed
+
+    def _claim_aside(
+        self, run: Run, requests: int, deliver_at: datetime | None, outcomes: Sequence[Outcome]
+    ) -> list[Batch] | None:
+        """Claim in the run's process. None if there is none, or if that is more than it knows."""
+        process = self._processes.get(run.id)
+        if process is None or not process.ready or any(one.state != ACCEPTED for one in outcomes):
+            return None
+        at = None if deliver_at is None else schema.microseconds(deliver_at)
+        claimed = process.claim(requests, at, acceptances(outcomes) if outcomes else "")
+        return None if claimed is None else _batches(json.loads(claimed), deliver_at)
+
+    def _consider_process(self, run: Run) -> None:
+        """Start a process for a run's claims, if it is worth it. Asked once in a run's life."""
+        if run.id in self._processes or self._database.file is None:
+            return
+        batch = schema.batch
+        planned = sa.select(batch.c.id).where(batch.c.campaign_id == run.campaign.id, batch.c.state == PLANNED)
+        some = planned.limit(claiming.WORTH_IT).subquery()
+        with self._read() as connection:
+            left = connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        self._processes[run.id] = None
+        if left >= claiming.WORTH_IT:
+            its = {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": run.campaign.originator}
+            self._processes[run.id] = claiming.ClaimingProcess(
+                self._database.file, its, statements=self._hot.plain(), pragmas=PRAGMAS, patience_s=PATIENCE_S
+            )
 
     def _take(self, connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
         """Make the next planned batches the run's, in the order of the file; returns how many."""
@@ -636,8 +676,7 @@ class Journal:
     def _claimed(self, connection: Connection, run: Run, now: datetime, deliver_at: datetime | None) -> list[Batch]:
         """What there is to send in the batches that a run has claimed at a moment."""
         values = {"of_campaign": run.campaign.id, "by_run": run.id, "now": now}
-        rows = self._hot.fetched(connection, self._hot.claimed, values)
-        return [Batch(row[0], row[1], row[2], row[3], deliver_at) for row in rows]
+        return _batches(self._hot.fetched(connection, self._hot.claimed, values), deliver_at)
 
     @staticmethod
     def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:
@@ -777,13 +816,8 @@ class Journal:
         }
 
     def _settle(self, connection: Connection, outcomes: Sequence[Outcome]) -> None:
-        accepted = [
-            {"which": one.batch_id, "at": (one.at - schema.EPOCH) // schema.MICROSECOND, "gateway_id": one.message_id}
-            for one in outcomes
-            if one.state == ACCEPTED
-        ]
-        if accepted:
-            connection.execute(self._hot.accept, {"document": json.dumps(accepted)})
+        if accepted := [one for one in outcomes if one.state == ACCEPTED]:
+            connection.execute(self._hot.accept, {"document": acceptances(accepted)})
         if others := [one for one in outcomes if one.state != ACCEPTED]:
             self._settle_others(connection, others)
 
@@ -1651,6 +1685,10 @@ def _shown(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
+def _batches(rows: Iterable[Sequence[Any]], deliver_at: datetime | None) -> list[Batch]:
+    return [Batch(row[0], row[1], row[2], row[3], deliver_at) for row in rows]
+
+
 def _is_planned() -> sa.ColumnElement[bool]:
     """Whether a message, joined to its batch if it has one, is not claimed."""
     return schema.message.c.batch_id.is_(None) | (schema.batch.c.state == PLANNED)
@@ -1675,7 +1713,7 @@ def _many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequen
 
 def _plain(value: Any) -> Any:
     """A value as SQLite's driver takes it."""
-    return (value - schema.EPOCH) // schema.MICROSECOND if isinstance(value, datetime) else value
+    return schema.microseconds(value) if isinstance(value, datetime) else value
 
 
 def _texts(connection: Connection, numbers: set[int]) -> dict[int, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal.reading import Selection
-from prefect_mymsp.journal.schema import EPOCH, MICROSECOND
+from prefect_mymsp.journal.schema import EPOCH, MICROSECOND, microseconds
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports.files import append_rows, file_name, write_csv, write_excel, write_parquet, write_text
 from prefect_mymsp.reports.frames import (
@@ -240,11 +240,11 @@ def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: T
     )
     table = read_deliveries(journal, account, selection, {one.key.id: one.key.name for one in known})
     closed = table.column("closed_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    left = _micros(now)
+    left = microseconds(now)
     written = None
     if wanted.new_only:
         numbers = table.column("number").to_numpy()
-        latest = numbers[closed >= _micros(now - _OVERLAP)]
+        latest = numbers[closed >= microseconds(now - _OVERLAP)]
         written = _Mark(left, frozenset(latest.tolist())).written()
         if mark is not None and mark.had:
             new = ~np.isin(numbers, np.fromiter(mark.had, np.int64))
@@ -255,10 +255,6 @@ def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: T
         told = set(pc.unique(table.column("campaign")).to_pylist())
         campaigns = [one for one in known if one.key.name in told]
     return Deliveries(account, deliveries(table), (closed <= left).tolist(), campaigns, now, written)
-
-
-def _micros(time: datetime) -> int:
-    return (time - EPOCH) // MICROSECOND
 
 
 def _named(known: Sequence[CampaignSummary], name: str) -> CampaignSummary:
@@ -415,7 +411,7 @@ def collect_inbox_rows(
     had = mark.had if mark is not None else frozenset()
     rows = [row for part in parts for row in part]
     # Numbers are given in order and seen when their transaction ends: an older one may yet turn up below a newer one.
-    surely = _micros(now - _OVERLAP)
+    surely = microseconds(now - _OVERLAP)
     floor = max((row[0] for row in rows if row[3] < surely), default=0 if mark is None else mark.at)
     seen = {row[0] for row in rows if row[0] > floor}
     new = [row for row in rows if row[0] not in had]

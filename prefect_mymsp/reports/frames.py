@@ -399,9 +399,9 @@ def percentile(counted: Sequence[tuple[float, int]], share: float) -> float | No
 
 
 def _micros(time: datetime | None) -> int | None:
-    from prefect_mymsp.journal.schema import EPOCH, MICROSECOND
+    from prefect_mymsp.journal.schema import microseconds
 
-    return None if time is None else (time - EPOCH) // MICROSECOND
+    return None if time is None else microseconds(time)
 
 
 def _table(columns: Columns, dtypes: Mapping[str, str]) -> pa.Table:

@@ -89,6 +89,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
             "lease_s": LEASE_S,
             "timeout_s": TIMEOUT_S,
             "look": {"absent_after_s": 3.0, "every_s": 0.2},
+            "aside": seed % 2 == 1,
         }
         killed = 0
         for _ in range(60):
