@@ -43,7 +43,66 @@ class Mutation:
 
 OPTIONS = "tests/acceptance/test_sending_options.py"
 
+CLAIMING = "tests/integration/test_claiming.py"
+
 MUTATIONS = [
+    Mutation(
+        "what a process claims is durable before it is told",
+        "journal/claimer.py",
+        '"COMMIT" if claimed is not None else "ROLLBACK"',
+        '"ROLLBACK"',
+        f"{CLAIMING} -k test_what_is_claimed_is_on_disk",
+    ),
+    Mutation(
+        "a process waits for the disk as the journal does",
+        "journal/claimer.py",
+        'for pragma in setup["pragmas"]:',
+        "for pragma in ():",
+        f"{CLAIMING} -k test_what_is_claimed_is_on_disk",
+    ),
+    Mutation(
+        "a process claims nothing of a cancelled campaign",
+        "journal/claimer.py",
+        "if moment is None or moment[1] is not None:",
+        "if moment is None:",
+        f"{CLAIMING} -k test_of_a_cancelled_campaign",
+    ),
+    Mutation(
+        "a process tells its claims apart",
+        "journal/claimer.py",
+        "            now = max(now, moment[0] + 1)",
+        "            pass",
+        f"{CLAIMING} -k test_claims_are_told_apart",
+    ),
+    Mutation(
+        "where a process finds too little, the journal looks for more",
+        "journal/claimer.py",
+        ".rowcount < most:",
+        ".rowcount < 0:",
+        f"{CLAIMING} -k test_what_has_yet_to_be",
+    ),
+    Mutation(
+        "a process that does not answer is not asked again",
+        "journal/claiming.py",
+        "        except (OSError, EOFError, ValueError):  # not there, no answer in time, half of one\n"
+        "            self.close()",
+        "        except (OSError, EOFError, ValueError):\n            pass",
+        f"{CLAIMING} -k test_when_it_does_not_answer",
+    ),
+    Mutation(
+        "an application that is one file is not started once more",
+        "journal/claiming.py",
+        ' and not getattr(sys, "frozen", False)',
+        "",
+        f"{CLAIMING} -k test_where_it_cannot_be_started",
+    ),
+    Mutation(
+        "a process ends with its run",
+        "journal/store.py",
+        "        if process := self._processes.pop(run.id, None):\n            process.close()",
+        "        pass",
+        f"{CLAIMING} -k test_it_ends_with_its_run",
+    ),
     Mutation(
         "outside its hours nothing is sent at once",
         "campaign/send.py",

@@ -56,6 +56,7 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
         "lease_s": 60.0,
         "timeout_s": 30.0,
         "look": {"every_s": 60.0},
+        "aside": True,
     }
     process = forkserver.Process(target=sender.main, args=(job,))
     process.start()

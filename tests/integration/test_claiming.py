@@ -136,48 +136,56 @@ def test_it_claims_and_records_what_the_journal_would(
     assert asked.count(False) == 2
 
 
-@pytest.mark.usefixtures("worth_it")
-def test_each_claim_is_told_from_the_one_before_though_the_clock_is_set_back(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    claims = [desk.journal.claim(run, requests=3, batch_size=1)]
-    started(desk.journal, run)
-    ahead = round((time.time() + 3600) * 1e6)
-    desk.sql("UPDATE batch SET claimed_at = :ahead WHERE state = 'sending'", ahead=ahead)
-    claims += [desk.journal.claim(run, requests=3, batch_size=1) for _ in range(2)]
-    assert [one.msisdns for each in claims for one in each] == [(number,) for number, _ in desk.personal(9)]
-    assert asked == [True, True]
-
-
-@pytest.mark.usefixtures("worth_it")
-def test_what_is_claimed_is_on_disk_before_it_is_told(
-    desk: Desk, sqlite_pragmas: Callable[[sqlite3.Connection], dict[str, Any]]
-) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(6)))
-    desk.journal.claim(run, requests=1, batch_size=1)
-    claimer = Claimer(
+def here(desk: Desk, run: Run) -> Claimer:
+    """What the process does, in this one."""
+    place = desk.journal._database.file
+    assert place is not None
+    return Claimer(
         {
-            "place": desk.journal._database.file.as_uri(),  # type: ignore[union-attr]
+            "place": place.as_uri(),
             "patience_s": PATIENCE_S,
             "pragmas": PRAGMAS,
             "statements": HotStatements("sqlite").plain(),
             "run": {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": None},
         }
     )
+
+
+def test_claims_are_told_apart_though_the_clock_stands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    claimer = here(desk, run)
+    with contextlib.closing(claimer._cursor.connection):
+        claims = [json.loads(claimer.claim(3, None, "") or "") for _ in range(3)]
+    assert [[each[2] for each in claim] for claim in claims] == [
+        [desk.number(index) for index in range(first, first + 3)] for first in (0, 3, 6)
+    ]
+
+
+def test_what_is_claimed_is_on_disk_before_it_is_told(
+    desk: Desk, sqlite_pragmas: Callable[[sqlite3.Connection], dict[str, Any]]
+) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    claimer = here(desk, run)
     with contextlib.closing(claimer._cursor.connection) as connection:
         assert sqlite_pragmas(connection) == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-        told = claimer.claim(2, None, "")
-        assert told is not None
+        told = json.loads(claimer.claim(2, None, "") or "")
         # Somebody else sees it.
-        assert {desk.state(number) for number, *_ in json.loads(told)} == {"sending"}
-        assert desk.counts(run.campaign) == {"sending": 3, "planned": 3}
-        # What does not come whole is taken back.
-        desk.sql("UPDATE batch SET claimed_at = claimed_at - 1000000 WHERE state = 'sending'")
-        (first, *_) = json.loads(told)
-        document = acceptances([Outcome(first[0], "accepted", datetime.now(UTC), "4711")])
+        assert [desk.state(number) for number, *_ in told] == ["sending", "sending"]
+        assert desk.counts(run.campaign) == {"sending": 2, "planned": 3}
+
+
+def test_what_does_not_come_whole_is_taken_back(desk: Desk) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    claimer = here(desk, run)
+    with contextlib.closing(claimer._cursor.connection):
+        ((first, *_), _) = json.loads(claimer.claim(2, None, "") or "")
+        document = acceptances([Outcome(first, "accepted", datetime.now(UTC), "4711")])
         assert claimer.claim(4, None, document) is None
-        assert desk.counts(run.campaign) == {"sending": 3, "planned": 3}
+        assert desk.counts(run.campaign) == {"sending": 2, "planned": 3}
         assert claimer.claim(3, None, document) is not None
-        assert desk.counts(run.campaign) == {"sending": 5, "accepted": 1}
+        assert desk.counts(run.campaign) == {"sending": 4, "accepted": 1}
 
 
 # -- what it leaves to the journal -------------------------------------------------------------------------------------
@@ -217,6 +225,18 @@ def test_an_id_that_another_has_is_doubt_for_both(desk: Desk, asked: list[bool])
     assert len(desk.journal.claim(run, requests=3, batch_size=1, outcomes=twice)) == 3
     assert asked == [False]
     assert [desk.state(one) for one in first] == ["accepted", "in_doubt", "in_doubt"]
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_what_has_yet_to_be_put_into_requests_is_not_forgotten(desk: Desk, asked: list[bool]) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    first = desk.journal.claim(run, requests=3, batch_size=1)
+    started(desk.journal, run)
+    for batch in first:
+        desk.settle(batch, "released")
+    claimed = desk.journal.claim(run, requests=9, batch_size=1)
+    assert {one.msisdns for one in claimed} == {(number,) for number, _ in desk.personal(9)}
+    assert asked == [False]
 
 
 @pytest.mark.usefixtures("worth_it")
