@@ -139,6 +139,13 @@ MUTATIONS = [
         f"{ENGINE} -k test_little_is_claimed_ahead",
     ),
     Mutation(
+        "when all is claimed the journal is left in peace",
+        "campaign/send.py",
+        "        while (self._in_flight or self._ready) and self._stopped is None:",
+        "        while self._in_flight and not self._ready:",
+        f"{ENGINE} -k test_when_all_is_claimed",
+    ),
+    Mutation(
         "waiting for admission is not the pace of requests",
         "campaign/send.py",
         "                before = self._begun\n                requests = await self._admitted()",

@@ -426,6 +426,22 @@ def test_little_is_claimed_ahead_of_a_gateway_that_takes_its_time(
     assert max(ahead) <= 4 * 4  # in flight, two windows, and what arrives during a claim
 
 
+def test_when_all_is_claimed_the_journal_is_left_in_peace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gateway.configure({"latency_ms": 80})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(30)])
+    claim, empty = bench.journal.claim, 0
+
+    def watched(run: Run, **asked: Any) -> list[Batch]:
+        nonlocal empty
+        given = claim(run, **asked)
+        empty += not given
+        return given
+
+    monkeypatch.setattr(bench.journal, "claim", watched)
+    assert bench.send(campaign, connections=4).accepted == 30
+    assert empty <= 2  # when nothing is left, and when all is over
+
+
 def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
     bench.fault(Fault("cut_short", keep_bytes=4))
