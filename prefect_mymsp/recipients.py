@@ -93,12 +93,14 @@ class Source:
         columns: The names of the columns, trimmed, in order. Columns without a name are left out.
         phone_column: The one that holds the numbers, spelled as in ``columns``.
         label: A name that is safe to log: the file's name, a URL's host and path, or ``DataFrame``.
+        read_as: What was found out about it, for a person: the column of the numbers, encoding and separator.
     """
 
     def __init__(self, reader: _CsvText | _Frame, columns: tuple[str, ...], phone_column: str, region: str) -> None:
         self.columns = columns
         self.phone_column = phone_column
         self.label = reader.label
+        self.read_as = f"numbers in column {phone_column!r}{reader.form}"
         self._reader = reader
         self._region = region
 
@@ -743,6 +745,8 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?', re.IGNORECASE)
 _NUMBER_LIKE = re.compile(r"[\s+()./'=\":\d,;|eE-]*")
 _QUOTE = 34
 _NEWLINE = 10
+#: Encodings by the names people know, where Python has others.
+_ENCODINGS = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32"}
 
 
 def _open_csv(source: str, phone_column: str | None, block_rows: int) -> _CsvText:
@@ -776,6 +780,11 @@ class _CsvText:
     @property
     def label(self) -> str:
         return self.data.label
+
+    @property
+    def form(self) -> str:
+        separated = f", separated by {_shown(self.separator)}" if len(self.header) > 1 else ""
+        return f", {_ENCODINGS.get(self.encoding, self.encoding.upper())}{separated}"
 
     # -- header
 
@@ -1167,6 +1176,7 @@ class _Frame:
     """A DataFrame, read a slice at a time; it is never modified."""
 
     label = "DataFrame"
+    form = ""
 
     def __init__(self, frame: Any, block_rows: int) -> None:
         import pandas as pd

@@ -61,6 +61,7 @@ class Plan:
 
     Attributes:
         source: The source's label.
+        read_as: How it was read, for a person; empty when there is none but groups.
         rows: Rows of the source, blank lines not counted: rejects, suppressed ones, duplicates, and one for each
             message that does not go to a group.
         messages: Messages to send, one for each group among them.
@@ -86,6 +87,7 @@ class Plan:
     """
 
     source: str
+    read_as: str
     rows: int
     messages: int
     recipients: int
@@ -173,7 +175,7 @@ def plan_source(
         if recording is not None:
             recording.add_groups(list(groups), text, encoding=counted.encoding, segments=counted.segments)
     label = source.label if source is not None else f"groups {first_few(groups, 3)}"
-    plan = tally.plan(label, recording)
+    plan = tally.plan(label, "" if source is None else source.read_as, recording)
     if recording is not None:
         kept = plan.rejects.slice(0, _KEPT_REJECTS).to_pydict()
         told = list(zip(kept["row"], kept["column"], kept["reason"], strict=True))
@@ -377,7 +379,7 @@ class _Tally:
 
         return lambda messages: [held(one) for one in messages]
 
-    def plan(self, label: str, recording: Recording | None) -> Plan:
+    def plan(self, label: str, read_as: str, recording: Recording | None) -> Plan:
         """All of it."""
         rejects = pa.concat_tables([*self._rejects, REJECT_SCHEMA.empty_table()]).sort_by("row")
         suppressed = pa.concat_tables([*self._suppressed, SUPPRESSED_SCHEMA.empty_table()]).sort_by("row")
@@ -403,6 +405,7 @@ class _Tally:
         groups, group = len(self._groups), self._group_text or Segments("GSM-7", 0, 0, ())
         return Plan(
             source=label,
+            read_as=read_as,
             rows=len(rows) + rejects.num_rows + suppressed.num_rows,
             messages=int(once.sum()) + groups,
             recipients=len(np.unique(numbers)),

@@ -74,18 +74,18 @@ class Proposal:
         when = "at once" if self.deliver_at is None else f"{self.deliver_at:%Y-%m-%d %H:%M %Z}"
         pairs = [
             ("source", plan.source),
+            *([("read as", plan.read_as)] if plan.read_as else []),
             ("rows", f"{plan.rows:,}"),
             ("cannot be sent", f"{len(rejects):,}" + (f" (rows {_first(rejects)})" if rejects else "")),
             ("duplicates", f"{plan.duplicates.num_rows:,}"),
             ("suppressed", f"{plan.suppressed.num_rows:,}"),
+            *([("recipient groups", ", ".join(self.groups))] if self.groups else []),
             ("**to be sent now**", f"**{plan.due:,} messages**"),
             ("of the campaign's messages", f"{plan.messages:,}, {plan.segments:,} SMS"),
             ("the longest takes", f"{plan.longest} SMS"),
             ("originator", self.originator or "the account's own"),
             ("delivered", when if self.window is None else f"{when}, from {self.window}"),
         ]
-        if self.groups:
-            pairs.insert(5, ("recipient groups", ", ".join(self.groups)))
         if plan.ucs2:
             pairs.append(("in UCS-2", f"{plan.ucs2:,} messages, because of {' '.join(plan.forcing)}"))
         if plan.samples:

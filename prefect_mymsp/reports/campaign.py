@@ -22,6 +22,7 @@ class CampaignReport:
     Attributes:
         campaign: Its name.
         source: Where its rows come from.
+        read_as: How that was read: the column of the numbers, and a file's encoding and separator.
         dry_run: Whether nothing was recorded or sent.
         rows: Rows of the source.
         invalid: Rows that cannot be sent; see :attr:`rejects`.
@@ -49,6 +50,7 @@ class CampaignReport:
 
     campaign: str
     source: str
+    read_as: str
     dry_run: bool
     rows: int
     invalid: int
@@ -83,6 +85,7 @@ class CampaignReport:
         return cls(
             campaign=name,
             source=plan.source,
+            read_as=plan.read_as,
             dry_run=counts is None,
             rows=plan.rows,
             invalid=plan.rejects.num_rows,
@@ -141,6 +144,7 @@ class CampaignReport:
         pairs = [
             ("campaign", self.campaign),
             ("source", self.source),
+            *([("read as", self.read_as)] if self.dry_run and self.read_as else []),
             ("rows", f"{self.rows:,}"),
             ("invalid rows", f"{self.invalid:,}"),
             ("duplicate rows", f"{self.duplicates:,}"),

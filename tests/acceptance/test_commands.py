@@ -70,6 +70,7 @@ def test_a_campaign_from_a_terminal(terminal: Terminal, gateway: Sandbox, tmp_pa
 
     looked = terminal.run(*asked, "--dry-run")
     assert "Hej [bold]Åsa[/bold]" in looked, "a stranger's brackets are no markup"
+    assert "numbers in column 'mobile', UTF-8, separated by ';'" in looked
     assert "\x1b[31m" not in looked, "a stranger's escape does nothing"
     assert gateway.gateway.ledger() == []
     refused = terminal.run(*asked, code=1)

@@ -572,7 +572,15 @@ def test_a_person_approves_before_the_first_message(
     assert (report.accepted, report.suppressed) == (2, 1)
     assert reached(gateway) == [605, 606]
     (told,) = person.read
-    for part in ("Campaign asked waits", "2 messages", "rows 5", "46•••••••05 (row 2)", "at once", "Hej {name} `|`"):
+    for part in (
+        "Campaign asked waits",
+        "2 messages",
+        "rows 5",
+        "46•••••••05 (row 2)",
+        "at once",
+        "Hej {name} `|`",
+        "column 'phone'",
+    ):
         assert part in told, part
     for secret in ("0701740", "46701740", "P605", credentials.password.get_secret_value()):
         assert secret not in told

@@ -742,3 +742,23 @@ def test_blocks_are_of_the_size_asked_for(tmp_path: Path) -> None:
     source = open_source(write(tmp_path / "a.csv", text.getvalue()), block_rows=300)
     assert max(block.rows.num_rows for block in source.blocks()) <= 300
     assert [row[0] for row in good(source)] == list(range(2, 1002))
+
+
+@pytest.mark.parametrize(
+    ("content", "read_as"),
+    [
+        ("Namn,Mobil\nÅsa,0701740605\n".encode("cp1252"), "numbers in column 'Mobil', Windows-1252, separated by ','"),
+        ("Mobil\tNamn\n0701740605\tÅsa\n".encode("utf-16"), "numbers in column 'Mobil', UTF-16, separated by a tab"),
+        ("\ufeffsep=|\nnr|mobil\n1|0701740605\n".encode(), "numbers in column 'mobil', UTF-8, separated by '|'"),
+        (b"0701740605\n0701740606\n", "numbers in column 'phone', UTF-8"),
+    ],
+)
+def test_how_a_file_is_read_is_told(content: bytes, read_as: str, tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(content)
+    assert open_source(path).read_as == read_as
+
+
+def test_how_a_frame_is_read_is_told() -> None:
+    frame = pd.DataFrame({"name": ["Åsa"], "Mobil": ["0701740605"]})
+    assert open_source(frame).read_as == "numbers in column 'Mobil'"
