@@ -283,6 +283,8 @@ def _summary(report: CampaignReport, account: str, stopped: str | None) -> Artif
         told = "Ran to its end."
     lines = [f"## {inert(report.campaign)}", "", told, "", "| What | |", "| --- | ---: |"]
     lines += [f"| {inert(label)} | {inert(value)} |" for label, value in report.lines() if label != "campaign"]
+    if report.objection:
+        lines += ["", f"A start would be refused: {inert(report.objection, 1000)}"]
     if report.in_doubt:
         lines += ["", "What is in doubt may or may not have been sent. It is not sent again; the report names it."]
     paths = (("Deliveries", report.report_path), ("Rows that cannot be sent", report.rejects_path))

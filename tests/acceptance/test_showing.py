@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import re
@@ -250,7 +251,8 @@ def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, creden
     @flow
     def campaign() -> str:
         show = Show("dry", credentials)
-        show.finished(CampaignReport.of("dry", plan, None, None))
+        refused = dataclasses.replace(plan, objection="They got it <b>today</b>.")
+        show.finished(CampaignReport.of("dry", refused, None, None))
         show.finished(report_of(plan, MIXED, "dry"))
         show.stopped(CampaignStoppedError("afterwards", counts={}), report_of(plan, MIXED, "dry"))
         return str(flow_run.id)
@@ -258,8 +260,10 @@ def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, creden
     run = campaign()
     with get_client(sync_client=True) as client:
         here = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
-        told = [one.description for one in client.read_artifacts(artifact_filter=here)]
+        told = {one.description: str(one.data) for one in client.read_artifacts(artifact_filter=here)}
     assert {"Dry run: nothing was sent.", "Ran to its end."} <= set(told)
+    assert "A start would be refused: They got it ‹b›today‹/b›." in told["Dry run: nothing was sent."]
+    assert "numbers in column 'telefon', UTF-8, separated by ';'" in told["Dry run: nothing was sent."]
     events = wait_for(lambda: events_of(run))
     assert [one["event"] for one in events] == ["mymsp.campaign.stopped"]
 
