@@ -238,6 +238,8 @@ def track(
         status = track_campaign(campaign, account, deadline_s=deadline * 60, journal=_journal(journal))
     states = ("messages", "accepted", "delivered", "open", "rejected", "in_doubt", "planned", "cancelled")
     console.print(pairs((name.replace("_", " "), f"{getattr(status, name):,}") for name in states))
+    if status.stopped:
+        console.print("It was cancelled: what is planned will not be sent.")
     for told in (status.todo, status.problem):
         if told:
             console.print(told, markup=False)

@@ -46,6 +46,7 @@ class CampaignStatus:
         delivered: Of the accepted: confirmed by the phone.
         open: Of the accepted: more may be learnt.
         given_up: Accepted or in doubt, and too old for more to be learnt.
+        stopped: Whether a person stopped it for good: what is planned will not be sent.
         todo: What a person should do; empty when that is nothing.
         problem: Why the gateway could not be asked about everything; None when it could.
     """
@@ -63,6 +64,7 @@ class CampaignStatus:
     delivered: int
     open: int
     given_up: int
+    stopped: bool
     todo: str
     problem: str | None = None
     _key: CampaignKey | None = field(default=None, repr=False, compare=False)
@@ -86,6 +88,7 @@ class CampaignStatus:
             delivered=counts.delivered,
             open=standing.waiting.open,
             given_up=standing.waiting.given_up,
+            stopped=standing.cancelled,
             todo=standing.todo(),
             problem=problem,
             _key=standing.campaign,

@@ -93,7 +93,9 @@ def test_a_campaign_from_a_terminal(terminal: Terminal, gateway: Sandbox, tmp_pa
     gateway.gateway.receive(originator="46701740606", text="STATUS")
     assert "46701740606" in terminal.run("inbox", "--show-numbers")
 
-    assert "delivered" in terminal.run("track", "spring")
+    followed = terminal.run("track", "spring")
+    assert "delivered" in followed
+    assert "It was cancelled" not in followed
     terminal.run("track")
     page = terminal.run("report", "spring", "--path", str(tmp_path / "out.html"))
     assert str(tmp_path / "out.html") in page.replace("\n", "")
@@ -117,6 +119,7 @@ def test_doubt_from_a_terminal(terminal: Terminal, gateway: Sandbox, tmp_path: P
     told = terminal.run("cancel", "doubt", code=3)
     assert "Cancelled at the gateway: 0 requests" in told
     assert "Of its 2 messages 2 were sent, 0 were taken back, 0 are in doubt, and 0 will never be sent." in told
+    assert "It was cancelled" in terminal.run("track", "doubt")
 
 
 def test_a_second_start_says_what_is_left(terminal: Terminal, gateway: Sandbox, tmp_path: Path) -> None:
