@@ -97,6 +97,27 @@ MUTATIONS = [
         f"{CLAIMING} -k test_where_it_cannot_be_started",
     ),
     Mutation(
+        "a process claims nothing for somebody who has died",
+        "journal/claimer.py",
+        " if self._wanted() else None",
+        "",
+        f"{CLAIMING} -k test_what_nobody_waits_for",
+    ),
+    Mutation(
+        "a process claims from its journal's own file",
+        "journal/claimer.py",
+        "if [found.st_dev, found.st_ino] != identity:",
+        "if False:",
+        f"{CLAIMING} -k test_a_copy_that_has_taken",
+    ),
+    Mutation(
+        "what another run gives back is sent",
+        "campaign/send.py",
+        "        return await self._thread(self._journal.has_planned, campaign)",
+        "        return False",
+        f"{ENGINE} -k test_what_another_run_gives_back",
+    ),
+    Mutation(
         "a process ends with its run",
         "journal/store.py",
         "        if process := self._processes.pop(run.id, None):\n            process.close()",

@@ -415,7 +415,8 @@ class _Sending:
                 self._look_now.set()
             await asyncio.sleep(0.2)
             return True
-        return False
+        # Another run may have given back what it had claimed while the last requests were waited for.
+        return await self._thread(self._journal.has_planned, campaign)
 
     async def _keep_looking(self) -> None:
         """Look up doubt again and again, not more than a tenth of the time."""

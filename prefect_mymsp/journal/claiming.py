@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 AT_PACE = 128
 #: Planned requests that are worth a process: about a second of such a campaign.
 WORTH_IT = 4000
-#: Seconds without an answer after which the process is given up. It waits for another's write for half as long.
-_GIVE_UP_S = 120.0
+#: Seconds for which the process waits for another's write. Then it says no, and the journal waits.
+_PATIENCE_S = 5.0
+#: Seconds without an answer after which it is given up: before a lease may end.
+_GIVE_UP_S = 15.0
 
 
 class ClaimingProcess:
@@ -37,28 +39,31 @@ class ClaimingProcess:
 
     def __init__(
         self,
-        place: Path,
+        place: tuple[Path, int, int],
         run: Mapping[str, Any],
         *,
         statements: Mapping[str, tuple[str, dict[str, Any]]],
         pragmas: tuple[str, ...],
-        patience_s: float,
     ) -> None:
         """Start it. Where that is not possible, it never becomes ready.
 
         Args:
-            place: The journal's file.
+            place: The journal's file, its device and its inode.
             run: What all claims of the run have in common, for the statements.
             statements: ``moment``, ``accept``, ``take`` and ``claimed``: text, and the constants in it.
             pragmas: How its connection is to behave.
-            patience_s: Seconds to wait for another process's write.
         """
         self._ready = False
         self._gone = not _can_start()
         if self._gone:
             return
-        self._ours, theirs = socket.socketpair()
+        try:
+            self._ours, theirs = socket.socketpair()
+        except OSError:
+            self._gone = True
+            return
         self._ours.settimeout(_GIVE_UP_S)
+        theirs.settimeout(None)  # whatever the application's default is
         self._stream = self._ours.makefile("rwb")
         self._says = select.poll()
         self._says.register(self._ours, select.POLLIN)
@@ -77,8 +82,8 @@ class ClaimingProcess:
                 self._leave()
                 return
         setup = {
-            "place": f"{place.as_uri()}?mode=rw",
-            "patience_s": patience_s,
+            "place": [str(place[0]), *place[1:]],
+            "patience_s": _PATIENCE_S,
             "pragmas": pragmas,
             "statements": statements,
             "run": run,

@@ -21,7 +21,7 @@ from prefect_mymsp.journal import migrations, schema
 #: How many values one statement may name; SQLite's old limit is 999.
 _IN_ONE_STATEMENT = 900
 #: Seconds to wait for another process's write to SQLite.
-PATIENCE_S = 60.0
+_PATIENCE_S = 60.0
 #: How each connection to SQLite behaves. A commit is on disk before it returns, and what is deleted is overwritten:
 #: numbers and texts must not outlive their deletion.
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "secure_delete=ON")
@@ -62,12 +62,14 @@ class Database:
             self.engine.dispose()
             raise
 
-    @property
-    def file(self) -> Path | None:
-        """SQLite's file; None for a server, or where the URL says more than where it is."""
-        if self.engine.dialect.name != "sqlite" or self.url.query or self.url.database is None:
-            return None
-        return Path(self.url.database)
+        #: SQLite's file with its device and inode, for another file may get its name; None for a server, where the URL
+        #: says more than where it is, or where the file is gone already.
+        self.file: tuple[Path, int, int] | None = None
+        if self.engine.dialect.name == "sqlite" and not self.url.query:
+            with contextlib.suppress(OSError):
+                path = Path(str(self.url.database))
+                found = path.stat()
+                self.file = (path, found.st_dev, found.st_ino)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
@@ -224,7 +226,7 @@ def _engine(url: URL) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": PATIENCE_S})
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE_S})
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
@@ -248,7 +250,7 @@ def _engine(url: URL) -> Engine:
 
 def _use_wal(cursor: sqlite3.Cursor) -> None:
     """Turn the write-ahead log on. SQLite does not wait for this lock by itself: two first starts meet here."""
-    patience = time.monotonic() + PATIENCE_S
+    patience = time.monotonic() + _PATIENCE_S
     while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, Connection
 
 from prefect_mymsp.errors import CampaignCancelledError, InputError, JournalError
 from prefect_mymsp.journal import claiming, forgetting, schema
-from prefect_mymsp.journal.database import PATIENCE_S, PRAGMAS, RECORDING, Database, one_at_a_time
+from prefect_mymsp.journal.database import PRAGMAS, RECORDING, Database, one_at_a_time
 from prefect_mymsp.journal.database import insert as _insert
 from prefect_mymsp.journal.database import slices as _slices
 from prefect_mymsp.journal.forgetting import Forgotten
@@ -627,12 +627,10 @@ class Journal:
             return self._claimed(connection, run, now, at) if taken else []
 
         at = deliver_at or run.campaign.deliver_at
+        if requests >= claiming.AT_PACE:
+            self._consider_process(run)
         claimed = self._claim_aside(run, requests, at, outcomes)
-        if claimed is None:
-            claimed = self._with_outcomes(outcomes, take)
-            if len(claimed) >= claiming.AT_PACE:
-                self._consider_process(run)
-        return claimed
+        return self._with_outcomes(outcomes, take) if claimed is None else claimed
 
     def _claim_aside(
         self, run: Run, requests: int, deliver_at: datetime | None, outcomes: Sequence[Outcome]
@@ -658,7 +656,7 @@ class Journal:
         if left >= claiming.WORTH_IT:
             its = {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": run.campaign.originator}
             self._processes[run.id] = claiming.ClaimingProcess(
-                self._database.file, its, statements=self._hot.plain(), pragmas=PRAGMAS, patience_s=PATIENCE_S
+                self._database.file, its, statements=self._hot.plain(), pragmas=PRAGMAS
             )
 
     def _take(self, connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:

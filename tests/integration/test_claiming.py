@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,9 +24,9 @@ from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import CampaignCancelledError, JournalError
 from prefect_mymsp.journal import Batch, CampaignKey, Journal, Outcome, Run, claiming
-from prefect_mymsp.journal.claimer import Claimer
+from prefect_mymsp.journal.claimer import Claimer, left
 from prefect_mymsp.journal.claiming import ClaimingProcess
-from prefect_mymsp.journal.database import PATIENCE_S, PRAGMAS
+from prefect_mymsp.journal.database import PRAGMAS
 from prefect_mymsp.journal.hot import HotStatements, acceptances
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.sandbox import Sandbox
@@ -136,19 +137,16 @@ def test_it_claims_and_records_what_the_journal_would(
     assert asked.count(False) == 2
 
 
-def here(desk: Desk, run: Run) -> Claimer:
+def here(desk: Desk, run: Run, wanted: Callable[[], bool] = lambda: True) -> Claimer:
     """What the process does, in this one."""
-    place = desk.journal._database.file
-    assert place is not None
-    return Claimer(
-        {
-            "place": place.as_uri(),
-            "patience_s": PATIENCE_S,
-            "pragmas": PRAGMAS,
-            "statements": HotStatements("sqlite").plain(),
-            "run": {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": None},
-        }
-    )
+    setup = {
+        "place": desk.journal._database.file,
+        "patience_s": 1.0,
+        "pragmas": PRAGMAS,
+        "statements": HotStatements("sqlite").plain(),
+        "run": {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": None},
+    }
+    return Claimer(setup, wanted)
 
 
 def test_claims_are_told_apart_though_the_clock_stands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +184,19 @@ def test_what_does_not_come_whole_is_taken_back(desk: Desk) -> None:
         assert desk.counts(run.campaign) == {"sending": 2, "planned": 3}
         assert claimer.claim(3, None, document) is not None
         assert desk.counts(run.campaign) == {"sending": 4, "accepted": 1}
+
+
+def test_what_nobody_waits_for_is_not_claimed(desk: Desk) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    claimer = here(desk, run, lambda: False)
+    with contextlib.closing(claimer._cursor.connection):
+        assert claimer.claim(2, None, "") is None
+        assert desk.counts(run.campaign) == {"planned": 5}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            assert not left(theirs)
+        assert left(theirs)
 
 
 # -- what it leaves to the journal -------------------------------------------------------------------------------------
@@ -274,7 +285,7 @@ def test_it_waits_for_who_writes(desk: Desk, asked: list[bool]) -> None:
             sys.executable,
             "-c",
             WRITER,
-            str(desk.journal._database.file),
+            desk.url.removeprefix("sqlite:///"),
         ],
         stdout=subprocess.PIPE,
     )
@@ -296,10 +307,10 @@ def test_no_process_for_a_slow_gateway_or_a_small_campaign(desk: Desk, monkeypat
     slow = desk.journal.start_run(desk.record(desk.personal(100), "slow"))
     while desk.journal.claim(slow, requests=19, batch_size=1):
         pass
-    small = desk.journal.start_run(desk.record(desk.personal(69), "small"))
+    small = desk.journal.start_run(desk.record(desk.personal(49), "small"))
     desk.journal.claim(small, requests=20, batch_size=1)
     assert not any(desk.journal._processes.values())
-    large = desk.journal.start_run(desk.record(desk.personal(70), "large"))
+    large = desk.journal.start_run(desk.record(desk.personal(50), "large"))
     desk.journal.claim(large, requests=20, batch_size=1)
     assert running(started(desk.journal, large))
 
@@ -399,6 +410,13 @@ def unnamed(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
     monkeypatch.setattr(sys, "executable", None)
 
 
+def no_descriptors(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
+    def refuse() -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+
+
 def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A Python that does not run the script."""
     script = tmp_path / "python3"
@@ -407,7 +425,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(script))
 
 
-@pytest.mark.parametrize("machine", [not_there, frozen, embedded, unnamed, broken])
+@pytest.mark.parametrize("machine", [not_there, frozen, embedded, unnamed, broken, no_descriptors])
 @pytest.mark.usefixtures("worth_it")
 def test_where_it_cannot_be_started_the_journal_claims(
     desk: Desk, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: list[bool]
@@ -428,13 +446,49 @@ def test_another_file_of_that_name_is_not_created(desk: Desk, tmp_path: Path) ->
     run = desk.journal.start_run(desk.record(desk.personal(9)))
     desk.journal.claim(run, requests=3, batch_size=1)
     process = ClaimingProcess(
-        tmp_path / "other.db", {}, statements=HotStatements("sqlite").plain(), pragmas=PRAGMAS, patience_s=1.0
+        (tmp_path / "other.db", 1, 1), {}, statements=HotStatements("sqlite").plain(), pragmas=PRAGMAS
     )
-    patience = time.monotonic() + 10
+    never_ready(process)
+    assert not (tmp_path / "other.db").exists()
+
+
+def never_ready(process: ClaimingProcess) -> None:
+    patience = time.monotonic() + 20
     while running(process):
         assert not process.ready
         assert time.monotonic() < patience
-    assert not (tmp_path / "other.db").exists()
+    assert not process.ready
+    process.close()
+
+
+def test_a_copy_that_has_taken_the_journals_place_is_not_claimed_from(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute("VACUUM INTO ?", [str(tmp_path / "copy.db")])
+    (tmp_path / "copy.db").replace(tmp_path / "journal.db")
+    monkeypatch.setattr(claiming, "AT_PACE", 1)
+    monkeypatch.setattr(claiming, "WORTH_IT", 1)
+    assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+    process = desk.journal._processes[run.id]
+    assert process is not None
+    never_ready(process)
+    assert len(desk.journal.claim(run, requests=6, batch_size=1)) == 6
+
+
+@pytest.mark.usefixtures("worth_it")
+def test_the_applications_default_for_sockets_does_not_matter(desk: Desk, asked: list[bool]) -> None:
+    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    socket.setdefaulttimeout(30)
+    try:
+        desk.journal.claim(run, requests=3, batch_size=1)
+    finally:
+        socket.setdefaulttimeout(None)
+    started(desk.journal, run)
+    time.sleep(0.1)
+    assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+    assert asked == [True]
 
 
 @pytest.mark.usefixtures("worth_it")
@@ -521,27 +575,49 @@ def send(journal: Journal, sandbox: Sandbox, campaign: CampaignKey) -> Any:
 @pytest.fixture
 def campaign(desk: Desk, mymsp_sandbox: Sandbox) -> CampaignKey:
     account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)
-    messages = [(f"467005{index:05d}", f"Hello number {index}") for index in range(600)]
+    messages = [(f"467005{index:05d}", f"Hello number {index}") for index in range(400)]
     return desk.record(messages, account=account)
 
 
-@pytest.mark.usefixtures("worth_it")
+@pytest.fixture
+def prompt(monkeypatch: pytest.MonkeyPatch, worth_it: None) -> None:
+    """A process is waited for until it can be asked."""
+    begin = ClaimingProcess.__init__
+
+    def wait(self: ClaimingProcess, *told: Any, **more: Any) -> None:
+        begin(self, *told, **more)
+        patience = time.monotonic() + 30
+        while not self.ready:
+            assert time.monotonic() < patience
+            time.sleep(0.005)
+
+    monkeypatch.setattr(ClaimingProcess, "__init__", wait)
+
+
+@pytest.mark.usefixtures("prompt")
 def test_a_campaign_goes_out_once(desk: Desk, mymsp_sandbox: Sandbox, campaign: CampaignKey, asked: list[bool]) -> None:
-    assert send(desk.journal, mymsp_sandbox, campaign).accepted == 600
-    assert Counter(mymsp_sandbox.gateway.summary().values()) == {1: 600}
+    assert send(desk.journal, mymsp_sandbox, campaign).accepted == 400
+    assert Counter(mymsp_sandbox.gateway.summary().values()) == {1: 400}
     assert asked.count(True) > 3
     assert desk.journal._processes == {}
 
 
-@pytest.mark.usefixtures("worth_it")
-def test_killed_in_the_middle_it_costs_nobody_a_message(
-    desk: Desk, mymsp_sandbox: Sandbox, campaign: CampaignKey, asked: list[bool], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("misfortune", [killed, stopped])
+@pytest.mark.usefixtures("prompt")
+def test_lost_in_the_middle_it_costs_nobody_a_message(
+    desk: Desk,
+    mymsp_sandbox: Sandbox,
+    campaign: CampaignKey,
+    asked: list[bool],
+    misfortune: Callable[[ClaimingProcess], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(claiming, "_GIVE_UP_S", 0.5)
     claim = ClaimingProcess.claim
 
     def doomed(self: ClaimingProcess, most: int, at: int | None, document: str) -> str | None:
         if len(asked) == 3:
-            self._process.kill()
+            misfortune(self)
         return claim(self, most, at, document)
 
     monkeypatch.setattr(ClaimingProcess, "claim", doomed)
@@ -550,4 +626,8 @@ def test_killed_in_the_middle_it_costs_nobody_a_message(
     sent = mymsp_sandbox.gateway.summary()
     assert set(sent.values()) == {1}
     assert len(sent) == counts.accepted
-    assert counts.accepted + counts.in_doubt == 600
+    assert counts.accepted + counts.in_doubt == 400
+
+
+def test_it_is_given_up_while_a_lease_lasts() -> None:
+    assert claiming._PATIENCE_S < claiming._GIVE_UP_S < SendOptions().lease_s / 3

@@ -9,6 +9,7 @@ import itertools
 import re
 import shutil
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -440,6 +441,24 @@ def test_when_all_is_claimed_the_journal_is_left_in_peace(bench: Bench, monkeypa
     monkeypatch.setattr(bench.journal, "claim", watched)
     assert bench.send(campaign, connections=4).accepted == 30
     assert empty <= 2  # when nothing is left, and when all is over
+
+
+def test_what_another_run_gives_back_at_the_end_is_sent(bench: Bench) -> None:
+    bench.gateway.configure({"latency_ms": 900})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(4)])
+    other = bench.journal.start_run(campaign)
+    held = bench.journal.claim(other, requests=2, batch_size=1)
+
+    def give_back() -> None:
+        now = datetime.now(UTC)
+        bench.journal.settle([Outcome(one.id, "released", now, reason="not-started") for one in held])
+        bench.journal.end_run(other)
+
+    timer = threading.Timer(0.45, give_back)  # while the two others are waited for
+    timer.start()
+    assert bench.send(campaign).accepted == 4
+    timer.join()
+    assert len(bench.sent) == 4
 
 
 def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
