@@ -448,7 +448,10 @@ def _console() -> Console:
 
 
 def _load(kind: type[B], name: str) -> B:
+    from prefect_mymsp.terminal import start_server
+
     try:
+        start_server()
         block = kind.load(name)
     except httpx.TransportError:
         raise ConfigurationError(

@@ -7,10 +7,12 @@ and an escape sequence repaints nothing.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -34,6 +36,24 @@ def quiet_prefect() -> None:
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
                 handler.setLevel(logging.CRITICAL + 1)
+
+
+def start_server() -> None:
+    """Start the server that Prefect starts by itself where none is named, out of Ctrl-C's reach.
+
+    Ctrl-C goes to all processes of a terminal. A run whose server has gone waits for it for minutes before it ends.
+    """
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        return
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a process begins with its parent's mask
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def plain(value: Any) -> Text:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ import pandas as pd
 import pytest
 
 from prefect_mymsp.cli import main
+from prefect_mymsp.sandbox import Sandbox
 
 COMMAND = [sys.executable, "-m", "prefect_mymsp.cli"]
 ENVIRONMENT = {**os.environ, "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
@@ -49,6 +52,55 @@ def test_the_demo(tmp_path: Path) -> None:
     assert int((deliveries["status"] == "delivered").sum()) == int(counts["delivered"])
     assert len(rejects) == 7
     assert not profile.exists() or not list(profile.rglob("journal.db")), "the person's own profile was touched"
+
+
+SAVE = """
+import sys
+from prefect_mymsp import MyMSPCredentials
+user, password, base_url = sys.argv[1:]
+MyMSPCredentials(user=user, password=password, base_url=base_url).save("terminal")
+"""
+
+
+@pytest.mark.deployment
+@pytest.mark.timeout(180)
+def test_ctrl_c_where_prefect_starts_its_own_server(tmp_path: Path, mymsp_sandbox: Sandbox) -> None:
+    gateway = mymsp_sandbox.gateway
+    gateway.configure({"latency_ms": 100})
+    environment = {
+        **{name: value for name, value in ENVIRONMENT.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_INTEGRATIONS_MYMSP_REPORTS": str(tmp_path / "reports"),
+        "PREFECT_INTEGRATIONS_MYMSP_PATIENCE_S": "1",
+    }
+    given = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
+    subprocess.run([sys.executable, "-c", SAVE, *given], env=environment, check=True, capture_output=True, timeout=100)
+    source = tmp_path / "people.csv"
+    source.write_text("mobile\n" + "".join(f"07010{row:05d}\n" for row in range(2000)), encoding="utf-8")
+    command = ["send", str(source), "Hej", "--campaign", "stopped", "--yes", "-c", "terminal", "--per-minute", "600"]
+    with subprocess.Popen(
+        [*COMMAND, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            while len(gateway.messages) < 5:
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.05)
+            began = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command, and to the server it started
+            told = " ".join(process.communicate(timeout=60)[0].split())
+            assert time.monotonic() - began < 20
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, told
+    assert "Interrupted. Campaign 'stopped': " in told
+    assert "0 in doubt" in told
+    assert "Traceback" not in told
 
 
 def test_the_sandbox_command() -> None:
