@@ -161,7 +161,7 @@ def open_source(
         columns = tuple(name for name in text.header if name)
         return Source(text, columns, text.phone_column, region)
     frame = _Frame(source, block_rows)
-    found = find_phone_column(frame.columns, phone_column, frame.label)
+    found = frame.phone_column = find_phone_column(frame.columns, phone_column, frame.label)
     return Source(frame, frame.columns, found, region)
 
 
@@ -1172,6 +1172,10 @@ def _shown(separator: str) -> str:
 # ---- DataFrames ----------------------------------------------------------------------------------------------------
 
 
+#: A spreadsheet shows six digits of a long number; what it leaves of eleven are five zeros.
+_ROUNDED = 100_000
+
+
 class _Frame:
     """A DataFrame, read a slice at a time; it is never modified."""
 
@@ -1193,6 +1197,7 @@ class _Frame:
             raise SourceError("DataFrame: it has no columns.")
         self._named = [i for i, name in enumerate(names) if name]
         self.columns = tuple(names[i] for i in self._named)
+        self.phone_column = ""
 
     def read(self) -> Iterator[_Cells]:
         for start in range(0, len(self._frame), self._block_rows):
@@ -1201,7 +1206,7 @@ class _Frame:
             faults: dict[int, _Reject] = {}
             arrays = []
             for name, i in zip(self.columns, self._named, strict=True):
-                array = _texts(part.iloc[:, i])
+                array = _texts(part.iloc[:, i], numbers=name == self.phone_column)
                 if isinstance(array, list):
                     array = self._storable(array, name, rows, faults)
                 arrays.append(array)
@@ -1232,12 +1237,17 @@ class _Frame:
         return pa.array(values, pa.string())
 
 
-def _texts(series: Any) -> pa.Array | list[str]:
-    """A column as text: a string array without nulls where that is quick, else a list still to be checked."""
+def _texts(series: Any, *, numbers: bool) -> pa.Array | list[str]:
+    """A column as text: a string array without nulls where that is quick, else a list still to be checked.
+
+    ``numbers`` says that they are phone numbers.
+    """
     import pandas as pd
 
+    if isinstance(series.dtype, pd.SparseDtype):
+        series = series.sparse.to_dense()
     if isinstance(series.dtype, pd.CategoricalDtype):
-        categories = _texts(series.cat.categories.to_series())
+        categories = _texts(series.cat.categories.to_series(), numbers=numbers)
         known = categories if isinstance(categories, list) else categories.to_pylist()
         return [known[code] if code >= 0 else "" for code in series.cat.codes.tolist()]
     kind = series.dtype.kind
@@ -1251,11 +1261,15 @@ def _texts(series: Any) -> pa.Array | list[str]:
         if array is not None and not pc.any(pc.match_substring(array, "\0")).as_py():
             return array
     narrow = kind == "f" and series.dtype.itemsize < 8
-    return [_text(value, narrow=narrow) for value in series.astype(object).tolist()]
+    return [_text(value, narrow=narrow, number=numbers) for value in series.astype(object).tolist()]
 
 
-def _text(value: Any, *, narrow: bool = False) -> str:
-    """One value as a person would write it; ``narrow`` floats (32 bits or fewer) hold no more than 7 digits."""
+def _text(value: Any, *, narrow: bool = False, number: bool = False) -> str:
+    """One value as a person would write it; ``narrow`` floats (32 bits or fewer) hold no more than 7 digits.
+
+    A phone ``number`` that is a float and ends in many zeros was most likely a power of ten, 4.67E+10, when it was
+    read: it is written as one again, so that it is refused for what it is.
+    """
     import pandas as pd
 
     if isinstance(value, str):
@@ -1266,23 +1280,21 @@ def _text(value: Any, *, narrow: bool = False) -> str:
         return str(bool(value))
     if isinstance(value, float | np.floating):
         narrow = narrow or (isinstance(value, np.floating) and value.itemsize < 8)
-        number = float(value)
-        if math.isnan(number):
+        amount = float(value)
+        if math.isnan(amount):
             return ""
+        if number and abs(amount) >= _ROUNDED and amount % _ROUNDED == 0:
+            return f"{amount:.6G}"
         exact = 2**24 if narrow else 2**53
-        if abs(number) < exact:
-            return str(int(number)) if number.is_integer() else repr(number) if not narrow else f"{number:.7g}"
-        return f"{number:.6e}" if narrow else repr(number)
+        if abs(amount) < exact:
+            return str(int(amount)) if amount.is_integer() else repr(amount) if not narrow else f"{amount:.7g}"
+        return f"{amount:.6e}" if narrow else repr(amount)
     if isinstance(value, decimal.Decimal):
         return "" if value.is_nan() else format(value, "f")
     if isinstance(value, pd.Timestamp) or (hasattr(value, "hour") and hasattr(value, "isoformat")):
         if hasattr(value, "date"):
             moment = value.isoformat(sep=" ")
-            return str(value.date().isoformat() if value == _midnight(value) else moment)
+            clock = (value.hour, value.minute, value.second, value.microsecond, getattr(value, "nanosecond", 0))
+            return moment if any(clock) else str(value.date().isoformat())
         return str(value.isoformat())
     return str(value)
-
-
-def _midnight(value: Any) -> Any:
-    midnight = value.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight.replace(nanosecond=0) if hasattr(value, "nanosecond") else midnight

@@ -297,7 +297,7 @@ def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
 
     rows = [
         {
-            "row": row and int(row),
+            "row": int(row) if row else "",
             "column": inert(column),
             "value": shape(inert(value, 40)),
             "reason": inert(_without_numbers(reason)),
@@ -315,7 +315,7 @@ def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
     columns = ["row", "recipient", "state", "status", "error", "message_id"]
     rows = [
         {
-            "row": row and int(row),
+            "row": int(row) if row else "",
             "recipient": _masked(recipient),
             "state": state.replace("_", " "),
             "status": inert(status, 40),

@@ -115,7 +115,8 @@ def export_delivery_report(
         new_only: Only messages whose outcome has become final since the last such export to the same path or table;
             each is in one of them. What was written is remembered only when it is there. Run one at a time.
         format: csv, parquet, excel, html (a page to look at) or sql (a table).
-        path: The file, or the folder for a file with a name of its own; the default is the folder for reports.
+        path: The file, or the folder for a file with a name of its own: one that is there, or a name without a
+            suffix; the default is the folder for reports.
         database: For sql: a Secret block that holds an SQLAlchemy URL of SQLite or PostgreSQL.
         table: For sql: the table, with a schema before a dot where there are schemas.
         update: For sql: also messages whose outcome may still change; later exports bring them up to date.
@@ -173,7 +174,8 @@ def export_inbox_report(
         new_only: Only what came into the journal since the last such export to the same path or table; each message
             is in one of them. What was written is remembered only when it is there. Run one at a time.
         format: csv, parquet, excel, html (a page to look at) or sql (a table).
-        path: The file, or the folder for a file with a name of its own; the default is the folder for reports.
+        path: The file, or the folder for a file with a name of its own: one that is there, or a name without a
+            suffix; the default is the folder for reports.
         database: For sql: a Secret block that holds an SQLAlchemy URL of SQLite or PostgreSQL.
         table: For sql: the table, with a schema before a dot where there are schemas.
         show_numbers: Write the numbers of the people in full; the default is to mask them.

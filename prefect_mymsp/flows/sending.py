@@ -552,7 +552,7 @@ def send_campaign(
     Args:
         source: Path or URL of the CSV file with the recipients; none to send to groups alone.
         credentials: The gateway account that sends.
-        message: The text; {column} is replaced by the row's value in that column, {{ and }} are braces.
+        message: The text; {column} is replaced by the row's value in that column; a brace is written twice.
         campaign: The campaign's name; the default is the file's name and the day the run was scheduled for.
         originator: A registered originator; the default is the account's own.
         deliver_at: When the gateway shall send, with a time zone; the default is at once.

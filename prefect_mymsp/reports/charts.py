@@ -106,14 +106,17 @@ def over_time(times: pd.Series, zone: tzinfo, what: str, name: str) -> Chart | N
     step = next((one for one in _STEPS if end - first < one * _BARS), _STEPS[-1])
     begin = _floor(first.to_pydatetime().astimezone(zone), step)
     bars = int((end.to_pydatetime() - begin) / step) + 1
-    moments = [begin + at * step for at in range(bars + 1)]
+    if step < timedelta(days=1):  # by the hours that pass, also in the night the clocks change
+        moments = [(begin.astimezone(UTC) + at * step).astimezone(zone) for at in range(bars + 1)]
+    else:
+        moments = [begin + at * step for at in range(bars + 1)]
     edges = pd.DatetimeIndex([moment.astimezone(UTC) for moment in moments]).as_unit("us").asi8
     counts, _ = np.histogram(known.astype("datetime64[us, UTC]").astype("int64").to_numpy(), bins=edges)
-    moments.pop()
+    until = moments.pop()
     peak = int(np.argmax(counts))
     span = _span(step)
     alt = (
-        f"{int(counts.sum()):,} {what} from {moments[0]:%d %B %Y %H:%M} to {moments[-1] + step:%d %B %Y %H:%M}, "
+        f"{int(counts.sum()):,} {what} from {moments[0]:%d %B %Y %H:%M} to {until:%d %B %Y %H:%M}, "
         f"in steps of {span}; most of them, {int(counts[peak]):,}, from {moments[peak]:%d %B %H:%M}."
     )
 

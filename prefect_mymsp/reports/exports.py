@@ -78,6 +78,15 @@ class Target:
                 raise InputError("format='sql' writes to a table: leave path out, or choose another format.")
         elif self.url or self.table:
             raise InputError("database and table are for format='sql'.")
+        elif self.path is not None and not self.path.expanduser().is_dir():
+            meant = next(
+                (each for each, suffix in _SUFFIXES.items() if suffix == self.path.suffix.lower()), self.format
+            )
+            if meant is not self.format:
+                raise InputError(
+                    f"{self.path.name} would be written as {self.format.value}, which its name denies: choose "
+                    f"format={meant.value!r}, or another name."
+                )
 
     def file(self, name: str, *, new_only: bool) -> Path:
         """The file to write, called so if no other name was asked for.
@@ -87,7 +96,7 @@ class Target:
         """
         suffix = _SUFFIXES[self.format]
         folder = self.folder if self.path is None else self.path.expanduser()
-        if self.path is None or folder.is_dir() or str(self.path).endswith(("/", "\\")):
+        if self.path is None or folder.is_dir() or not folder.suffix:
             paths = (folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in itertools.count(1))
             return next(path for path in paths if not (new_only and path.exists()))
         if new_only and folder.exists():
@@ -99,9 +108,27 @@ class Target:
 
     def bookmark(self, kind: str, campaign: str | None) -> str:
         """The name under which it is remembered what this target has got."""
-        where = self.table if self.format is ReportFormat.SQL else "" if self.path is None else str(self.path)
+        if self.format is ReportFormat.SQL:
+            where = f"{_database(self.url or '')} {self.table}"
+        else:
+            where = "" if self.path is None else str(self.path.expanduser().absolute())
         told = hashlib.blake2b(f"{where}\n{campaign or ''}".encode(), digest_size=8).hexdigest()
         return f"export {kind} {self.format} {told}"
+
+
+def _database(url: str) -> str:
+    """Which database a URL names, whoever opens it."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return ""  # it will be refused when it is opened
+    database = parsed.database
+    if parsed.get_backend_name() == "sqlite" and database:
+        database = str(Path(database).absolute())
+    return f"{parsed.get_backend_name()} {parsed.host} {parsed.port} {database}"
 
 
 @dataclass(frozen=True)

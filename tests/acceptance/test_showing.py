@@ -268,6 +268,19 @@ def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, creden
     assert [one["event"] for one in events] == ["mymsp.campaign.stopped"]
 
 
+def test_a_group_that_was_refused_is_shown(plan: Plan) -> None:
+    failures = deliveries(("@Nobody", "rejected", None, "28"), (NUMBER, "rejected", None, "28"))
+    failures["row"] = pd.Series([0, 2], dtype=failures["row"].dtype)  # a group has no row
+
+    @flow
+    def campaign() -> str:
+        show_failures(report_of(plan, failures), ACCOUNT)
+        return str(flow_run.id)
+
+    rows = json.loads(str(artifacts_of(campaign())["failures"].data))
+    assert [(row["row"], row["recipient"]) for row in rows] == [("", "@Nobody"), (2, "46•••••••05")]
+
+
 def test_what_strangers_wrote_is_harmless(tmp_path: Path) -> None:
     rows = [f'"{number}{HOSTILE}";Bo' for number in range(MAX_ROWS + 50)]
     path = tmp_path / "people.csv"

@@ -762,3 +762,32 @@ def test_how_a_file_is_read_is_told(content: bytes, read_as: str, tmp_path: Path
 def test_how_a_frame_is_read_is_told() -> None:
     frame = pd.DataFrame({"name": ["Åsa"], "Mobil": ["0701740605"]})
     assert open_source(frame).read_as == "numbers in column 'Mobil'"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64", "category", "object"])
+def test_a_number_that_pandas_has_read_from_a_power_of_ten_is_nobodys(dtype: str) -> None:
+    numbers = [4.67e10, 46701740605.0, 4.67017e10]
+    frame = pd.DataFrame({"mobile": pd.Series(numbers, dtype=dtype), "amount": [100_000.0, 2e7, 5.0]})
+    (block,) = open_source(frame).blocks()
+    assert block.rows.column("msisdn").to_pylist() == [A]
+    assert block.columns.column("amount").to_pylist() == ["20000000"]
+    assert block.rejects.column("value").to_pylist() == ["4.67E+10", "4.67017E+10"]
+    assert all("power of ten" in reason for reason in block.rejects.column("reason").to_pylist())
+
+
+def test_dates_beyond_those_of_pandas_and_sparse_columns_are_read() -> None:
+    frame = pd.DataFrame(
+        {
+            "mobile": ["0701740605", "0701740606"],
+            "until": pd.Series([dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1, 8, 30)], dtype=object),
+            "vip": pd.arrays.SparseArray([0, 1]),
+            "share": pd.arrays.SparseArray([0.5, 0.0]),
+            "azores": pd.Series([pd.Timestamp("2026-10-25 00:30", tz="UTC").tz_convert("Atlantic/Azores")] * 2),
+        }
+    )
+    (block,) = open_source(frame).blocks()
+    columns = block.columns.to_pydict()
+    assert columns["until"] == ["9999-12-31", "0001-01-01 08:30:00"]
+    assert columns["vip"] == ["0", "1"]
+    assert columns["share"] == ["0.5", "0"]
+    assert columns["azores"][0].startswith("2026-10-25 00:30:00")

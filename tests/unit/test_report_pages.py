@@ -498,3 +498,15 @@ def test_an_inbox_that_was_forgotten() -> None:
     page = Page(inbox_page(frame, {}, ZONE, MADE).html)
     check(page)
     assert "2 messages from 0 people." in page.text
+
+
+@pytest.mark.parametrize("night", ["2026-03-28 22:00", "2026-10-24 22:00"])
+@pytest.mark.parametrize("hours", [2, 5, 9, 20, 47])
+def test_a_chart_of_the_night_the_clocks_change(night: str, hours: int) -> None:
+    times = pd.Series(pd.date_range(night, periods=hours * 60, freq="1min", tz="UTC").as_unit("us"))
+    chart = charts.over_time(times, ZONE, "deliveries", "night")
+    assert chart is not None
+    counts = [count for _, count in chart.rows]
+    assert sum(counts) == len(times)
+    assert max(counts) == counts[1], "as many in each span, but for the first and the last"
+    assert len(set(counts[1:-1])) == 1

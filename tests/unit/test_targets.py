@@ -1,0 +1,57 @@
+"""Where exports go: what is a folder, what fits together, and which target has got what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefect_mymsp.errors import InputError
+from prefect_mymsp.models import ReportFormat
+from prefect_mymsp.reports.exports import Target
+
+
+def to_file(path: Path, format: ReportFormat = ReportFormat.CSV) -> Target:  # noqa: A002
+    return Target(format, path, None, None, Path("reports"))
+
+
+def to_table(url: str, table: str = "sms") -> Target:
+    return Target(ReportFormat.SQL, None, url, table, Path("reports"))
+
+
+def test_a_name_without_a_suffix_is_a_folder(tmp_path: Path) -> None:
+    assert to_file(tmp_path / "exports").file("autumn", new_only=True) == tmp_path / "exports" / "autumn.csv"
+    assert to_file(tmp_path / "out.csv").file("autumn", new_only=True) == tmp_path / "out.csv"
+
+
+def test_a_name_that_denies_the_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"report\.HTML would be written as csv.*format='html'"):
+        to_file(tmp_path / "report.HTML").check()
+    to_file(tmp_path / "report.txt").check()
+    to_file(tmp_path / "report.html", ReportFormat.HTML).check()
+
+
+def test_one_place_has_one_bookmark_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = [to_file(Path(path)) for path in ("out", "./out", str(tmp_path / "out"))]
+    assert len({place.bookmark("deliveries", None) for place in places}) == 1
+    before = places[0].bookmark("deliveries", None)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert places[0].bookmark("deliveries", None) != before
+
+
+def test_another_database_has_got_nothing_yet() -> None:
+    urls = [
+        "postgresql://anna:secret@test/sms",
+        "postgresql://anna:secret@production/sms",
+        "postgresql://anna:secret@production:5433/sms",
+        "postgresql://anna:secret@production/other",
+        "sqlite:///a.db",
+        "sqlite:///b.db",
+    ]
+    assert len({to_table(url).bookmark("deliveries", None) for url in urls}) == len(urls)
+    # Whoever opens it, it is the same.
+    one, other = (to_table(f"postgresql://{who}@production/sms") for who in ("anna:secret", "bo:hidden"))
+    assert one.bookmark("deliveries", None) == other.bookmark("deliveries", None)
+    assert to_table("no url").bookmark("deliveries", None)
