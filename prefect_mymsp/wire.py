@@ -236,6 +236,16 @@ def _message_id(value: str | int) -> str:
     return text
 
 
+def check_port(destination_port: int) -> None:
+    """Refuse what is no port of a phone.
+
+    Raises:
+        InputError: It is not from 1 to 65535.
+    """
+    if isinstance(destination_port, bool) or not 0 < destination_port < 65536:
+        raise InputError(f"The destination port must be from 1 to 65535, not {destination_port}.")
+
+
 def build_send(
     login: Login,
     recipients: str | Iterable[str],
@@ -261,8 +271,7 @@ def build_send(
     if flash:
         fields.append(("isflash", "true"))
     if destination_port is not None:
-        if isinstance(destination_port, bool) or not 0 < destination_port < 65536:
-            raise InputError(f"The destination port must be from 1 to 65535, not {destination_port}.")
+        check_port(destination_port)
         fields.append(("destinationport", str(destination_port)))
     return _body(login, fields)
 

@@ -89,8 +89,11 @@ class SendOptions:
     leave_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.give_up_after < 1 or not self.window_s > 0 or not self.lease_s > 0:
-            raise InputError("batch_size, give_up_after, window_s and lease_s must be above zero.")
+        for name in ("batch_size", "give_up_after", "window_s", "lease_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above zero.")
+        if self.destination_port is not None:
+            wire.check_port(self.destination_port)
         if self.guard_lead_s is not None and self.guard_lead_s < self.look.last_look_s + self.look.absent_after_s:
             raise InputError(
                 f"The lead time must be at least {self.look.last_look_s + self.look.absent_after_s:.0f} s, or doubt "
@@ -183,8 +186,11 @@ async def send_planned(
         sending = _Sending(journal, thread, client, run, options, listener)
         try:
             await sending.all()
-        finally:
-            await asyncio.shield(asyncio.ensure_future(thread(journal.end_run, run)))
+        except BaseException:
+            with contextlib.suppress(JournalError):  # a lease ends by itself, and why it stopped is what matters
+                await asyncio.shield(asyncio.ensure_future(thread(journal.end_run, run)))
+            raise
+        await asyncio.shield(asyncio.ensure_future(thread(journal.end_run, run)))
         return await thread(journal.counts, campaign)
     finally:
         thread.close()
@@ -268,7 +274,10 @@ class _Sending:
         finally:
             self._outcomes += [_released(batch, "not-started") for batch in self._ready]
             self._ready.clear()
-            await asyncio.shield(asyncio.ensure_future(self._settle()))
+            try:
+                await asyncio.shield(asyncio.ensure_future(self._settle()))
+            except JournalError as error:
+                self._stopped = error  # whatever else there was: this is what is to be mended first
         if isinstance(self._stopped, CampaignCancelledError):
             raise self._stopped
         if isinstance(self._stopped, JournalError):

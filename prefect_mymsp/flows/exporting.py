@@ -220,7 +220,7 @@ def _tell(done: Exported, target: Target, what: str) -> None:
     from prefect_mymsp.reports.harmless import visible
 
     logger = get_run_logger()
-    where = f"table {done.table}" if done.path is None else str(done.path)
+    where = f"table {done.table}" if done.path is None else str(done.path.absolute())
     logger.info("%d %s are in %r.", done.rows, what, where)
     shown = visible(where).replace("`", "'").replace("\n", " ")
     lines = [f"**{done.rows:,}** {what} as {target.format.value} in", "", f"`{shown}`"]

@@ -443,6 +443,33 @@ def test_when_all_is_claimed_the_journal_is_left_in_peace(bench: Bench, monkeypa
     assert empty <= 2  # when nothing is left, and when all is over
 
 
+def test_a_journal_that_goes_away_says_how_to_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gateway.configure({"latency_ms": 50})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(60)])
+
+    def gone(*_: object, **__: object) -> None:
+        raise JournalError("The journal could not be written.")
+
+    def listener(_: Progress) -> None:
+        for name in ("claim", "settle", "renew", "end_run", "counts"):
+            monkeypatch.setattr(bench.journal, name, gone)
+
+    with pytest.raises(JournalError) as caught:
+        bench.send(campaign, listener=listener)
+    told = str(caught.value)
+    assert told.startswith("The journal could not be written. Campaign 'campaign' has stopped for that.")
+    assert "start the same campaign again" in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"batch_size": 0}, "batch_size must be"), ({"window_s": 0}, "window_s"), ({"destination_port": 65536}, "port")],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_sent(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        SendOptions(**wrong)
+
+
 def test_what_another_run_gives_back_at_the_end_is_sent(bench: Bench) -> None:
     bench.gateway.configure({"latency_ms": 900})
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(4)])
