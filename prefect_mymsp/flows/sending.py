@@ -24,6 +24,7 @@ from prefect_mymsp.errors import (
     CampaignStoppedError,
     ExportError,
     InputError,
+    JournalError,
     LimitError,
     MyMSPError,
     NotApprovedError,
@@ -297,15 +298,22 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
             raise
         finally:
             # Also when it stopped: who was reached is what everybody asks then.
-            report = CampaignReport.of(
-                job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign)
-            )
+            try:
+                report = CampaignReport.of(
+                    job.campaign, plan, journal.counts(campaign), deliveries_frame(journal, campaign)
+                )
+            except JournalError:
+                if stopped is None:
+                    raise
+                raise stopped from stopped.__cause__  # it says what is to be done
             unwritten = _write(job, report, plan)
             if stopped is None:
                 show.finished(report)
             else:
                 show.stopped(stopped, report)
             logger.info("%s", _told(report))
+            if stopped is None and not report.messages - report.rejected - report.cancelled:
+                logger.warning("Nobody gets anything of campaign %r: see what was refused.", job.campaign)
             if report.in_doubt:
                 logger.warning(
                     "%d messages may or may not have been sent. They are not sent again; the report names them.",

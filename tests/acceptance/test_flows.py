@@ -30,12 +30,14 @@ from prefect_mymsp.errors import (
     CampaignStoppedError,
     ChangedTextError,
     InputError,
+    JournalError,
     RepeatError,
     SourceError,
     TemplateError,
     UnreachableError,
 )
 from prefect_mymsp.flows import listening, send_campaign, send_dataframe
+from prefect_mymsp.journal import Journal
 from prefect_mymsp.reports import CampaignReport
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -415,6 +417,35 @@ def test_a_refused_account_stops_the_campaign(
     report = send_campaign(file, credentials, "Hej {name}", "stopped")
     assert states(report) == {"accepted": 6, "delivered": 6}
     assert sent(gateway) == texts(*range(605, 611))
+
+
+def test_who_reaches_nobody_is_told_so(
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    landlines = written(tmp_path / "landlines.csv", "08-465 004 00;Åsa")
+    assert send_campaign(landlines, credentials, "Hej", "landlines").messages == 0
+    assert "Nobody gets anything of campaign 'landlines'" in caplog.text
+    assert send_campaign(None, credentials, "Hej", "group", groups=["Nobody"]).rejected == 1
+    assert "Nobody gets anything of campaign 'group'" in caplog.text
+    send_campaign(people(tmp_path / "a.csv", 605), credentials, "Hej", "one", wait=False)
+    assert "of campaign 'one'" not in caplog.text
+
+
+def test_a_journal_that_goes_away_says_how_to_go_on(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise JournalError("The journal cannot be reached.")
+
+    for name in ("claim", "settle", "end_run", "counts"):
+        monkeypatch.setattr(Journal, name, gone)
+    with pytest.raises(JournalError, match=r"'away' has stopped for that.* start the same campaign again"):
+        send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, "Hej {name}", "away")
+    assert sent(gateway) == []
 
 
 def test_credits_that_run_out_for_real(
