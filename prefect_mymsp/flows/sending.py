@@ -313,7 +313,7 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
                 show.stopped(stopped, report)
             logger.info("%s", _told(report))
             if stopped is None and not report.messages - report.rejected - report.cancelled:
-                logger.warning("Nobody gets anything of campaign %r: see what was refused.", job.campaign)
+                logger.warning("Nobody gets anything of campaign %r: see what was refused or left out.", job.campaign)
             if report.in_doubt:
                 logger.warning(
                     "%d messages may or may not have been sent. They are not sent again; the report names them.",

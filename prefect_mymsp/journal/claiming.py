@@ -1,7 +1,7 @@
 """Claims in a process of their own, where a thread that makes them would slow the requests down.
 
 SQLite needs some 15 µs a request, and with each statement its driver takes the interpreter from the requests on their
-way. That is felt from a thousand and more of them a second; below, and where little is left to send, no process starts.
+way. That is felt at some two thousand of them a second; below, and where little is left to send, no process starts.
 """
 
 from __future__ import annotations
@@ -53,34 +53,13 @@ class ClaimingProcess:
             statements: ``moment``, ``accept``, ``take`` and ``claimed``: text, and the constants in it.
             pragmas: How its connection is to behave.
         """
-        self._ready = False
-        self._gone = not _can_start()
+        self._ready, self._gone = False, True
+        if not _can_start():
+            return
+        with contextlib.suppress(OSError):
+            self._start()
         if self._gone:
             return
-        try:
-            self._ours, theirs = socket.socketpair()
-        except OSError:
-            self._gone = True
-            return
-        self._ours.settimeout(_GIVE_UP_S)
-        theirs.settimeout(None)  # whatever the application's default is
-        self._stream = self._ours.makefile("rwb")
-        self._says = select.poll()
-        self._says.register(self._ours, select.POLLIN)
-        with theirs:
-            script = str(Path(__file__).with_name("claimer.py"))
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", script, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # a traceback may quote numbers
-                    start_new_session=True,  # Ctrl-C is for who started it
-                )
-            except OSError:
-                self._leave()
-                return
         setup = {
             "place": [str(place[0]), *place[1:]],
             "patience_s": _PATIENCE_S,
@@ -90,6 +69,26 @@ class ClaimingProcess:
         }
         with self._or_gone():
             self._send(json.dumps(setup).encode() + b"\n")
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as unless_started, theirs:
+            unless_started.enter_context(ours)
+            theirs.settimeout(None)  # whatever the application's default is
+            script = str(Path(__file__).with_name("claimer.py"))
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", script, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # a traceback may quote numbers
+                start_new_session=True,  # Ctrl-C is for who started it
+            )
+            unless_started.pop_all()
+        ours.settimeout(_GIVE_UP_S)
+        self._ours, self._stream, self._says = ours, ours.makefile("rwb"), select.poll()
+        self._says.register(ours, select.POLLIN)
+        self._gone = False
 
     @property
     def ready(self) -> bool:
@@ -120,7 +119,9 @@ class ClaimingProcess:
             self._gone = True
             self._process.kill()
             self._process.wait()
-            self._leave()
+            with contextlib.suppress(OSError):  # what could not be sent
+                self._stream.close()
+            self._ours.close()
 
     def _send(self, what: bytes) -> None:
         self._stream.write(what)
@@ -132,12 +133,6 @@ class ClaimingProcess:
             yield
         except (OSError, EOFError, ValueError):  # not there, no answer in time, half of one
             self.close()
-
-    def _leave(self) -> None:
-        self._gone = True
-        with contextlib.suppress(OSError):  # what could not be sent
-            self._stream.close()
-        self._ours.close()
 
 
 def _can_start() -> bool:

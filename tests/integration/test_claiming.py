@@ -52,11 +52,23 @@ def started(journal: Journal, run: Run) -> ClaimingProcess:
     """A run's process, once it can be asked."""
     process = journal._processes[run.id]
     assert process is not None
+    wait_for(process)
+    return process
+
+
+def wait_for(process: ClaimingProcess) -> None:
     patience = time.monotonic() + 30
     while not process.ready:
         assert time.monotonic() < patience
         time.sleep(0.005)
-    return process
+
+
+def begun(desk: Desk, rows: int = 9) -> tuple[Run, list[Batch]]:
+    """A run that has claimed three requests of several and whose process can be asked."""
+    run = desk.journal.start_run(desk.record(desk.personal(rows)))
+    first = desk.journal.claim(run, requests=3, batch_size=1)
+    started(desk.journal, run)
+    return run, first
 
 
 def running(process: ClaimingProcess) -> bool:
@@ -204,9 +216,7 @@ def test_what_nobody_waits_for_is_not_claimed(desk: Desk) -> None:
 
 @pytest.mark.usefixtures("worth_it")
 def test_of_a_cancelled_campaign_nothing_is_claimed(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, _ = begun(desk)
     desk.journal.cancel(run.campaign)
     with pytest.raises(CampaignCancelledError):
         desk.journal.claim(run, requests=3, batch_size=1)
@@ -216,9 +226,7 @@ def test_of_a_cancelled_campaign_nothing_is_claimed(desk: Desk, asked: list[bool
 
 @pytest.mark.usefixtures("worth_it")
 def test_after_its_lease_a_run_claims_nothing(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, _ = begun(desk)
     desk.expire(run)
     with pytest.raises(JournalError, match="lease has ended"):
         desk.journal.claim(run, requests=3, batch_size=1)
@@ -228,9 +236,7 @@ def test_after_its_lease_a_run_claims_nothing(desk: Desk, asked: list[bool]) -> 
 
 @pytest.mark.usefixtures("worth_it")
 def test_an_id_that_another_has_is_doubt_for_both(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    first = desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, first = begun(desk)
     now = datetime.now(UTC)
     twice = [Outcome(one.id, "accepted", now, "4711" if index else "4712") for index, one in enumerate(first)]
     assert len(desk.journal.claim(run, requests=3, batch_size=1, outcomes=twice)) == 3
@@ -240,9 +246,7 @@ def test_an_id_that_another_has_is_doubt_for_both(desk: Desk, asked: list[bool])
 
 @pytest.mark.usefixtures("worth_it")
 def test_what_has_yet_to_be_put_into_requests_is_not_forgotten(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    first = desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, first = begun(desk)
     for batch in first:
         desk.settle(batch, "released")
     claimed = desk.journal.claim(run, requests=9, batch_size=1)
@@ -252,9 +256,7 @@ def test_what_has_yet_to_be_put_into_requests_is_not_forgotten(desk: Desk, asked
 
 @pytest.mark.usefixtures("worth_it")
 def test_other_outcomes_are_the_journals_to_record(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    first = desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, first = begun(desk)
     now = datetime.now(UTC)
     outcomes = [
         Outcome(first[0].id, "accepted", now, "4711"),
@@ -277,9 +279,7 @@ time.sleep(0.7)
 
 @pytest.mark.usefixtures("worth_it")
 def test_it_waits_for_who_writes(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
-    started(desk.journal, run)
+    run, _ = begun(desk)
     writer = subprocess.Popen(
         [
             sys.executable,
@@ -330,8 +330,7 @@ def test_it_ends_with_its_run_or_with_the_journal(desk: Desk) -> None:
 
 @pytest.mark.usefixtures("worth_it")
 def test_its_command_line_names_no_journal_and_nothing_of_it(desk: Desk) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
+    run, _ = begun(desk)
     process = started(desk.journal, run)
     shown = Path(f"/proc/{process._process.pid}/cmdline").read_bytes().split(b"\0")[:-1]
     script = str(Path(claiming.__file__).with_name("claimer.py"))
@@ -341,8 +340,7 @@ def test_its_command_line_names_no_journal_and_nothing_of_it(desk: Desk) -> None
 
 @pytest.mark.usefixtures("worth_it")
 def test_signals_for_the_whole_family_do_not_end_it(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
+    run, _ = begun(desk)
     process = started(desk.journal, run)._process
     assert os.getpgid(process.pid) != os.getpgrp()
     process.send_signal(signal.SIGINT)
@@ -529,8 +527,7 @@ def test_when_it_does_not_answer_the_journal_claims_on(
     desk: Desk, misfortune: Callable[[ClaimingProcess], None], monkeypatch: pytest.MonkeyPatch, asked: list[bool]
 ) -> None:
     monkeypatch.setattr(claiming, "_GIVE_UP_S", 0.5)
-    run = desk.journal.start_run(desk.record(desk.personal(12)))
-    first = desk.journal.claim(run, requests=3, batch_size=1)
+    run, first = begun(desk, rows=12)
     process = started(desk.journal, run)
     misfortune(process)
     second = desk.journal.claim(run, requests=3, batch_size=1, outcomes=accepted(first))
@@ -544,8 +541,7 @@ def test_when_it_does_not_answer_the_journal_claims_on(
 
 @pytest.mark.usefixtures("worth_it")
 def test_a_claim_whose_answer_is_lost_is_in_doubt_and_nobody_elses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(12)))
-    desk.journal.claim(run, requests=3, batch_size=1)
+    run, _ = begun(desk, rows=12)
     process = started(desk.journal, run)
     read = process._stream.readline
 
@@ -586,10 +582,7 @@ def prompt(monkeypatch: pytest.MonkeyPatch, worth_it: None) -> None:
 
     def wait(self: ClaimingProcess, *told: Any, **more: Any) -> None:
         begin(self, *told, **more)
-        patience = time.monotonic() + 30
-        while not self.ready:
-            assert time.monotonic() < patience
-            time.sleep(0.005)
+        wait_for(self)
 
     monkeypatch.setattr(ClaimingProcess, "__init__", wait)
 
