@@ -78,8 +78,8 @@ def send(
     campaign: Annotated[
         str | None, Parameter(help="The campaign's name; the default is the file's name and today's date.")
     ] = None,
-    originator: Annotated[str | None, Parameter(help="A registered originator; the default is the account's.")] = None,
-    deliver_at: Annotated[
+    sender: Annotated[str | None, Parameter(help="A registered sender; the default is the account's.")] = None,
+    send_at: Annotated[
         datetime | None,
         Parameter(help="When the gateway shall send; without a zone, in the account's time zone. Exactly once."),
     ] = None,
@@ -94,7 +94,7 @@ def send(
     wait: Annotated[bool, Parameter(help="Follow the deliveries.")] = True,
     deadline: Annotated[float, Parameter(help="Minutes to follow them at most.")] = 60.0,
     phone_column: Annotated[str | None, Parameter(help="The column with the phone numbers.")] = None,
-    region: Annotated[str, Parameter(help="Country of numbers without a country code.")] = "SE",
+    country: Annotated[str, Parameter(help="Country of numbers without a country code.")] = "SE",
     transliterate: Annotated[
         bool, Parameter(help="Replace typographic quotes and dashes, which would double the cost.", negative="")
     ] = False,
@@ -132,11 +132,11 @@ def send(
     console, account = _console(), _load(MyMSPCredentials, credentials)
     options: dict[str, Any] = {
         "campaign": campaign,
-        "originator": originator,
-        "deliver_at": _aware(deliver_at, account),
+        "sender": sender,
+        "send_at": _aware(send_at, account),
         "guard": Guard.SCHEDULE if guard else Guard.NONE,
         "phone_column": phone_column,
-        "region": region,
+        "country": country,
         "transliterate": transliterate,
         "flash": flash,
         "window": _window(window, account),
@@ -268,7 +268,7 @@ def inbox(
             new = collect_updates(account, journal=_journal(journal)).inbox
         else:
             new = collect_inbox(account, journal=_journal(journal))
-    shown = new[["received_at", "originator", "prefix", "text"]]
+    shown = new[["received_at", "sender", "prefix", "text"]]
     console.print(frame("New messages", shown if show_numbers else masked_frame(shown), limit=100))
 
 
@@ -496,7 +496,7 @@ def _suppression(path: str | None) -> Suppression | None:
 #: What a flow's options are called here, where the name is not just spelt with dashes.
 _FLAGS = {"messages_per_minute": "--per-minute"}
 _OPTIONS = re.compile(
-    r"\b(phone_column|deliver_at|max_recipients|max_segments|allow_changed|allow_repeat|messages_per_minute)\b"
+    r"\b(phone_column|send_at|max_recipients|max_segments|allow_changed|allow_repeat|messages_per_minute)\b"
 )
 
 

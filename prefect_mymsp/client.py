@@ -206,8 +206,8 @@ class _Gateway:
         self,
         recipients: str | Iterable[str],
         text: str,
-        originator: str | None,
-        deliver_at: datetime | None,
+        sender: str | None,
+        send_at: datetime | None,
         flash: bool,
         destination_port: int | None,
     ) -> _Call[str]:
@@ -215,8 +215,8 @@ class _Gateway:
             self._login,
             recipients,
             text,
-            originator=originator,
-            deliver_at=deliver_at,
+            originator=sender,
+            send_at=send_at,
             flash=flash,
             destination_port=destination_port,
         )
@@ -233,8 +233,8 @@ class _Gateway:
     def _scheduled(self) -> _Call[list[ScheduledMessage]]:
         return _Call(wire.SCHEDULED, wire.build_scheduled(self._login), wire.parse_scheduled)
 
-    def _reschedule(self, message_id: str, deliver_at: datetime) -> _Call[None]:
-        body = wire.build_reschedule(self._login, message_id, deliver_at)
+    def _reschedule(self, message_id: str, send_at: datetime) -> _Call[None]:
+        body = wire.build_reschedule(self._login, message_id, send_at)
         return _Call(wire.RESCHEDULE, body, lambda answer: wire.parse_done(answer, wire.RESCHEDULE))
 
     def _cancel(self, message_id: str) -> _Call[None]:
@@ -258,7 +258,7 @@ class _Gateway:
 
         Raises:
             ProtocolError: It is no answer of ``getMsgUpdates``.
-            RejectedError: It is a refusal.
+            RefusedError: It is a refusal.
         """
         return wire.parse_updates(wire.Answer(raw, None, self.zone))
 
@@ -449,7 +449,7 @@ class MyMSPClient(_Gateway):
     """The eight endpoints, synchronously. Use it as a context manager; it may be shared between threads.
 
     Every method raises :class:`~prefect_mymsp.errors.InputError` for what cannot be sent,
-    :class:`~prefect_mymsp.errors.RejectedError` when the gateway refuses,
+    :class:`~prefect_mymsp.errors.RefusedError` when the gateway refuses,
     :class:`~prefect_mymsp.errors.UnreachableError` or :class:`~prefect_mymsp.errors.RateLimitedError` when the gateway
     did not act, and :class:`~prefect_mymsp.errors.InDoubtError` when it may have.
 
@@ -536,8 +536,8 @@ class MyMSPClient(_Gateway):
         recipients: str | Iterable[str],
         text: str,
         *,
-        originator: str | None = None,
-        deliver_at: datetime | None = None,
+        sender: str | None = None,
+        send_at: datetime | None = None,
         flash: bool = False,
         destination_port: int | None = None,
     ) -> str:
@@ -546,15 +546,15 @@ class MyMSPClient(_Gateway):
         Args:
             recipients: MSISDNs (country code and number, digits) or names of recipient groups at the gateway.
             text: 1 to 765 characters.
-            originator: A registered originator; None for the account's own.
-            deliver_at: Aware time to send it at, rounded up to the minute; None for now.
+            sender: A registered sender; None for the account's own.
+            send_at: Aware time to send it at, rounded up to the minute; None for now.
             flash: Show it at once instead of storing it in the phone.
             destination_port: Port on the phone, 1 to 65535; None for an ordinary SMS.
 
         Returns:
             The message id.
         """
-        return self._run(self._send(recipients, text, originator, deliver_at, flash, destination_port))
+        return self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
 
     def result(self, message_id: str) -> SmsResult:
         """How far a message has come, a status for each recipient (4.2)."""
@@ -568,9 +568,9 @@ class MyMSPClient(_Gateway):
         """All messages that wait for their delivery time, in the gateway's order (4.3.2)."""
         return self._run(self._scheduled())
 
-    def reschedule(self, message_id: str, deliver_at: datetime) -> None:
+    def reschedule(self, message_id: str, send_at: datetime) -> None:
         """Give a waiting message another delivery time, aware, rounded up to the minute (4.3.4)."""
-        return self._run(self._reschedule(message_id, deliver_at))
+        return self._run(self._reschedule(message_id, send_at))
 
     def cancel(self, message_id: str) -> None:
         """Cancel a waiting message (4.3.5)."""
@@ -683,13 +683,13 @@ class AsyncMyMSPClient(_Gateway):
         recipients: str | Iterable[str],
         text: str,
         *,
-        originator: str | None = None,
-        deliver_at: datetime | None = None,
+        sender: str | None = None,
+        send_at: datetime | None = None,
         flash: bool = False,
         destination_port: int | None = None,
     ) -> str:
         """Send a text; see :meth:`MyMSPClient.send`."""
-        return await self._run(self._send(recipients, text, originator, deliver_at, flash, destination_port))
+        return await self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
 
     async def result(self, message_id: str) -> SmsResult:
         """How far a message has come; see :meth:`MyMSPClient.result`."""
@@ -703,9 +703,9 @@ class AsyncMyMSPClient(_Gateway):
         """All waiting messages; see :meth:`MyMSPClient.scheduled`."""
         return await self._run(self._scheduled())
 
-    async def reschedule(self, message_id: str, deliver_at: datetime) -> None:
+    async def reschedule(self, message_id: str, send_at: datetime) -> None:
         """Give a waiting message another time; see :meth:`MyMSPClient.reschedule`."""
-        return await self._run(self._reschedule(message_id, deliver_at))
+        return await self._run(self._reschedule(message_id, send_at))
 
     async def cancel(self, message_id: str) -> None:
         """Cancel a waiting message; see :meth:`MyMSPClient.cancel`."""

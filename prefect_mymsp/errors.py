@@ -12,7 +12,7 @@
     │   │   ├── RepeatError          people would get a text that another campaign sent them today
     │   │   └── LimitError           a campaign exceeds a limit that was set for it, or begins too late
     │   ├── NotApprovedError         a person refused the campaign, or nobody answered in time
-    │   ├── RejectedError            the gateway answered ``N`` and a code
+    │   ├── RefusedError            the gateway answered ``N`` and a code
     │   ├── UnreachableError         no connection was made: refused, timed out, TLS or proxy failure
     │   └── RateLimitedError         the gateway answered HTTP 429
     ├── InDoubtError                 the gateway may have acted on the request
@@ -115,7 +115,7 @@ class NotApprovedError(NotSentError):
     """A person refused the campaign, or nobody approved it in time; this start of it sent nothing."""
 
 
-class RejectedError(NotSentError):
+class RefusedError(NotSentError):
     """The gateway refused the request with ``N`` and a code; nothing was sent.
 
     Attributes:
@@ -136,7 +136,7 @@ class RejectedError(NotSentError):
         return self.code in ACCOUNT_WIDE_CODES
 
 
-#: Codes that concern the account, not one message: authorization, quota, credits, credentials, originator.
+#: Codes that concern the account, not one message: authorization, quota, credits, credentials, sender.
 #: Vendor's document, sections 4.1.3 to 4.5.3.
 ACCOUNT_WIDE_CODES = frozenset({7, 11, 12, 22, 23, 24, 25, 33})
 

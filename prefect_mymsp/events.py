@@ -88,14 +88,14 @@ def emit_received(account: str, message: ReceivedMessage, include_text: bool = F
     """
     from prefect_mymsp.campaign import mask
 
-    number = message.originator or ""
+    number = message.sender or ""
     payload: dict[str, Any] = {
         "message_id": message.message_id,
         "received_at": message.received_at and message.received_at.isoformat(),
         "word": first_word(message.text),
         "prefix": message.prefix and _line(message.prefix, 40),
         "kind": message.kind and _line(message.kind, 40),
-        "originator": mask(number) if number.isdecimal() else "•" * len(number[:20]),
+        "sender": mask(number) if number.isdecimal() else "•" * len(number[:20]),
         "characters": len(message.text),
     }
     if include_text:

@@ -114,11 +114,11 @@ class ScheduledMessage:
 
     Attributes:
         message_id: Its id.
-        deliver_at: When it will be sent, to the second; None when the gateway gives no time.
+        send_at: When it will be sent, to the second; None when the gateway gives no time.
     """
 
     message_id: str
-    deliver_at: datetime | None
+    send_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class ReceivedMessage:
         user: The account's user it was delivered to; None in updates, which do not say.
         prefix: The keyword that routed it here, or for DPN the device notification's action.
         kind: ``SMS``, ``VOI`` or ``DPN``.
-        originator: The sender's MSISDN.
+        sender: The sender's MSISDN.
         alias: The sender's alias, or for DPN a recipient id; None in updates.
         subject: MMS subject, deprecated by the vendor; None in updates.
         text: What was written. Written by strangers: escape it wherever it is shown.
@@ -142,7 +142,7 @@ class ReceivedMessage:
     user: str | None
     prefix: str | None
     kind: str | None
-    originator: str | None
+    sender: str | None
     alias: str | None
     subject: str | None
     text: str

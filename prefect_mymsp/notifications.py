@@ -57,8 +57,8 @@ class MyMSPNotification(NotificationBlock):
         max_length=50,
         repr=False,
     )
-    originator: str | None = Field(
-        default=None, description="A registered originator. The default is the account's own.", min_length=1
+    sender: str | None = Field(
+        default=None, description="A registered sender. The default is the account's own.", min_length=1
     )
     max_segments: int = Field(
         default=1,
@@ -149,7 +149,7 @@ class MyMSPNotification(NotificationBlock):
     async def _text(self, client: AsyncMyMSPClient, recipient: str, text: str) -> str | None:
         """Text one of them; returns what went wrong."""
         try:
-            await client.send([recipient], text, originator=self.originator)
+            await client.send([recipient], text, sender=self.sender)
         except MyMSPError as error:
             return str(error)
         return None

@@ -96,13 +96,13 @@ class Source:
         read_as: What was found out about it, for a person: the column of the numbers, encoding and separator.
     """
 
-    def __init__(self, reader: _CsvText | _Frame, columns: tuple[str, ...], phone_column: str, region: str) -> None:
+    def __init__(self, reader: _CsvText | _Frame, columns: tuple[str, ...], phone_column: str, country: str) -> None:
         self.columns = columns
         self.phone_column = phone_column
         self.label = reader.label
         self.read_as = f"numbers in column {phone_column!r}{reader.form}"
         self._reader = reader
-        self._region = region
+        self._region = country
 
     def __repr__(self) -> str:
         return f"Source({self.label!r}, columns={self.columns!r}, phone_column={self.phone_column!r})"
@@ -129,7 +129,7 @@ def open_source(
     source: str | os.PathLike[str] | pd.DataFrame,
     *,
     phone_column: str | None = None,
-    region: str = "SE",
+    country: str = "SE",
     block_rows: int = 50_000,
 ) -> Source:
     """Open a CSV file, a URL of one, or a DataFrame, and find its columns.
@@ -144,25 +144,25 @@ def open_source(
             nameless temporary file, readable by nobody else, and gone with the returned object.
         phone_column: Name of the column with the numbers, in any case; found by its usual English and Swedish names
             when not given.
-        region: Country of the numbers written without one, ISO 3166-1 alpha-2.
+        country: Country of the numbers written without one, ISO 3166-1 alpha-2.
         block_rows: At most this many rows a block.
 
     Raises:
         SourceError: The source cannot be read as a table of recipients; the message says what, where and what to do.
-        ConfigurationError: ``region`` is not a region, or ``block_rows`` is not positive.
+        ConfigurationError: ``country`` is not a country, or ``block_rows`` is not positive.
     """
-    region = region.upper()
-    if region not in phonenumbers.SUPPORTED_REGIONS:
-        raise ConfigurationError(f"{region!r} is not a region: give two letters of ISO 3166-1, for instance 'SE'.")
+    country = country.upper()
+    if country not in phonenumbers.SUPPORTED_REGIONS:
+        raise ConfigurationError(f"{country!r} is not a country: give two letters of ISO 3166-1, for instance 'SE'.")
     if block_rows < 1:
         raise ConfigurationError(f"block_rows must be at least 1, not {block_rows}.")
     if isinstance(source, str | os.PathLike):
         text = _open_csv(os.fspath(source), phone_column, block_rows)
         columns = tuple(name for name in text.header if name)
-        return Source(text, columns, text.phone_column, region)
+        return Source(text, columns, text.phone_column, country)
     frame = _Frame(source, block_rows)
     found = frame.phone_column = find_phone_column(frame.columns, phone_column, frame.label)
-    return Source(frame, frame.columns, found, region)
+    return Source(frame, frame.columns, found, country)
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -211,24 +211,24 @@ class _Plain(dict[int, str | None]):
 _PLAIN = _Plain({ord(a): b for a, b in zip("＋（）．／；，‘’´`＂“”", "+()./;,''''\"\"\"", strict=True)})  # noqa: RUF001
 
 
-def to_msisdn(number: str, region: str = "SE") -> str:
+def to_msisdn(number: str, country: str = "SE") -> str:
     """One number as the gateway wants it: country code and number, digits only.
 
     Args:
         number: As people write it, ``070-174 06 05`` or ``+46 (0)70 174 06 05``.
-        region: Country of a number written without one, ISO 3166-1 alpha-2.
+        country: Country of a number written without one, ISO 3166-1 alpha-2.
 
     Raises:
         SourceError: It cannot receive SMS, or is no number; the message says why.
     """
-    msisdn, reason = _judge(number, region.upper(), bare=False)
+    msisdn, reason = _judge(number, country.upper(), bare=False)
     if not msisdn:
         raise SourceError(f"{number[:_VALUE_LENGTH]!r} cannot be sent to: {reason}.")
     return msisdn
 
 
 @lru_cache(maxsize=65_536)
-def _judge(cell: str, region: str, *, bare: bool) -> tuple[str, str]:
+def _judge(cell: str, country: str, *, bare: bool) -> tuple[str, str]:
     """The MSISDN of a cell, or the reason why there is none: one of the two is empty."""
     text = cell.translate(_PLAIN).strip()
     if text.startswith("="):  # ="0701740605", how exporters keep Excel from reading a number
@@ -249,13 +249,13 @@ def _judge(cell: str, region: str, *, bare: bool) -> tuple[str, str]:
     if fault:
         return "", fault
     if (trunk := _TRUNK_ZERO.match(text)) and int(trunk[2]) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
-        own = int(trunk[2]) == phonenumbers.country_code_for_region(region)
+        own = int(trunk[2]) == phonenumbers.country_code_for_region(country)
         if trunk[1] or own:  # +46 (0)70: the zero is for calls within the country
             text = ("+" if own else trunk[1]) + trunk[2] + text[trunk.end() :]
     digits = re.sub(r"\D", "", text)
     if len(digits) > 17:
         return "", f"{len(digits)} digits are too many: perhaps two numbers in one cell"
-    return _judge_digits(digits, region, plus=text.lstrip("( ").startswith("+"), bare=bare)
+    return _judge_digits(digits, country, plus=text.lstrip("( ").startswith("+"), bare=bare)
 
 
 def _unreadable(text: str) -> str:
@@ -276,14 +276,14 @@ def _unreadable(text: str) -> str:
     return ""
 
 
-def _judge_digits(digits: str, region: str, *, plus: bool, bare: bool) -> tuple[str, str]:
-    national = None if plus else _parse(digits, region)
+def _judge_digits(digits: str, country: str, *, plus: bool, bare: bool) -> tuple[str, str]:
+    national = None if plus else _parse(digits, country)
     abroad = None
     if plus:
         number = _parse(f"+{digits}", None)
     elif national is not None and phonenumbers.is_valid_number(national):
         number = national
-        if _trunk_prefix(region) == "0" and digits == phonenumbers.national_significant_number(national):
+        if _trunk_prefix(country) == "0" and digits == phonenumbers.national_significant_number(national):
             # A leading zero is missing. What is left must not be somebody else's number abroad.
             abroad = _parse(f"+{digits}", None)
             if abroad is not None and phonenumbers.is_valid_number(abroad):
@@ -295,7 +295,7 @@ def _judge_digits(digits: str, region: str, *, plus: bool, bare: bool) -> tuple[
         abroad = None if digits.startswith("0") else _parse(f"+{digits}", None)
         if abroad is not None and _is_mobile(abroad):
             if not bare:
-                return "", f"no such number in {region}; if it is a foreign number, write it with a plus: +{digits}"
+                return "", f"no such number in {country}; if it is a foreign number, write it with a plus: +{digits}"
             number = abroad
     if number is None:
         return "", "no country has a code it could begin with" if plus else "this is not a phone number"
@@ -308,9 +308,9 @@ def _judge_digits(digits: str, region: str, *, plus: bool, bare: bool) -> tuple[
     return msisdn, ""
 
 
-def _parse(text: str, region: str | None) -> Any:
+def _parse(text: str, country: str | None) -> Any:
     try:
-        return phonenumbers.parse(text, region)
+        return phonenumbers.parse(text, country)
     except phonenumbers.NumberParseException:
         return None
 
@@ -320,8 +320,8 @@ def _is_mobile(number: Any) -> bool:
     return phonenumbers.number_type(number) in _MOBILE_KINDS
 
 
-def _trunk_prefix(region: str) -> str:
-    metadata: Any = phonenumbers.PhoneMetadata.metadata_for_region(region)
+def _trunk_prefix(country: str) -> str:
+    metadata: Any = phonenumbers.PhoneMetadata.metadata_for_region(country)
     return str(metadata.national_prefix or "") if metadata else ""
 
 
@@ -333,8 +333,8 @@ def _impossible(number: Any, digits: str) -> str:
         return f"{len(digits)} digits are too many for a phone number (country code +{number.country_code})"
     if reason == phonenumbers.ValidationResult.INVALID_COUNTRY_CODE:
         return f"there is no country code +{number.country_code}"
-    region = phonenumbers.region_code_for_country_code(number.country_code)
-    example: Any = phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+    country = phonenumbers.region_code_for_country_code(number.country_code)
+    example: Any = phonenumbers.example_number_for_type(country, phonenumbers.PhoneNumberType.MOBILE)
     if example is None:
         return f"no such number: country code +{number.country_code} has no numbers of this form"
     form = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
@@ -373,9 +373,9 @@ def _fast_msisdns(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
     return pc.binary_join_element_wise("46", pc.utf8_slice_codeunits(compact, -9), ""), sure
 
 
-def _check(cells: _Cells, position: int, names: Sequence[str], region: str, *, bare: bool) -> Block:
+def _check(cells: _Cells, position: int, names: Sequence[str], country: str, *, bare: bool) -> Block:
     numbers = cells.table.column(position).combine_chunks()
-    if region == "SE" and _fast_pattern():
+    if country == "SE" and _fast_pattern():
         msisdns, sure = _fast_msisdns(numbers)
         doubtful = np.flatnonzero(~sure.to_numpy(zero_copy_only=False))
     else:
@@ -384,7 +384,7 @@ def _check(cells: _Cells, position: int, names: Sequence[str], region: str, *, b
     rows, table, rejects = cells.rows, cells.table, cells.rejects
     if len(doubtful):
         values = numbers.take(pa.array(doubtful)).to_pylist()
-        judged = [_judge(value, region, bare=bare) for value in values]
+        judged = [_judge(value, country, bare=bare) for value in values]
         name = names[position]
         refused = [
             (int(row), name, value, reason)

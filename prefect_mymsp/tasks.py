@@ -59,8 +59,8 @@ def send_sms(
     recipients: str | Iterable[str],
     text: str,
     *,
-    originator: str | None = None,
-    deliver_at: datetime | None = None,
+    sender: str | None = None,
+    send_at: datetime | None = None,
     flash: bool = False,
     destination_port: int | None = None,
 ) -> str:
@@ -79,8 +79,8 @@ def send_sms(
         return client.send(
             recipients,
             text,
-            originator=originator,
-            deliver_at=deliver_at,
+            sender=sender,
+            send_at=send_at,
             flash=flash,
             destination_port=destination_port,
         )
@@ -92,8 +92,8 @@ async def asend_sms(
     recipients: str | Iterable[str],
     text: str,
     *,
-    originator: str | None = None,
-    deliver_at: datetime | None = None,
+    sender: str | None = None,
+    send_at: datetime | None = None,
     flash: bool = False,
     destination_port: int | None = None,
 ) -> str:
@@ -102,8 +102,8 @@ async def asend_sms(
         return await client.send(
             recipients,
             text,
-            originator=originator,
-            deliver_at=deliver_at,
+            sender=sender,
+            send_at=send_at,
             flash=flash,
             destination_port=destination_port,
         )
@@ -152,17 +152,17 @@ async def alist_scheduled(credentials: MyMSPCredentials) -> list[ScheduledMessag
 
 
 @task(**_ONCE)
-def update_delivery_time(credentials: MyMSPCredentials, message_id: str, deliver_at: datetime) -> None:
+def update_delivery_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
     """Give a waiting message another delivery time, aware, rounded up to the minute."""
     with credentials.get_client() as client:
-        client.reschedule(message_id, deliver_at)
+        client.reschedule(message_id, send_at)
 
 
 @task(**_ONCE)
-async def aupdate_delivery_time(credentials: MyMSPCredentials, message_id: str, deliver_at: datetime) -> None:
+async def aupdate_delivery_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
     """Give a waiting message another delivery time; the async twin of :func:`update_delivery_time`."""
     async with credentials.get_async_client() as client:
-        await client.reschedule(message_id, deliver_at)
+        await client.reschedule(message_id, send_at)
 
 
 @task(**_ONCE)

@@ -2,7 +2,7 @@
 
 Strict in what is built, tolerant in how an answer is framed, never guessing whether an SMS was sent. Section numbers
 refer to the vendor's document, "myMSP API v2 Appendix HTTPS", revision M. Every builder returns the form-encoded body
-of a POST; every parser takes the :class:`Answer` and returns a value or raises :class:`~.errors.RejectedError` or
+of a POST; every parser takes the :class:`Answer` and returns a value or raises :class:`~.errors.RefusedError` or
 :class:`~.errors.ProtocolError`, nothing else.
 
 Known deviations between the document's text and its examples:
@@ -24,7 +24,7 @@ from email.message import Message
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
+from prefect_mymsp.errors import InputError, ProtocolError, RefusedError
 from prefect_mymsp.models import (
     DeliveryReport,
     Inbox,
@@ -206,7 +206,7 @@ def format_text(text: str) -> str:
     return text
 
 
-def format_delivery_time(deliver_at: datetime) -> str:
+def format_delivery_time(send_at: datetime) -> str:
     """An aware time as ``YYYYMMDDhhmm+0`` (4.1.1), rounded up to the next whole minute.
 
     Always in UTC: the document's zone field has whole hours only, and not every zone does.
@@ -214,10 +214,10 @@ def format_delivery_time(deliver_at: datetime) -> str:
     Raises:
         InputError: The time is naive or out of range.
     """
-    if deliver_at.utcoffset() is None:
+    if send_at.utcoffset() is None:
         raise InputError("The delivery time has no time zone; give an aware datetime.")
     try:
-        utc = deliver_at.astimezone(UTC)
+        utc = send_at.astimezone(UTC)
         whole = utc.replace(second=0, microsecond=0)
         if whole < utc:
             whole += timedelta(minutes=1)
@@ -252,7 +252,7 @@ def build_send(
     text: str,
     *,
     originator: str | None = None,
-    deliver_at: datetime | None = None,
+    send_at: datetime | None = None,
     flash: bool = False,
     destination_port: int | None = None,
 ) -> bytes:
@@ -266,8 +266,8 @@ def build_send(
         if not originator.strip() or _CONTROL.search(originator) or _SURROGATE.search(originator):
             raise InputError("The originator is empty or holds control characters; leave it out to use the account's.")
         fields.append(("originator", originator.strip()))
-    if deliver_at is not None:
-        fields.append(("deliverytime", format_delivery_time(deliver_at)))
+    if send_at is not None:
+        fields.append(("deliverytime", format_delivery_time(send_at)))
     if flash:
         fields.append(("isflash", "true"))
     if destination_port is not None:
@@ -291,9 +291,9 @@ def build_scheduled(login: Login) -> bytes:
     return _body(login)
 
 
-def build_reschedule(login: Login, message_id: str | int, deliver_at: datetime) -> bytes:
+def build_reschedule(login: Login, message_id: str | int, send_at: datetime) -> bytes:
     """The body of a ``sendlater/update`` request (4.3.4.1)."""
-    return _body(login, [("msgno", _message_id(message_id)), ("deliverytime", format_delivery_time(deliver_at))])
+    return _body(login, [("msgno", _message_id(message_id)), ("deliverytime", format_delivery_time(send_at))])
 
 
 def build_cancel(login: Login, message_id: str | int) -> bytes:
@@ -387,7 +387,7 @@ def _accepted(answer: Answer, endpoint: str) -> str:
     """What follows the ``A``, whitespace before it kept.
 
     Raises:
-        RejectedError: The answer is ``N`` and a code.
+        RefusedError: The answer is ``N`` and a code.
         ProtocolError: It is neither.
     """
     text = decode(answer.body, answer.content_type).lstrip("\ufeff \t\r\n")
@@ -395,7 +395,7 @@ def _accepted(answer: Answer, endpoint: str) -> str:
         return text[1:]
     if refused := _REFUSED.fullmatch(text.rstrip()):
         code = int(refused[1])
-        raise RejectedError(code, meaning(endpoint, code), endpoint)
+        raise RefusedError(code, meaning(endpoint, code), endpoint)
     if not text.strip("\0 \t\r\n"):
         raise _problem(endpoint, "the gateway's answer is empty", "empty")
     if text.startswith("<"):
@@ -554,7 +554,7 @@ def parse_delivery_time(answer: Answer, message_id: str) -> datetime | None:
     messages = _parse_schedule(answer, DELIVERY_TIME)
     if len(messages) != 1 or messages[0].message_id != message_id:
         raise _problem(DELIVERY_TIME, "the answer is not about the message that was asked for", "unreadable")
-    return messages[0].deliver_at
+    return messages[0].send_at
 
 
 def parse_scheduled(answer: Answer) -> list[ScheduledMessage]:
@@ -609,7 +609,7 @@ def parse_received(answer: Answer) -> Inbox:
                 user=_known(record[3]),
                 prefix=_known(record[4]),
                 kind=_known(record[5]),
-                originator=_known(record[6]),
+                sender=_known(record[6]),
                 alias=_known(record[7]),
                 subject=_known(record[8]),
                 text=text.rstrip("\r\n"),  # a cleaned text has none of its own

@@ -380,7 +380,7 @@ MUTATIONS = [
     Mutation(
         "when time runs out nothing is sent again",
         "campaign/reconcile.py",
-        "        return deliver_at - now > timedelta(seconds=self._options.last_look_s)",
+        "        return send_at - now > timedelta(seconds=self._options.last_look_s)",
         "        return True",
         f"{ENGINE} -k test_when_time_runs_out",
     ),
@@ -521,21 +521,21 @@ MUTATIONS = [
     Mutation(
         "what is being rescheduled waits for either time",
         "campaign/reconcile.py",
-        "minute(shown) in (batch.deliver_at, batch.moves_to)",
-        "minute(shown) == batch.deliver_at",
+        "minute(shown) in (batch.send_at, batch.moves_to)",
+        "minute(shown) == batch.send_at",
         "tests/integration/test_reschedule.py -k dies_on_the_way",
     ),
     Mutation(
         "nobody begins to send for a time that has changed",
         "journal/store.py",
-        "if found and found[0][0] != campaign.deliver_at:",
+        "if found and found[0][0] != campaign.send_at:",
         "if False:",
         "tests/integration/test_journal_moving.py -k planned_message",
     ),
     Mutation(
         "only a message that waits for the time we gave it is moved",
         "campaign/reschedule.py",
-        "if at == batch.deliver_at and batch.moves_to is not None:",
+        "if at == batch.send_at and batch.moves_to is not None:",
         "if batch.moves_to is not None:",
         "tests/integration/test_reschedule.py -k never_moved",
     ),
@@ -654,7 +654,7 @@ MUTATIONS = [
     Mutation(
         "in the hour that comes twice nothing is proven absent",
         "campaign/reconcile.py",
-        "elif doubtful and self._comes_twice(doubtful[0].deliver_at):",
+        "elif doubtful and self._comes_twice(doubtful[0].send_at):",
         "elif False:",
         f"{ENGINE} -k comes_twice",
     ),

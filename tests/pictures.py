@@ -66,7 +66,7 @@ def main() -> None:
 def _send(sandbox: Sandbox, journal: Journal) -> CampaignKey:
     sandbox.gateway.configure({"sent_after_s": 5, "delivered_after_s": 600})
     account = account_fingerprint(sandbox.base_url, sandbox.user)
-    with journal.recording(account, NAME, source=PATIENTS.name, originator=None, deliver_at=None) as recording:
+    with journal.recording(account, NAME, source=PATIENTS.name, sender=None, send_at=None) as recording:
         plan_source(open_source(PATIENTS), Template(MESSAGE), recording)
 
     async def run() -> None:

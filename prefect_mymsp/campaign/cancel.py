@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.reconcile import NO_SUCH_MESSAGE, SENT_ALREADY, LookOptions, Reconciler
-from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
+from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ class _TakingBack:
             try:
                 await self._client.cancel(message_id)
                 done.append(message_id)
-            except RejectedError as error:
+            except RefusedError as error:
                 if error.code == SENT_ALREADY:
                     self.sent.add(message_id)
                 elif error.code != NO_SUCH_MESSAGE:

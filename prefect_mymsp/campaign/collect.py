@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.opt_outs import sender
+from prefect_mymsp.campaign.opt_outs import sender_msisdn
 from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError, ProtocolError
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
 from prefect_mymsp.journal.store import digits
@@ -212,7 +212,7 @@ async def read_inbox(
     if inbox.unparsed:
         await thread(_keep_bad, journal, account, inbox.unparsed)
     asking = {message.message_id: message for message in inbox.messages if opt_outs(message)}
-    if rewritten := {number for message in asking.values() if (number := _as_campaigns_write(message.originator))}:
+    if rewritten := {number for message in asking.values() if (number := _as_campaigns_write(message.sender))}:
         # The journal takes numbers as the gateway writes them. Who dies before that must not lose these either.
         await thread(journal.suppressions.add, account, rewritten, "opt-out")
     messages = sorted(inbox.messages, key=_number)  # as they came in, for who reads the journal in its order
@@ -220,10 +220,10 @@ async def read_inbox(
     return InboxRead(tuple(new), sum(message.message_id in asking for message in new), inbox.unparsed)
 
 
-def _as_campaigns_write(originator: str | None) -> str | None:
-    """The MSISDN that campaigns have for an originator, if the gateway writes it in another way."""
-    number = sender(originator or "")
-    return None if number == as_msisdn((originator or "").strip()) else number
+def _as_campaigns_write(sender: str | None) -> str | None:
+    """The MSISDN that campaigns have for an sender, if the gateway writes it in another way."""
+    number = sender_msisdn(sender or "")
+    return None if number == as_msisdn((sender or "").strip()) else number
 
 
 async def _agreed(client: AsyncMyMSPClient, cursor: int) -> Inbox:

@@ -17,7 +17,7 @@ from prefect_mymsp.campaign.collect import EVIDENCE, Collector
 from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
-from prefect_mymsp.errors import RejectedError
+from prefect_mymsp.errors import RefusedError
 
 if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
@@ -112,7 +112,7 @@ class Following:
         self.results = Results(
             journal, thread, client, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
-        self.no_updates: RejectedError | None = None
+        self.no_updates: RefusedError | None = None
         self.unanswered = 0
         since = datetime.now(UTC) - EVIDENCE
         self._collector = Collector(journal, thread, client, campaign.account, self.results, since, besides=campaign)
@@ -128,7 +128,7 @@ class Following:
             if options.use_updates:
                 told = await self._collector.collect()
                 changed = told.changed + told.adopted
-                self.no_updates = told.failure if isinstance(told.failure, RejectedError) else None
+                self.no_updates = told.failure if isinstance(told.failure, RefusedError) else None
             changed += await self._round()
             await self._reconciler.look()
             if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
@@ -152,7 +152,7 @@ class Following:
 
     def _until_delivery_s(self) -> float:
         """Seconds until the last message that waits at the gateway leaves it; before that nothing needs to move."""
-        times = [when for when in (self._campaign.deliver_at, self._reconciler.last_delivery) if when is not None]
+        times = [when for when in (self._campaign.send_at, self._reconciler.last_delivery) if when is not None]
         return max([when.timestamp() - time.time() for when in times], default=0.0)
 
     async def _round(self) -> int:

@@ -53,10 +53,10 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).strip()
 
 
-def sender(originator: str) -> str | None:
-    """The MSISDN of an originator as campaigns have it; None for what is no phone number, such as a name."""
-    written = as_msisdn(originator.strip())
+def sender_msisdn(sender: str) -> str | None:
+    """The MSISDN of an sender as campaigns have it; None for what is no phone number, such as a name."""
+    written = as_msisdn(sender.strip())
     try:
-        return to_msisdn(originator if written is None else f"+{written}")
+        return to_msisdn(sender if written is None else f"+{written}")
     except SourceError:
         return written  # no mobile number we know of; to suppress it does no harm

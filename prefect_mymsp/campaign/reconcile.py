@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
+from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
 from prefect_mymsp.journal.store import CampaignKey, Journal, Outcome, ScheduledBatch, Watched, digits
 
@@ -135,9 +135,9 @@ class Reconciler:
         watched = await self._thread(self._journal.watched, self._campaign, now)
         waiting = await self._thread(self._journal.scheduled_batches, self._campaign, now)
         known = [one for one in watched if not one.group]
-        doubts = [one for one in known if one.state == IN_DOUBT and self._in_time(one.deliver_at, now)]
+        doubts = [one for one in known if one.state == IN_DOUBT and self._in_time(one.send_at, now)]
         self.ghosts = sum(one.state == RELEASED for one in known)
-        self.last_delivery = max((batch.deliver_at for batch in waiting.values()), default=None)
+        self.last_delivery = max((batch.send_at for batch in waiting.values()), default=None)
         unlisted = [message_id for message_id in waiting if message_id not in self._listed]
         self._left, self._seen = self._unsettled(doubts, waiting), changes
         if not (doubts or unlisted or self.ghosts):
@@ -147,14 +147,14 @@ class Reconciler:
             schedule = await self._client.scheduled()
         except (InDoubtError, NotSentError) as error:
             self._failed += 1
-            self._refused = self._refused + 1 if isinstance(error, RejectedError) and error.account_wide else 0
+            self._refused = self._refused + 1 if isinstance(error, RefusedError) and error.account_wide else 0
             self._left = self._unsettled(doubts, waiting)
             return False
         self._failed = self._refused = 0
         # What was accepted before the list was taken is on it, unless its time has come meanwhile.
         soon = self._clock() + timedelta(seconds=5)
         listed = {one.message_id for one in schedule}
-        complete = all(message_id in listed or batch.deliver_at <= soon for message_id, batch in waiting.items())
+        complete = all(message_id in listed or batch.send_at <= soon for message_id, batch in waiting.items())
         self._check_ids(schedule, waiting)
         self._left = self._unsettled(doubts, waiting)
         released = await self._settle(schedule, complete, taken_at)
@@ -168,18 +168,18 @@ class Reconciler:
             return self._refused < _FAILURES
         return self._failed < _FAILURES and any(one not in self._listed for one in waiting)
 
-    def _in_time(self, deliver_at: datetime, now: datetime) -> bool:
-        return deliver_at - now > timedelta(seconds=self._options.last_look_s)
+    def _in_time(self, send_at: datetime, now: datetime) -> bool:
+        return send_at - now > timedelta(seconds=self._options.last_look_s)
 
     # -- are our ids ours? -------------------------------------------------------------------------------------
 
     def _check_ids(self, schedule: Sequence[ScheduledMessage], waiting: dict[str, ScheduledBatch]) -> None:
-        times = {one.message_id: one.deliver_at for one in schedule}
+        times = {one.message_id: one.send_at for one in schedule}
         for message_id, batch in waiting.items():
             if message_id in self._listed:
                 continue
             shown = times.get(message_id)
-            if shown is not None and minute(shown) in (batch.deliver_at, batch.moves_to):
+            if shown is not None and minute(shown) in (batch.send_at, batch.moves_to):
                 self._listed.add(message_id)
                 self._unlisted.pop(batch.id, None)
                 self._times_known = True
@@ -192,7 +192,7 @@ class Reconciler:
         Unless its result names just our recipients: then it is ours, whatever the gateway has made of its time.
         """
         for message_id, batch in waiting.items():
-            if self._unlisted.get(batch.id, 0) >= _LISTS and self._in_time(batch.deliver_at, self._clock()):
+            if self._unlisted.get(batch.id, 0) >= _LISTS and self._in_time(batch.send_at, self._clock()):
                 ours = await self._names_ours(message_id, batch)
                 if ours is None:
                     continue  # the next look asks again
@@ -208,7 +208,7 @@ class Reconciler:
         """Whether an id's result names just a batch's recipients; None when the gateway does not say."""
         try:
             result = await self._client.result(message_id)
-        except RejectedError as error:
+        except RefusedError as error:
             return False if error.code == NO_SUCH_MESSAGE else None
         except (InDoubtError, NotSentError):
             return None
@@ -227,12 +227,12 @@ class Reconciler:
         # The journal is read after the list was taken: what it does not know now is not an answer still on its way.
         now = self._clock()
         watched = await self._thread(self._journal.watched, self._campaign, now)
-        times = {one.deliver_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
-        waiting = {one.message_id: one.deliver_at and minute(one.deliver_at) for one in schedule}
+        times = {one.send_at for one in watched if one.state in {IN_DOUBT, RELEASED}}
+        waiting = {one.message_id: one.send_at and minute(one.send_at) for one in schedule}
         candidates = [
             message_id
-            for message_id, deliver_at in waiting.items()
-            if deliver_at in times or (times and not self._times_known)
+            for message_id, send_at in waiting.items()
+            if send_at in times or (times and not self._times_known)
         ]
         known = await self._thread(self._journal.known_ids, self._campaign, candidates)
         unknown = {message_id: waiting[message_id] for message_id in candidates if message_id not in known}
@@ -240,15 +240,15 @@ class Reconciler:
         # Adopted or accepted by another run while we asked?
         known = await self._thread(self._journal.known_ids, self._campaign, list(unknown))
         found: defaultdict[_Key, list[str]] = defaultdict(list)
-        for message_id, deliver_at in unknown.items():
+        for message_id, send_at in unknown.items():
             if message_id in self._strangers and message_id not in known:
-                found[deliver_at, self._strangers[message_id]].append(message_id)
+                found[send_at, self._strangers[message_id]].append(message_id)
         groups: defaultdict[_Key, list[Watched]] = defaultdict(list)
         for one in watched:
-            groups[one.deliver_at, one.msisdns].append(one)
+            groups[one.send_at, one.msisdns].append(one)
         ours = set(groups)
         nameless = [one for one in watched if one.group and one.state in _MAY_BE_THERE]
-        unnamed = {one.deliver_at for one in nameless}
+        unnamed = {one.send_at for one in nameless}
         self._unclear.clear()
         released = False
         for key, group in groups.items():
@@ -270,7 +270,7 @@ class Reconciler:
                 doubtful = []
             if arrived and (doubtful or ghosts):
                 await self._cancel(arrived)
-            elif doubtful and self._comes_twice(doubtful[0].deliver_at):
+            elif doubtful and self._comes_twice(doubtful[0].send_at):
                 self._unclear.update(one.id for one in doubtful)
             elif doubtful and complete and readable and await self._foreign_is_foreign(key, found, ours):
                 released |= await self._absent_now(doubtful, taken_at)
@@ -292,7 +292,7 @@ class Reconciler:
                 continue
             try:
                 recipients = named(await self._client.result(message_id))
-            except RejectedError as error:
+            except RefusedError as error:
                 # Cancelled in between, unless it is on the next list too.
                 readable &= error.code == NO_SUCH_MESSAGE and message_id not in self._vanished
                 self._vanished.add(message_id)
@@ -339,7 +339,7 @@ class Reconciler:
         gone = []
         for one in doubtful:
             late = one.settled_at is None or taken_at - one.settled_at < timedelta(seconds=self._options.absent_after_s)
-            if late or not self._in_time(one.deliver_at, self._clock()):
+            if late or not self._in_time(one.send_at, self._clock()):
                 continue
             self._absent[one.id] += 1
             if self._absent[one.id] >= _LISTS:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.reconcile import NO_SUCH_MESSAGE, SENT_ALREADY, LookOptions, Reconciler, minute
-from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RejectedError
+from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ async def reschedule_scheduled(
     thread: JournalThread,
     client: AsyncMyMSPClient,
     campaign: CampaignKey,
-    deliver_at: datetime,
+    send_at: datetime,
     *,
     rounds: int = 5,
 ) -> Rescheduled:
@@ -64,7 +64,7 @@ async def reschedule_scheduled(
         thread: Where the journal works.
         client: The gateway.
         campaign: Which campaign; nobody may be sending it.
-        deliver_at: The new delivery time, aware and in the future; seconds are rounded up to the next minute.
+        send_at: The new delivery time, aware and in the future; seconds are rounded up to the next minute.
         rounds: How often a request is tried whose answer says nothing.
 
     Returns:
@@ -78,11 +78,11 @@ async def reschedule_scheduled(
         InDoubtError: Likewise.
         JournalError: The journal failed. What was moved meanwhile is found by rescheduling to the same time once more.
     """
-    target = _whole_minute(deliver_at)
+    target = _whole_minute(send_at)
     await thread(journal.take_over, campaign)
     # Doubt whose request is there is settled by a look; only what is left needs a person.
     await Reconciler(journal, thread, client, campaign, LookOptions()).look()
-    times = {one.message_id: minute(one.deliver_at) for one in await client.scheduled() if one.deliver_at is not None}
+    times = {one.message_id: minute(one.send_at) for one in await client.scheduled() if one.send_at is not None}
     waiting = await thread(journal.reschedule, campaign, target)
     moving = _Moving(journal, thread, client, times, waiting)
     for _ in range(rounds):
@@ -93,13 +93,13 @@ async def reschedule_scheduled(
     return Rescheduled(moving.moved, moving.sent, len(moving.left), moving.changed, counts.planned, counts.assumed)
 
 
-def _whole_minute(deliver_at: datetime) -> datetime:
+def _whole_minute(send_at: datetime) -> datetime:
     """The delivery time as the gateway will have it, in UTC."""
-    if deliver_at.utcoffset() is None:
-        raise InputError("deliver_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
-    if deliver_at <= datetime.now(UTC):
-        raise InputError("deliver_at is not in the future; to stop the campaign, cancel it.")
-    return minute(deliver_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999))
+    if send_at.utcoffset() is None:
+        raise InputError("send_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
+    if send_at <= datetime.now(UTC):
+        raise InputError("send_at is not in the future; to stop the campaign, cancel it.")
+    return minute(send_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999))
 
 
 class _Moving:
@@ -142,10 +142,10 @@ class _Moving:
         for message_id, batch in turns:
             try:
                 at = self._times.get(message_id) or await self._look_up(message_id)
-                if at == batch.deliver_at and batch.moves_to is not None:
+                if at == batch.send_at and batch.moves_to is not None:
                     await self._client.reschedule(message_id, batch.moves_to)
                     at = batch.moves_to
-            except RejectedError as error:
+            except RefusedError as error:
                 if error.code == SENT_ALREADY:
                     self.sent += 1
                 elif error.code == NO_SUCH_MESSAGE:

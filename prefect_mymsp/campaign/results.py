@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.reconcile import named
-from prefect_mymsp.errors import InDoubtError, NotSentError, RejectedError
+from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
 from prefect_mymsp.journal.store import Outcome
 from prefect_mymsp.models import RecipientStatus
@@ -69,7 +69,7 @@ class Results:
         self._next_request = 0.0
         self._in_a_row = 0
         self.ends = time.monotonic() + deadline_s
-        self.refusal: RejectedError | None = None
+        self.refusal: RefusedError | None = None
         self.requests = self.unanswered = 0
         self.left: deque[OpenBatch] = deque()
         self.whole = True
@@ -117,7 +117,7 @@ class Results:
             answer = await self._result(batch.message_id)
             if answer is None:
                 continue
-            if isinstance(answer, RejectedError):
+            if isinstance(answer, RefusedError):
                 if answer.code == _ARCHIVED:
                     told.archived.append(batch.id)
                 elif (
@@ -156,11 +156,11 @@ class Results:
             await asyncio.sleep(turn - now)
         return True
 
-    async def _result(self, message_id: str) -> SmsResult | RejectedError | None:
+    async def _result(self, message_id: str) -> SmsResult | RefusedError | None:
         """What the gateway says of an id; None when it does not answer."""
         try:
             result = await self._client.result(message_id)
-        except RejectedError as error:
+        except RefusedError as error:
             if not error.account_wide:
                 self._in_a_row = 0
                 return error
@@ -188,7 +188,7 @@ class Results:
             Whether it was one's; None when the gateway did not say.
         """
         answer = await self._result(message_id) if await self._may_ask() else None
-        if answer is None or isinstance(answer, RejectedError):
+        if answer is None or isinstance(answer, RefusedError):
             return None if answer is None else False
         names = named(answer)
         if names is None:

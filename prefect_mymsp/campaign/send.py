@@ -29,7 +29,7 @@ from prefect_mymsp.errors import (
     JournalError,
     MyMSPError,
     NotSentError,
-    RejectedError,
+    RefusedError,
 )
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REJECTED, RELEASED
 from prefect_mymsp.journal.store import Batch, CampaignKey, Counts, Journal, Outcome, Run
@@ -232,7 +232,7 @@ class _Sending:
         self._safe_until = _clock() + _SAFE_SHARE * options.lease_s
         self._window = 2 * client.connections
         self._scheduled = (
-            options.guard_lead_s is not None or options.window is not None or run.campaign.deliver_at is not None
+            options.guard_lead_s is not None or options.window is not None or run.campaign.send_at is not None
         )
         self._turns = None if options.messages_per_minute is None else Turns(options.messages_per_minute)
         self._opening: datetime | None = None
@@ -307,10 +307,10 @@ class _Sending:
             while self._stopped is None:
                 before = self._begun
                 requests = await self._admitted()
-                deliver_at = self._deliver_at()
+                send_at = self._deliver_at()
                 began = time.monotonic()  # to wait for admission is not the workers' pace; what they do meanwhile is
-                claimed = await self._claim(requests, deliver_at)
-                self._took(claimed, deliver_at)
+                claimed = await self._claim(requests, send_at)
+                self._took(claimed, send_at)
                 self._ready.extend(claimed)
                 self._wake()
                 if not claimed:
@@ -364,9 +364,9 @@ class _Sending:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._room.wait(), seconds)
 
-    def _took(self, claimed: Sequence[Batch], deliver_at: datetime | None) -> None:
+    def _took(self, claimed: Sequence[Batch], send_at: datetime | None) -> None:
         if self._turns is not None:
-            at = time.time() if deliver_at is None else deliver_at.timestamp()
+            at = time.time() if send_at is None else send_at.timestamp()
             self._turns.take(at, sum(batch.size for batch in claimed))
 
     def _deliver_at(self) -> datetime | None:
@@ -375,7 +375,7 @@ class _Sending:
         That is the campaign's, or a few minutes ahead to guard it, or the window's next opening; and at a rate, the
         minute in which it is the next message's turn.
         """
-        options, own, now = self._options, self._run.campaign.deliver_at, datetime.now(UTC)
+        options, own, now = self._options, self._run.campaign.send_at, datetime.now(UTC)
         if own is not None:
             if self._turns is None:
                 return own
@@ -469,7 +469,7 @@ class _Sending:
             if outcomes:
                 await self._thread(self._journal.settle, outcomes)
 
-    async def _claim(self, requests: int, deliver_at: datetime | None) -> list[Batch]:
+    async def _claim(self, requests: int, send_at: datetime | None) -> list[Batch]:
         """Claim what is sent next, and record the outcomes there are."""
         async with self._recording() as outcomes:
             return await self._thread(
@@ -477,7 +477,7 @@ class _Sending:
                 self._run,
                 requests=requests,
                 batch_size=self._options.request_size,
-                deliver_at=deliver_at,
+                send_at=send_at,
                 outcomes=outcomes,
             )
 
@@ -533,12 +533,12 @@ class _Sending:
             message_id = await self._client.send(
                 batch.recipients,
                 batch.text,
-                originator=campaign.originator,
-                deliver_at=batch.deliver_at,
+                sender=campaign.sender,
+                send_at=batch.send_at,
                 flash=self._options.flash,
                 destination_port=self._options.destination_port,
             )
-        except RejectedError as error:
+        except RefusedError as error:
             await self._rejected(batch, error)
         except NotSentError as error:
             self._note(batch, RELEASED, reason="not-reached")
@@ -556,7 +556,7 @@ class _Sending:
             self._done += batch.size
             self._doubts = self._refusals = 0
 
-    async def _rejected(self, batch: Batch, error: RejectedError) -> None:
+    async def _rejected(self, batch: Batch, error: RefusedError) -> None:
         if error.account_wide or error.code in _SAME_FOR_ALL:
             self._note(batch, RELEASED, code=error.code, reason="refused")
             self._stop(error)
@@ -573,7 +573,7 @@ class _Sending:
             self._note(batch, REJECTED, code=error.code)
             self._doubts = 0
 
-    async def _split(self, batch: Batch, error: RejectedError) -> None:
+    async def _split(self, batch: Batch, error: RefusedError) -> None:
         try:
             halves = await self._thread(self._journal.split, self._run, batch.id, code=error.code)
         except JournalError as failure:
@@ -617,14 +617,14 @@ _MEND = {
     7: "check user and password, and that the account may send",
     11: "wait until the account may send more messages, or ask the gateway to raise its limit",
     12: "buy credits for the account",
-    33: "register the originator with the gateway, or choose a registered one",
+    33: "register the sender with the gateway, or choose a registered one",
     34: "check the delivery time",
     35: "choose a delivery time in the future, under a campaign name of its own",
 }
 
 
 def _stopped(name: str, why: MyMSPError, counts: Counts) -> CampaignStoppedError:
-    if isinstance(why, RejectedError):
+    if isinstance(why, RefusedError):
         mend = _MEND.get(why.code, "ask the gateway's support what is wrong")
     elif isinstance(why, InDoubtError):
         mend = "find out why the gateway's answers do not arrive whole"

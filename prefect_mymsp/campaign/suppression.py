@@ -82,30 +82,30 @@ def _in_its_words() -> Iterator[None]:
         raise SourceError(str(error).replace("phone_column", "the column of the suppression list")) from None
 
 
-def read_file(file: str, *, column: str | None = None, region: str = "SE") -> NumberList:
+def read_file(file: str, *, column: str | None = None, country: str = "SE") -> NumberList:
     """The numbers in a CSV file.
 
     Args:
         file: Its path or URL, as :func:`~prefect_mymsp.recipients.open_source` takes it.
         column: The column with the numbers; None to find it by its name.
-        region: Country of numbers without a country code, ISO 3166-1 alpha-2.
+        country: Country of numbers without a country code, ISO 3166-1 alpha-2.
 
     Raises:
         SourceError: It cannot be read to its end.
-        ConfigurationError: There is no such region.
+        ConfigurationError: There is no such country.
     """
     with _in_its_words():
-        return _collected([open_source(file, phone_column=column, region=region)])
+        return _collected([open_source(file, phone_column=column, country=country)])
 
 
-def read_table(database: str, table: str, *, column: str | None = None, region: str = "SE") -> NumberList:
+def read_table(database: str, table: str, *, column: str | None = None, country: str = "SE") -> NumberList:
     """The numbers in a table or view of a database.
 
     Args:
         database: The SQLAlchemy URL of the database. No error shows it.
         table: The table's name, if need be with its schema in front.
         column: The column with the numbers; None to find it by its name.
-        region: Country of numbers without a country code, ISO 3166-1 alpha-2.
+        country: Country of numbers without a country code, ISO 3166-1 alpha-2.
 
     Raises:
         ConfigurationError: The URL cannot be used, or its driver is not installed.
@@ -119,7 +119,7 @@ def read_table(database: str, table: str, *, column: str | None = None, region: 
     try:
         engine = sa.create_engine(url, hide_parameters=True, poolclass=NullPool)
         with _in_its_words(), engine.connect() as connection:
-            return _collected(_table_parts(connection, table, column, region))
+            return _collected(_table_parts(connection, table, column, country))
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"The suppression table's database needs {error.name}; install it.") from None
     except (exc.ArgumentError, exc.NoSuchModuleError):
@@ -151,7 +151,7 @@ def _database_url(database: str) -> URL:
     return url
 
 
-def _table_parts(connection: Connection, table: str, column: str | None, region: str) -> Iterator[Source]:
+def _table_parts(connection: Connection, table: str, column: str | None, country: str) -> Iterator[Source]:
     import pandas as pd
     import sqlalchemy as sa
 
@@ -167,7 +167,7 @@ def _table_parts(connection: Connection, table: str, column: str | None, region:
     select = sa.select(numbers).select_from(sa.table(name, numbers, schema=schema or None)).where(numbers.is_not(None))
     with connection.execution_options(yield_per=_AT_ONCE).execute(select) as result:
         for part in result.scalars().partitions():
-            yield open_source(pd.DataFrame({found: list(part)}), phone_column=found, region=region)
+            yield open_source(pd.DataFrame({found: list(part)}), phone_column=found, country=country)
 
 
 def _collected(sources: Iterable[Source]) -> NumberList:

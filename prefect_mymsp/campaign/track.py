@@ -20,7 +20,7 @@ from prefect_mymsp.campaign.cancel import cancel_scheduled
 from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
 from prefect_mymsp.campaign.results import Results
 from prefect_mymsp.campaign.send import JournalThread
-from prefect_mymsp.errors import InputError, RejectedError
+from prefect_mymsp.errors import InputError, RefusedError
 from prefect_mymsp.journal.tracking import Waiting
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Standing:
     def todo(self, now: datetime | None = None) -> str:
         """What a person should do, as sentences; empty when there is nothing."""
         told = []
-        deliver_at, now = self.campaign.deliver_at, now or datetime.now(UTC)
+        send_at, now = self.campaign.send_at, now or datetime.now(UTC)
         if self.counts.planned and not self.cancelled and not self.waiting.running:
-            if deliver_at is None or deliver_at > now:
+            if send_at is None or send_at > now:
                 told.append(f"{self.counts.planned} messages are not sent: start the campaign again.")
             else:
                 told.append(f"{self.counts.planned} messages were not sent in time: send them as a new campaign.")
@@ -127,7 +127,7 @@ class Pass:
     requests: int
     unanswered: int
     unasked: bool
-    refusal: RejectedError | None
+    refusal: RefusedError | None
 
 
 async def track_open(

@@ -47,8 +47,8 @@ class Proposal:
     Attributes:
         campaign: The campaign's name.
         message: Its message, with placeholders.
-        originator: The originator; None for the account's own.
-        deliver_at: When it is delivered, aware; None for at once.
+        sender: The sender; None for the account's own.
+        send_at: When it is delivered, aware; None for at once.
         window: The hours in which it is delivered; None for any.
         groups: Recipient groups that get it too.
         plan: What its source holds.
@@ -56,8 +56,8 @@ class Proposal:
 
     campaign: str
     message: str
-    originator: str | None
-    deliver_at: datetime | None
+    sender: str | None
+    send_at: datetime | None
     window: Window | None
     groups: tuple[str, ...]
     plan: Plan
@@ -71,7 +71,7 @@ class Proposal:
         """The campaign as markdown, for the form; numbers masked, and of the texts the message alone."""
         plan = self.plan
         rejects = plan.rejects.column("row").to_pylist()
-        when = "at once" if self.deliver_at is None else f"{self.deliver_at:%Y-%m-%d %H:%M %Z}"
+        when = "at once" if self.send_at is None else f"{self.send_at:%Y-%m-%d %H:%M %Z}"
         pairs = [
             ("source", plan.source),
             *([("read as", plan.read_as)] if plan.read_as else []),
@@ -83,7 +83,7 @@ class Proposal:
             ("**to be sent now**", f"**{plan.due:,} messages**"),
             ("of the campaign's messages", f"{plan.messages:,}, {plan.segments:,} SMS"),
             ("the longest takes", f"{plan.longest} SMS"),
-            ("originator", self.originator or "the account's own"),
+            ("sender", self.sender or "the account's own"),
             ("delivered", when if self.window is None else f"{when}, from {self.window}"),
         ]
         if plan.ucs2:

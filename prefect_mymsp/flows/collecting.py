@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.errors import InputError, NotSentError, RejectedError
+from prefect_mymsp.errors import InputError, NotSentError, RefusedError
 from prefect_mymsp.flows.finishing import finish
 from prefect_mymsp.flows.telling import tell_received, told_received
 from prefect_mymsp.models import OPT_OUT_WORDS
@@ -179,7 +179,7 @@ def collect_updates(
         told = read_updates(credentials, opened, account, deadline_s, requests_per_minute)
         # Whatever the updates say: one of them may have been lost, and it would have been about the inbox.
         frame, inbox = _inbox(credentials, opened, opt_outs, include_text_in_events, events_max_age_days)
-    if isinstance(told.failure, RejectedError):
+    if isinstance(told.failure, RefusedError):
         logger.error("If user and password are right, ask the gateway's support to activate updates for the account.")
     if isinstance(told.failure, NotSentError):
         raise told.failure

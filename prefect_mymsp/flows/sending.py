@@ -65,10 +65,10 @@ class _Job:
     credentials: MyMSPCredentials
     message: str
     campaign: str
-    originator: str | None
-    deliver_at: datetime | None
+    sender: str | None
+    send_at: datetime | None
     phone_column: str | None
-    region: str
+    country: str
     transliterate: bool
     suppression: Suppression | None
     use_opt_outs: bool
@@ -131,7 +131,7 @@ def check_recipients(
 
     source = None
     if job.source is not None:
-        source = open_source(job.source, phone_column=job.phone_column, region=job.region)
+        source = open_source(job.source, phone_column=job.phone_column, country=job.country)
     template = Template(job.message, transliterate=job.transliterate)
     suppressed = _suppressed(job, journal)
     if approved is not None:
@@ -148,8 +148,8 @@ def check_recipients(
             job.account,
             job.campaign,
             source=label,
-            originator=job.originator,
-            deliver_at=job.deliver_at,
+            sender=job.sender,
+            send_at=job.send_at,
             batch_size=job.options.request_size,
         ) as recording:
             plan = plan_source(
@@ -189,10 +189,10 @@ def _suppressed(job: _Job, journal: Journal | None) -> Suppressed:
         return suppressed
     lists = []
     if given.file is not None:
-        lists.append(read_file(given.file, column=given.column, region=job.region))
+        lists.append(read_file(given.file, column=given.column, country=job.country))
     if given.table is not None and given.database is not None:
         url = str(given.database.get())
-        lists.append(read_table(url, given.table, column=given.column, region=job.region))
+        lists.append(read_table(url, given.table, column=given.column, country=job.country))
     for listed in lists:
         suppressed |= Suppressed({LISTED: listed.numbers})
         if listed.unreadable:
@@ -264,7 +264,7 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
     with open_journal(job.journal) as journal:
         warn_if_forgetful(journal)
         check_sharing(job.shares, journal)
-        if job.deliver_at is None:  # what has a time of its own is not late before that
+        if job.send_at is None:  # what has a time of its own is not late before that
             known = journal.campaign(job.account, job.campaign)
             refuse_late(job.campaign, job.max_late_s, None if known is None else journal.last_active(known))
         if job.concurrency_limit is not None:
@@ -337,22 +337,22 @@ def _approved(job: _Job, journal: Journal, timeout_s: float) -> _Checked:
     proposal = Proposal(
         campaign=job.campaign,
         message=job.message,
-        originator=job.originator,
-        deliver_at=job.deliver_at,
+        sender=job.sender,
+        send_at=job.send_at,
         window=job.options.window,
         groups=job.groups,
         plan=proposed.plan,
     )
     ask(proposal, timeout_s)
-    if job.deliver_at is not None and job.deliver_at <= datetime.now(UTC):
-        raise InputError("deliver_at has passed while the campaign waited for approval. Nothing was sent.")
+    if job.send_at is not None and job.send_at <= datetime.now(UTC):
+        raise InputError("send_at has passed while the campaign waited for approval. Nothing was sent.")
     return proposed
 
 
 def _tell_what_waits(journal: Journal, campaign: CampaignKey) -> None:
     waiting = journal.scheduled_batches(campaign, datetime.now(UTC)).values()
     if waiting:
-        times = sorted(batch.deliver_at for batch in waiting)
+        times = sorted(batch.send_at for batch in waiting)
         get_run_logger().info(
             "%d requests wait at the gateway for their delivery time, from %s to %s UTC.",
             len(times),
@@ -458,24 +458,24 @@ def _source_label(source: str) -> str:
     return PurePosixPath(path).stem or "campaign"
 
 
-def _checked_time(deliver_at: datetime | None, window: SendWindow | None) -> datetime | None:
+def _checked_time(send_at: datetime | None, window: SendWindow | None) -> datetime | None:
     """A delivery time as the gateway will have it, a whole minute, rounded up."""
-    if deliver_at is None:
+    if send_at is None:
         return None
-    if deliver_at.utcoffset() is None:
-        raise InputError("deliver_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
-    if deliver_at <= datetime.now(UTC):
-        raise InputError("deliver_at is not in the future; leave it out to send at once.")
+    if send_at.utcoffset() is None:
+        raise InputError("send_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
+    if send_at <= datetime.now(UTC):
+        raise InputError("send_at is not in the future; leave it out to send at once.")
     try:
-        minute = deliver_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)
+        minute = send_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)
     except OverflowError:
-        raise InputError("deliver_at is out of range.") from None
+        raise InputError("send_at is out of range.") from None
     minute = minute.replace(second=0, microsecond=0)
     if window is not None and not (hours := window.window()).contains(minute):
         opening = hours.next_opening(minute).astimezone(hours.zone)
         raise InputError(
-            f"deliver_at lies outside the send window ({hours}), which opens next at {opening:%Y-%m-%d %H:%M}. "
-            "Choose a time within it, or leave deliver_at out to have messages wait for its opening."
+            f"send_at lies outside the send window ({hours}), which opens next at {opening:%Y-%m-%d %H:%M}. "
+            "Choose a time within it, or leave send_at out to have messages wait for its opening."
         )
     return minute
 
@@ -517,13 +517,13 @@ def send_campaign(
     credentials: MyMSPCredentials,
     message: str,
     campaign: str | None = None,
-    originator: str | None = None,
-    deliver_at: datetime | None = None,
+    sender: str | None = None,
+    send_at: datetime | None = None,
     wait: bool = True,
     deadline_s: float = 3600.0,
     dry_run: bool = False,
     phone_column: str | None = None,
-    region: str = "SE",
+    country: str = "SE",
     transliterate: bool = False,
     batch_size: int = 500,
     flash: bool = False,
@@ -562,13 +562,13 @@ def send_campaign(
         credentials: The gateway account that sends.
         message: The text; {column} is replaced by the row's value in that column; a brace is written twice.
         campaign: The campaign's name; the default is the file's name and the day the run was scheduled for.
-        originator: A registered originator; the default is the account's own.
-        deliver_at: When the gateway shall send, with a time zone; the default is at once.
+        sender: A registered sender; the default is the account's own.
+        send_at: When the gateway shall send, with a time zone; the default is at once.
         wait: Whether to follow the deliveries.
         deadline_s: Seconds to follow them at most.
         dry_run: Show what would be sent, and send nothing.
         phone_column: The column with the phone numbers; the default is to find it by its name.
-        region: Country of numbers without a country code (ISO 3166).
+        country: Country of numbers without a country code (ISO 3166).
         transliterate: Replace typographic quotes, dashes and the like, which would force UCS-2.
         batch_size: Recipients of one text in one request, at most.
         flash: Show the SMS at once instead of storing it.
@@ -614,8 +614,8 @@ def send_campaign(
     """
     from prefect_mymsp.campaign import FollowOptions, Limits, SendOptions
 
-    if all_or_nothing and deliver_at is None and guard is not Guard.SCHEDULE:
-        raise InputError("all_or_nothing needs scheduled messages: give deliver_at, or guard='schedule'.")
+    if all_or_nothing and send_at is None and guard is not Guard.SCHEDULE:
+        raise InputError("all_or_nothing needs scheduled messages: give send_at, or guard='schedule'.")
     names = _checked_groups(groups)
     if source is None and not names:
         raise InputError("There is nobody to send to: give a source, or recipient groups.")
@@ -638,10 +638,10 @@ def send_campaign(
         credentials=credentials,
         message=message,
         campaign=(campaign or "").strip() or _campaign_name(label, credentials.timezone),
-        originator=originator,
-        deliver_at=_checked_time(deliver_at, window),
+        sender=sender,
+        send_at=_checked_time(send_at, window),
         phone_column=phone_column,
-        region=region,
+        country=country,
         transliterate=transliterate,
         suppression=_checked_suppression(suppression),
         use_opt_outs=use_opt_outs,

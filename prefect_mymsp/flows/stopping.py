@@ -74,7 +74,7 @@ def cancel_campaign(campaign: str, credentials: MyMSPCredentials, journal: Campa
 
 @task(name="reschedule-messages", retries=0, cache_policy=NO_CACHE, persist_result=False)
 def reschedule_messages(
-    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, deliver_at: datetime
+    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, send_at: datetime
 ) -> Rescheduled:
     """Move what waits at the gateway to the new time."""
     from prefect_mymsp.campaign import JournalThread, reschedule_scheduled
@@ -83,7 +83,7 @@ def reschedule_messages(
         thread = JournalThread()
         try:
             async with credentials.get_async_client() as client:
-                return await reschedule_scheduled(journal, thread, client, campaign, deliver_at)
+                return await reschedule_scheduled(journal, thread, client, campaign, send_at)
         finally:
             thread.close()
 
@@ -92,7 +92,7 @@ def reschedule_messages(
 
 @flow(name="reschedule-campaign", retries=0, persist_result=False)
 def reschedule_campaign(
-    campaign: str, credentials: MyMSPCredentials, deliver_at: datetime, journal: CampaignJournal | None = None
+    campaign: str, credentials: MyMSPCredentials, send_at: datetime, journal: CampaignJournal | None = None
 ) -> Rescheduled:
     """Have a scheduled campaign sent at another time.
 
@@ -103,7 +103,7 @@ def reschedule_campaign(
     Args:
         campaign: Its name.
         credentials: The account that sends it.
-        deliver_at: The new delivery time, with a time zone; seconds are rounded up to the next minute.
+        send_at: The new delivery time, with a time zone; seconds are rounded up to the next minute.
         journal: Where it is remembered; the default is the journal that the settings name.
 
     Returns:
@@ -116,12 +116,12 @@ def reschedule_campaign(
     """
     with open_journal(journal) as opened:
         key = find_campaign(opened, credentials, campaign)
-        told: Rescheduled = reschedule_messages(credentials, opened, key, deliver_at)
+        told: Rescheduled = reschedule_messages(credentials, opened, key, send_at)
     logger = get_run_logger()
     logger.info(
         "Campaign %r is rescheduled to %s. Requests: %d moved, %d had been sent. Messages: %d will be sent for then.",
         campaign,
-        deliver_at.isoformat(),
+        send_at.isoformat(),
         told.moved,
         told.sent,
         told.planned,

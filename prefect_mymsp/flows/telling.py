@@ -45,11 +45,11 @@ def tell_received(journal: Journal, account: str, *, include_text: bool, max_age
     oldest = datetime.now(UTC) - timedelta(days=max_age_days)
     count, after = 0, told_received(journal, account)
     for part in journal.received.rows(account, after=after, chunk=_AT_ONCE):
-        for number, message_id, received, stored, user, prefix, kind, originator, alias, subject, text in part:
+        for number, message_id, received, stored, user, prefix, kind, sender, alias, subject, text in part:
             at = datetime.fromtimestamp((stored if received is None else received) / 1e6, UTC)
             if at >= oldest:
                 received_at = None if received is None else at
-                message = ReceivedMessage(message_id, received_at, user, prefix, kind, originator, alias, subject, text)
+                message = ReceivedMessage(message_id, received_at, user, prefix, kind, sender, alias, subject, text)
                 emit_received(account, message, include_text=include_text)
                 count += 1
             after = number

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.errors import InputError, RejectedError
+from prefect_mymsp.errors import InputError, RefusedError
 from prefect_mymsp.flows.finishing import finish
 from prefect_mymsp.flows.following import follow_deliveries
 from prefect_mymsp.flows.stopping import find_campaign
@@ -206,7 +206,7 @@ def track_open_campaigns(
 
     Raises:
         InputError: An option makes no sense.
-        RejectedError: The gateway refuses the account, and nothing was learnt.
+        RefusedError: The gateway refuses the account, and nothing was learnt.
         JournalError: The journal failed.
     """
     from prefect_mymsp.campaign import TrackOptions
@@ -241,7 +241,7 @@ def track_open_campaigns(
     return tracking_frame(told.standings)
 
 
-def _problem(refusal: RejectedError | None, unanswered: int) -> str | None:
+def _problem(refusal: RefusedError | None, unanswered: int) -> str | None:
     if refusal is not None:
         return f"{refusal} Nothing more can be learnt until that is mended."
     if unanswered:

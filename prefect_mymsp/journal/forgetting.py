@@ -63,12 +63,12 @@ def received(connection: Connection, account: str, before: datetime) -> int:
     """Empty what was received before a moment; returns how many messages that were."""
     table = schema.received
     when = sa.func.coalesce(table.c.received_at, table.c.stored_at, type_=schema.Instant())
-    people = (table.c.originator, table.c.alias, table.c.subject)
+    people = (table.c.sender, table.c.alias, table.c.subject)
     told = sa.or_(table.c.text != "", *(column.is_not(None) for column in people))
     return connection.execute(
         table.update()
         .where(table.c.account == account, when < before, told)
-        .values(originator=None, alias=None, subject=None, text="")
+        .values(sender=None, alias=None, subject=None, text="")
     ).rowcount
 
 

@@ -101,8 +101,8 @@ class HotStatements:
                 state=SENDING,
                 run_id=sa.bindparam("by_run"),
                 claimed_at=sa.bindparam("now", type_=schema.Instant()),
-                originator=sa.bindparam("from_originator"),
-                deliver_at=sa.bindparam("at", type_=schema.Instant()),
+                sender=sa.bindparam("from_originator"),
+                send_at=sa.bindparam("at", type_=schema.Instant()),
             )
         )
 

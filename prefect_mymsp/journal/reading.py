@@ -63,7 +63,7 @@ class Reading:
 
         Yields:
             Lists of one length: ``number`` and ``campaign`` (numbers in the journal), ``row``, ``msisdn``, ``state``,
-            ``message_id``, ``text_key`` (hexadecimal), ``segments``, ``claimed_at``, ``settled_at``, ``deliver_at``,
+            ``message_id``, ``text_key`` (hexadecimal), ``segments``, ``claimed_at``, ``settled_at``, ``send_at``,
             ``sent_at``, ``delivered_at``, ``closed_at``, ``status``, ``code``, ``reason``. Times are integer
             microseconds since the epoch, in UTC. ``closed_at`` is when the outcome became final; in the future or
             None, it may still change.
@@ -103,7 +103,7 @@ class Reading:
         From when the request left, or the delivery time if that is later, until the minute of delivery began.
         """
         message, batch = schema.message, schema.batch
-        began = _raw(_later(batch.c.claimed_at, batch.c.deliver_at))
+        began = _raw(_later(batch.c.claimed_at, batch.c.send_at))
         took = _raw(message.c.delivered_at) - began
         seconds = sa.case((took > 0, took // 1_000_000), else_=0)
         select = (
@@ -138,7 +138,7 @@ class Reading:
         """Requests that wait at the gateway for their delivery time, by column.
 
         Returns:
-            Lists of one length, in the order they are due: ``campaign`` (its number), ``message_id``, ``deliver_at``
+            Lists of one length, in the order they are due: ``campaign`` (its number), ``message_id``, ``send_at``
             (integer microseconds since the epoch), ``recipients``, ``segments``.
         """
         batch, text = schema.batch, schema.text
@@ -147,13 +147,13 @@ class Reading:
             sa.select(
                 batch.c.campaign_id.label("campaign"),
                 batch.c.message_id,
-                _raw(batch.c.deliver_at).label("deliver_at"),
+                _raw(batch.c.send_at).label("send_at"),
                 batch.c.size.label("recipients"),
                 (batch.c.size * text.c.segments).label("segments"),
             )
             .join(text, text.c.id == batch.c.text_id)
-            .where(batch.c.campaign_id.in_(mine), batch.c.state == ACCEPTED, batch.c.deliver_at > now)
-            .order_by(batch.c.deliver_at, batch.c.id)
+            .where(batch.c.campaign_id.in_(mine), batch.c.state == ACCEPTED, batch.c.send_at > now)
+            .order_by(batch.c.send_at, batch.c.id)
         )
         with self._database.read() as connection:
             return _documents(connection, select)
@@ -191,9 +191,7 @@ def _later(first: sa.ColumnElement[Any], second: sa.ColumnElement[Any]) -> sa.Co
 def _closed_at() -> sa.ColumnElement[Any]:
     """When a message's outcome became, or becomes, final; None while nobody can say."""
     batch, message = schema.batch, schema.message
-    overdue = sa.type_coerce(
-        _raw(_later(batch.c.claimed_at, batch.c.deliver_at)) + OVERDUE // schema.MICROSECOND, Instant
-    )
+    overdue = sa.type_coerce(_raw(_later(batch.c.claimed_at, batch.c.send_at)) + OVERDUE // schema.MICROSECOND, Instant)
     told = sa.case(
         # Journals of earlier versions do not say when they learnt of a delivery.
         (message.c.status == "delivered", sa.func.coalesce(message.c.noted_at, batch.c.final_at, batch.c.settled_at)),
@@ -218,7 +216,7 @@ def _message_columns(digest: sa.ColumnElement[str]) -> list[sa.ColumnElement[Any
         text.c.segments,
         _raw(batch.c.claimed_at).label("claimed_at"),
         _raw(batch.c.settled_at).label("settled_at"),
-        _raw(batch.c.deliver_at).label("deliver_at"),
+        _raw(batch.c.send_at).label("send_at"),
         _raw(message.c.sent_at).label("sent_at"),
         _raw(message.c.delivered_at).label("delivered_at"),
         _raw(_closed_at()).label("closed_at"),

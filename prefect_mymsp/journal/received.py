@@ -72,7 +72,7 @@ class Received:
                 "user": _storable(one.user),
                 "prefix": _storable(one.prefix),
                 "kind": _storable(one.kind),
-                "originator": _storable(one.originator),
+                "sender": _storable(one.sender),
                 "alias": _storable(one.alias),
                 "subject": _storable(one.subject),
                 "text": _storable(one.text),
@@ -100,7 +100,7 @@ class Received:
                 "message_id": one.message_id,
             }
             for one in asking
-            if one.originator is not None and (number := as_msisdn(one.originator.strip())) is not None
+            if one.sender is not None and (number := as_msisdn(one.sender.strip())) is not None
         ]
         values.sort(key=itemgetter("msisdn"))  # two that add in different orders would wait for each other
         if values:
@@ -146,9 +146,9 @@ class Received:
             chunk: Messages in a chunk, at most.
 
         Yields:
-            Tuples of (number in the journal, message id, received_at, stored_at, user, prefix, kind, originator,
+            Tuples of (number in the journal, message id, received_at, stored_at, user, prefix, kind, sender,
             alias, subject, text); times in integer microseconds since the epoch, in UTC. Of forgotten messages the
-            originator, alias and subject are None and the text is empty.
+            sender, alias and subject are None and the text is empty.
         """
         table = schema.received
         when = sa.func.coalesce(table.c.received_at, table.c.stored_at, type_=schema.Instant())
@@ -166,7 +166,7 @@ class Received:
                 table.c.user,
                 table.c.prefix,
                 table.c.kind,
-                table.c.originator,
+                table.c.sender,
                 table.c.alias,
                 table.c.subject,
                 table.c.text,

@@ -131,8 +131,8 @@ campaign = Table(
     Column("account", String(32), nullable=False),
     Column("name", String(200), nullable=False),
     Column("created_at", Instant, nullable=False),
-    Column("originator", String(64)),
-    Column("deliver_at", Instant),
+    Column("sender", String(64)),
+    Column("send_at", Instant),
     Column("source", Text, nullable=False),
     # Set when a person stopped it for good.
     Column("cancelled_at", Instant),
@@ -180,8 +180,8 @@ batch = Table(
     # Whose it is, and since when; nobody's while it is planned.
     Column("run_id", ForeignKey(run.c.id)),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
-    Column("originator", String(64)),
-    Column("deliver_at", Instant),
+    Column("sender", String(64)),
+    Column("send_at", Instant),
     Column("state", String(9), nullable=False),
     Column("claimed_at", Instant),
     Column("settled_at", Instant),
@@ -197,7 +197,7 @@ batch = Table(
     # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
     Column("size", Integer, nullable=False),
     Column("delivered", Integer, nullable=False, server_default="0"),
-    # While it is being rescheduled: it waits at the gateway for ``deliver_at`` or already for this.
+    # While it is being rescheduled: it waits at the gateway for ``send_at`` or already for this.
     Column("moves_to", Instant),
     CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
     CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
@@ -297,7 +297,7 @@ received = Table(
     Column("user", Text),
     Column("prefix", Text),
     Column("kind", Text),
-    Column("originator", Text),
+    Column("sender", Text),
     Column("alias", Text),
     Column("subject", Text),
     Column("text", Text, nullable=False),

@@ -63,15 +63,15 @@ class CampaignKey:
         id: Its number in the journal.
         name: Its name, unique for the account.
         account: Fingerprint of gateway and user.
-        originator: The originator it sends with; None for the account's.
-        deliver_at: The delivery time it sends with, in UTC; None for at once.
+        sender: The sender it sends with; None for the account's.
+        send_at: The delivery time it sends with, in UTC; None for at once.
     """
 
     id: int
     name: str
     account: str
-    originator: str | None
-    deliver_at: datetime | None
+    sender: str | None
+    send_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +105,17 @@ class Batch(NamedTuple):
         text: What to send.
         joined: To whom: MSISDNs with commas between them, ascending; or ``@`` and the name of a recipient group.
         text_id: The text's number in the journal.
-        deliver_at: The delivery time to ask for, a whole minute in UTC; None for at once.
+        send_at: The delivery time to ask for, a whole minute in UTC; None for at once.
     """
 
     id: int
     text: str
     joined: str
     text_id: int
-    deliver_at: datetime | None
+    send_at: datetime | None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id}, {self.size} recipients, {self.deliver_at})"  # no text, no numbers
+        return f"{type(self).__name__}({self.id}, {self.size} recipients, {self.send_at})"  # no text, no numbers
 
     @property
     def recipients(self) -> str:
@@ -141,7 +141,7 @@ class Watched:
         id: Its number in the journal.
         state: What it is now.
         text_id: The text's number in the journal.
-        deliver_at: The delivery time that was asked for.
+        send_at: The delivery time that was asked for.
         settled_at: When it came into its present state.
         msisdns: To whom it was to go.
     """
@@ -149,7 +149,7 @@ class Watched:
     id: int
     state: str
     text_id: int
-    deliver_at: datetime
+    send_at: datetime
     settled_at: datetime | None
     msisdns: frozenset[str] = field(repr=False)
 
@@ -165,13 +165,13 @@ class ScheduledBatch:
 
     Attributes:
         id: Its number in the journal.
-        deliver_at: The delivery time that was asked for.
+        send_at: The delivery time that was asked for.
         settled_at: When its message id was learnt.
         moves_to: The time it is being rescheduled to: it may wait for this one already. None when it is not.
     """
 
     id: int
-    deliver_at: datetime
+    send_at: datetime
     settled_at: datetime
     moves_to: datetime | None
 
@@ -413,8 +413,8 @@ class Journal:
         name: str,
         *,
         source: str,
-        originator: str | None,
-        deliver_at: datetime | None,
+        sender: str | None,
+        send_at: datetime | None,
         batch_size: int = 500,
     ) -> Iterator[Recording]:
         """Record what a campaign is to send; all of it or, when the block raises, nothing.
@@ -423,12 +423,12 @@ class Journal:
             account: See :func:`account_fingerprint`.
             name: The campaign's name. The same name continues the same campaign.
             source: Where the rows come from, as a person knows it.
-            originator: The originator to send with.
-            deliver_at: The delivery time to send with, aware.
+            sender: The sender to send with.
+            send_at: The delivery time to send with, aware.
             batch_size: How many recipients of one text one request may have.
 
         Raises:
-            InputError: The campaign exists with another originator or delivery time.
+            InputError: The campaign exists with another sender or delivery time.
             JournalError: The journal cannot be written.
         """
         with self._write() as connection:
@@ -439,16 +439,16 @@ class Journal:
                     "account": account,
                     "name": name,
                     "created_at": _now(),
-                    "originator": originator,
-                    "deliver_at": deliver_at,
+                    "sender": sender,
+                    "send_at": send_at,
                     "source": source,
                 }
                 connection.execute(schema.campaign.insert().values(values))
                 key = self._campaign(connection, account, name)
                 assert key is not None  # noqa: S101  just inserted
-            elif (key.originator, key.deliver_at) != (originator, deliver_at):
+            elif (key.sender, key.send_at) != (sender, send_at):
                 raise InputError(
-                    f"The campaign {name!r} was started with another originator or delivery time. Continue it with "
+                    f"The campaign {name!r} was started with another sender or delivery time. Continue it with "
                     "the same ones, or give this sending a name of its own."
                 )
             if self._cancelled(connection, key):
@@ -476,7 +476,7 @@ class Journal:
     def _campaign(connection: Connection, account: str, name: str) -> CampaignKey | None:
         table = schema.campaign
         found = connection.execute(
-            sa.select(table.c.id, table.c.name, table.c.account, table.c.originator, table.c.deliver_at).where(
+            sa.select(table.c.id, table.c.name, table.c.account, table.c.sender, table.c.send_at).where(
                 table.c.account == account, table.c.name == name
             )
         ).one_or_none()
@@ -514,9 +514,9 @@ class Journal:
         """What begins to send must know the time to send for; it will not change before this transaction ends."""
         table = schema.campaign
         found = connection.execute(
-            sa.select(table.c.deliver_at).where(table.c.id == campaign.id).with_for_update(read=True)
+            sa.select(table.c.send_at).where(table.c.id == campaign.id).with_for_update(read=True)
         ).all()
-        if found and found[0][0] != campaign.deliver_at:
+        if found and found[0][0] != campaign.send_at:
             raise InputError(
                 f"The campaign {campaign.name!r} was rescheduled meanwhile. Start it again, with its new delivery time."
             )
@@ -593,7 +593,7 @@ class Journal:
         *,
         requests: int,
         batch_size: int,
-        deliver_at: datetime | None = None,
+        send_at: datetime | None = None,
         outcomes: Sequence[Outcome] = (),
     ) -> list[Batch]:
         """Take planned messages for up to ``requests`` requests; their intents are durable when this returns.
@@ -605,7 +605,7 @@ class Journal:
             run: Who sends them.
             requests: How many requests to prepare at most.
             batch_size: How many recipients one request may have.
-            deliver_at: The delivery time to ask for, instead of the campaign's.
+            send_at: The delivery time to ask for, instead of the campaign's.
             outcomes: What came of earlier requests, recorded in the same transaction, as :meth:`settle` does.
 
         Returns:
@@ -626,22 +626,22 @@ class Journal:
                 taken += self._take(connection, run, requests - taken, at, now)
             return self._claimed(connection, run, now, at) if taken else []
 
-        at = deliver_at or run.campaign.deliver_at
+        at = send_at or run.campaign.send_at
         if requests >= claiming.AT_PACE:
             self._consider_process(run)
         claimed = self._claim_aside(run, requests, at, outcomes)
         return self._with_outcomes(outcomes, take) if claimed is None else claimed
 
     def _claim_aside(
-        self, run: Run, requests: int, deliver_at: datetime | None, outcomes: Sequence[Outcome]
+        self, run: Run, requests: int, send_at: datetime | None, outcomes: Sequence[Outcome]
     ) -> list[Batch] | None:
         """Claim in the run's process. None if there is none, or if that is more than it knows."""
         process = self._processes.get(run.id)
         if process is None or not process.ready or any(one.state != ACCEPTED for one in outcomes):
             return None
-        at = None if deliver_at is None else schema.microseconds(deliver_at)
+        at = None if send_at is None else schema.microseconds(send_at)
         claimed = process.claim(requests, at, acceptances(outcomes) if outcomes else "")
-        return None if claimed is None else _batches(json.loads(claimed), deliver_at)
+        return None if claimed is None else _batches(json.loads(claimed), send_at)
 
     def _consider_process(self, run: Run) -> None:
         """Start a process for a run's claims, if it is worth it. Asked once in a run's life."""
@@ -654,27 +654,27 @@ class Journal:
             left = connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
         self._processes[run.id] = None
         if left >= claiming.WORTH_IT:
-            its = {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": run.campaign.originator}
+            its = {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": run.campaign.sender}
             self._processes[run.id] = claiming.ClaimingProcess(
                 self._database.file, its, statements=self._hot.plain(), pragmas=PRAGMAS
             )
 
-    def _take(self, connection: Connection, run: Run, limit: int, deliver_at: datetime | None, now: datetime) -> int:
+    def _take(self, connection: Connection, run: Run, limit: int, send_at: datetime | None, now: datetime) -> int:
         """Make the next planned batches the run's, in the order of the file; returns how many."""
         values = {
             "of_campaign": run.campaign.id,
             "most": limit,
             "by_run": run.id,
             "now": now,
-            "from_originator": run.campaign.originator,
-            "at": deliver_at,
+            "from_originator": run.campaign.sender,
+            "at": send_at,
         }
         return connection.execute(self._hot.take, values).rowcount
 
-    def _claimed(self, connection: Connection, run: Run, now: datetime, deliver_at: datetime | None) -> list[Batch]:
+    def _claimed(self, connection: Connection, run: Run, now: datetime, send_at: datetime | None) -> list[Batch]:
         """What there is to send in the batches that a run has claimed at a moment."""
         values = {"of_campaign": run.campaign.id, "by_run": run.id, "now": now}
-        return _batches(self._hot.fetched(connection, self._hot.claimed, values), deliver_at)
+        return _batches(self._hot.fetched(connection, self._hot.claimed, values), send_at)
 
     @staticmethod
     def _plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int) -> int:
@@ -862,11 +862,11 @@ class Journal:
                 batch.update()
                 .where(batch.c.id == batch_id, batch.c.state == SENDING)
                 .values(state=SPLIT, settled_at=now, code=code)
-                .returning(batch.c.text_id, batch.c.deliver_at)
+                .returning(batch.c.text_id, batch.c.send_at)
             ).one_or_none()
             if found is None:
                 raise JournalError("This batch is no longer this run's to divide.")
-            text_id, deliver_at = found
+            text_id, send_at = found
             members = list(
                 connection.scalars(sa.select(message.c.id).where(message.c.batch_id == batch_id).order_by(message.c.id))
             )
@@ -875,13 +875,13 @@ class Journal:
             values = {
                 "campaign_id": run.campaign.id,
                 "run_id": run.id,
-                "originator": run.campaign.originator,
-                "deliver_at": deliver_at,
+                "sender": run.campaign.sender,
+                "send_at": send_at,
                 "state": SENDING,
                 "claimed_at": now,
             }
             self._into_batches(connection, halves, values, batch_id)
-            return self._claimed(connection, run, now, deliver_at)
+            return self._claimed(connection, run, now, send_at)
 
     def has_planned(self, campaign: CampaignKey) -> bool:
         """Whether a claim would find anything."""
@@ -922,10 +922,10 @@ class Journal:
         batch = schema.batch
         with self._read() as connection:
             rows = connection.execute(
-                sa.select(batch.c.id, batch.c.state, batch.c.text_id, batch.c.deliver_at, batch.c.settled_at)
+                sa.select(batch.c.id, batch.c.state, batch.c.text_id, batch.c.send_at, batch.c.settled_at)
                 .where(
                     batch.c.campaign_id == campaign.id,
-                    batch.c.deliver_at > now,
+                    batch.c.send_at > now,
                     batch.c.doubted_at.is_not(None) | (batch.c.state == SENDING),
                 )
                 .order_by(batch.c.id)
@@ -1011,7 +1011,7 @@ class Journal:
                 batch.c.id.in_(batches),
                 batch.c.state == state,
                 batch.c.doubted_at.is_not(None),
-                batch.c.deliver_at.is_not(None),
+                batch.c.send_at.is_not(None),
             )
         )
         connection.execute(ghost.insert().from_select(["batch_id", "msisdn"], doubtful))
@@ -1039,7 +1039,7 @@ class Journal:
             moving: Also those that are being rescheduled to a time after ``now``.
         """
         batch = schema.batch
-        waits = batch.c.deliver_at > now
+        waits = batch.c.send_at > now
         where = (
             batch.c.campaign_id == campaign.id,
             batch.c.state == ACCEPTED,
@@ -1052,13 +1052,13 @@ class Journal:
     def _scheduled(connection: Connection, where: Sequence[sa.ColumnElement[bool]]) -> dict[str, ScheduledBatch]:
         batch = schema.batch
         rows = connection.execute(
-            sa.select(batch.c.message_id, batch.c.id, batch.c.deliver_at, batch.c.settled_at, batch.c.moves_to)
+            sa.select(batch.c.message_id, batch.c.id, batch.c.send_at, batch.c.settled_at, batch.c.moves_to)
             .where(*where)
             .order_by(batch.c.id)
         )
         return {row[0]: ScheduledBatch(row[1], row[2], row[3], row[4]) for row in rows}
 
-    def reschedule(self, campaign: CampaignKey, deliver_at: datetime) -> dict[str, ScheduledBatch]:
+    def reschedule(self, campaign: CampaignKey, send_at: datetime) -> dict[str, ScheduledBatch]:
         """Give a campaign another delivery time, before the gateway is told of it.
 
         What is planned will be sent for the new time. What waits at the gateway waits from now on for either of two
@@ -1066,7 +1066,7 @@ class Journal:
 
         Args:
             campaign: Which campaign; nobody may be sending it.
-            deliver_at: The new delivery time, a whole minute, in the future.
+            send_at: The new delivery time, a whole minute, in the future.
 
         Returns:
             What is to be moved at the gateway, by message id; also what an earlier call for this time left over.
@@ -1081,7 +1081,7 @@ class Journal:
         with self._write() as connection:
             # No run begins while this looks for one.
             before, cancelled = connection.execute(
-                sa.select(table.c.deliver_at, table.c.cancelled_at)
+                sa.select(table.c.send_at, table.c.cancelled_at)
                 .where(table.c.id == campaign.id)
                 .with_for_update(key_share=True)
             ).one()
@@ -1098,9 +1098,7 @@ class Journal:
                     f"The campaign {name!r} is being sent, or was until a moment ago. Wait until its run has ended, "
                     "then reschedule it."
                 )
-            doubtful = sa.select(sa.func.sum(batch.c.size)).where(
-                its, batch.c.state == IN_DOUBT, batch.c.deliver_at > now
-            )
+            doubtful = sa.select(sa.func.sum(batch.c.size)).where(its, batch.c.state == IN_DOUBT, batch.c.send_at > now)
             if count := connection.execute(doubtful).scalar():
                 raise InputError(
                     f"{count} messages of campaign {name!r} are in doubt: they may wait at the gateway for the time "
@@ -1108,19 +1106,19 @@ class Journal:
                     "again, which looks them up, or settle them with resolve_in_doubt; then reschedule it."
                 )
             unfinished = (its, batch.c.state == ACCEPTED, batch.c.moves_to > now)
-            if before != deliver_at and self._scheduled(connection, unfinished):
+            if before != send_at and self._scheduled(connection, unfinished):
                 raise InputError(
                     f"Rescheduling campaign {name!r} to {_shown(before)} has not come to its end: some requests may "
                     "wait for that time and some for the one before. Reschedule it to that time once more first."
                 )
-            waiting = (its, batch.c.state == ACCEPTED, (batch.c.deliver_at > now) | (batch.c.moves_to > now))
+            waiting = (its, batch.c.state == ACCEPTED, (batch.c.send_at > now) | (batch.c.moves_to > now))
             if not self._sizes(connection, campaign).get(PLANNED) and not self._scheduled(connection, waiting):
                 raise InputError(f"All of campaign {name!r} was sent; there is nothing to reschedule.")
-            if before != deliver_at:
-                later = (deliver_at - before) // schema.MICROSECOND
-                moved = sa.type_coerce(sa.type_coerce(batch.c.deliver_at, sa.BigInteger) + later, schema.Instant())
+            if before != send_at:
+                later = (send_at - before) // schema.MICROSECOND
+                moved = sa.type_coerce(sa.type_coerce(batch.c.send_at, sa.BigInteger) + later, schema.Instant())
                 connection.execute(batch.update().where(*waiting).values(moves_to=moved))
-                connection.execute(table.update().where(table.c.id == campaign.id).values(deliver_at=deliver_at))
+                connection.execute(table.update().where(table.c.id == campaign.id).values(send_at=send_at))
             return self._scheduled(connection, unfinished)
 
     def mark_moved(self, moved: Sequence[int], stayed: Sequence[int] = ()) -> None:
@@ -1136,7 +1134,7 @@ class Journal:
                 connection.execute(
                     batch.update()
                     .where(batch.c.id.in_(some), batch.c.moves_to.is_not(None))
-                    .values(deliver_at=batch.c.moves_to, moves_to=None)
+                    .values(send_at=batch.c.moves_to, moves_to=None)
                 )
             for some in _slices(stayed):
                 connection.execute(batch.update().where(batch.c.id.in_(some)).values(moves_to=None))
@@ -1363,7 +1361,7 @@ class Journal:
         """Campaigns, the newest first, each counted as :meth:`_sizes` counts it."""
         table, batch, message, run, text = schema.campaign, schema.batch, schema.message, schema.run, schema.text
         ids = sa.select(table.c.id).where(*where)
-        key = (table.c.id, table.c.name, table.c.account, table.c.originator, table.c.deliver_at)
+        key = (table.c.id, table.c.name, table.c.account, table.c.sender, table.c.send_at)
         came_to = (table.c.rows, table.c.invalid, table.c.duplicates, table.c.suppressed)
         rows = connection.execute(
             sa.select(*key, table.c.created_at, table.c.source, table.c.cancelled_at, table.c.forgotten_at, *came_to)
@@ -1372,7 +1370,7 @@ class Journal:
         ).all()
         sizes: dict[int, dict[str, _Sizes]] = {row[0]: {} for row in rows}
         active: dict[int, list[datetime | None]] = {row[0]: [row[4], row[5]] for row in rows}
-        times = (batch.c.claimed_at, batch.c.settled_at, batch.c.final_at, batch.c.deliver_at)
+        times = (batch.c.claimed_at, batch.c.settled_at, batch.c.final_at, batch.c.send_at)
         for row in connection.execute(
             sa.select(
                 batch.c.campaign_id,
@@ -1683,8 +1681,8 @@ def _shown(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
-def _batches(rows: Iterable[Sequence[Any]], deliver_at: datetime | None) -> list[Batch]:
-    return [Batch(row[0], row[1], row[2], row[3], deliver_at) for row in rows]
+def _batches(rows: Iterable[Sequence[Any]], send_at: datetime | None) -> list[Batch]:
+    return [Batch(row[0], row[1], row[2], row[3], send_at) for row in rows]
 
 
 def _is_planned() -> sa.ColumnElement[bool]:

@@ -79,7 +79,7 @@ class Waiting:
 
 _batch, _message, _campaign = schema.batch, schema.message, schema.campaign
 #: When a batch's messages were to leave.
-_due = sa.func.coalesce(_batch.c.deliver_at, _batch.c.claimed_at, type_=schema.Instant())
+_due = sa.func.coalesce(_batch.c.send_at, _batch.c.claimed_at, type_=schema.Instant())
 _OPEN = (_batch.c.state == ACCEPTED) & _batch.c.final_at.is_(None)
 _group = _message.alias("its_group")
 _TO_GROUP = (
@@ -151,7 +151,7 @@ class Tracking:
                 _batch.c.campaign_id,
                 total(_OPEN & young),
                 total(doubtful & young),
-                total(doubtful & (_batch.c.deliver_at > now)),
+                total(doubtful & (_batch.c.send_at > now)),
                 total((_OPEN | doubtful) & ~young),
             )
             .join(_campaign, _campaign.c.id == _batch.c.campaign_id)

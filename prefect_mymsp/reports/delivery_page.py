@@ -361,11 +361,11 @@ def _asked(
     one: CampaignSummary, text: str | None, tally: _Tally, zone: tzinfo, price_per_segment: float | None
 ) -> list[tuple[str, str]]:
     asked = [("Source", one.source), ("Recorded", moment(one.created_at.astimezone(zone)))]
-    if one.key.deliver_at is not None:
-        asked.append(("Delivery time", moment(one.key.deliver_at.astimezone(zone))))
+    if one.key.send_at is not None:
+        asked.append(("Delivery time", moment(one.key.send_at.astimezone(zone))))
     else:
         asked.append(("Delivery time", "at once"))
-    asked.append(("Originator", one.key.originator or "the account's own"))
+    asked.append(("Originator", one.key.sender or "the account's own"))
     if text is not None or tally.messages:
         asked.append(("Text", text if text is not None else "each message its own"))
     if one.cancelled_at is not None:
@@ -517,12 +517,12 @@ def _tell_rejects(page: DeliveryPage, material: DeliveryMaterial, *, show_number
 def _tell_replies(page: DeliveryPage, material: DeliveryMaterial, zone: tzinfo, *, show_numbers: bool) -> None:
     # Few write back: who of them got something is looked for, not who of all that got something has written.
     inbox, recipients = material.inbox, material.deliveries["recipient"]
-    senders = number(inbox["originator"])
+    senders = number(inbox["sender"])
     wrote = inbox[senders.isin(recipients[recipients.isin(senders.unique())].unique())]
     if wrote.empty:
         return
     opted = opted_out(wrote, material.opt_outs)
-    people, stopped = int(wrote["originator"].nunique()), int(wrote.loc[opted, "originator"].nunique())
+    people, stopped = int(wrote["sender"].nunique()), int(wrote.loc[opted, "sender"].nunique())
     page.replies = letters(wrote, opted, zone, LONG, show_numbers=show_numbers)
     page.replies_about = (
         f"{many(len(wrote), 'message')} from {many(people, 'person', 'people')} whom this went to, as far as the inbox "

@@ -53,7 +53,7 @@ INBOX_DTYPES: dict[str, str] = {
     "message_id": _TEXT,
     "received_at": _TIME,
     "stored_at": _TIME,
-    "originator": _TEXT,
+    "sender": _TEXT,
     "prefix": _TEXT,
     "kind": _TEXT,
     "text": _TEXT,
@@ -64,7 +64,7 @@ INBOX_DTYPES: dict[str, str] = {
 #: A message that waits at the gateway a row; see :func:`scheduled_frame`.
 SCHEDULED_DTYPES: dict[str, str] = {
     "message_id": _TEXT,
-    "deliver_at": _TIME,
+    "send_at": _TIME,
     "campaign": _TEXT,
     "recipients": _COUNT,
     "segments": _COUNT,
@@ -73,8 +73,8 @@ SCHEDULED_DTYPES: dict[str, str] = {
 CAMPAIGN_DTYPES: dict[str, str] = {
     "campaign": _TEXT,
     "created_at": _TIME,
-    "deliver_at": _TIME,
-    "originator": _TEXT,
+    "send_at": _TIME,
+    "sender": _TEXT,
     "source": _TEXT,
     "rows": _COUNT,
     "invalid": _COUNT,
@@ -189,7 +189,7 @@ def _delivery_part(columns: Columns, names: Mapping[int, str]) -> pa.Table:
     state = columns.get("state", [])
     accepted = pc.equal(pa.array(state, text), ACCEPTED)
     delivered = array("delivered_at", pa.int64())
-    began = pc.max_element_wise(array("claimed_at", pa.int64()), array("deliver_at", pa.int64()))
+    began = pc.max_element_wise(array("claimed_at", pa.int64()), array("send_at", pa.int64()))
     took = pc.max_element_wise(pc.subtract(delivered, began), pa.scalar(0, pa.int64()), skip_nulls=False)
     # Few kinds of errors, and few campaigns, for many messages.
     told = list(zip(state, columns.get("code", []), columns.get("reason", []), strict=True))
@@ -278,14 +278,14 @@ def inbox_frame(parts: Iterable[Sequence[tuple[Any, ...]]]) -> pd.DataFrame:
 
     Returns:
         Columns as in :data:`INBOX_DTYPES`: ``message_id``, the gateway's; ``received_at``, the gateway's time, NA when
-        it told none; ``stored_at``, when it came into the journal (our clock); ``originator``, who wrote; ``prefix``,
+        it told none; ``stored_at``, when it came into the journal (our clock); ``sender``, who wrote; ``prefix``,
         the keyword that routed it here; ``kind``, SMS, VOI or DPN; ``text``; ``user``, ``alias`` and ``subject`` as
         the gateway has them. Texts are written by strangers: escape them wherever they are shown. Of messages that
-        were forgotten, originator, alias and subject are NA and the text is empty.
+        were forgotten, sender, alias and subject are NA and the text is empty.
     """
     import pyarrow as pa
 
-    names = ("number", "message_id", "received_at", "stored_at", "user", "prefix", "kind", "originator", "alias",
+    names = ("number", "message_id", "received_at", "stored_at", "user", "prefix", "kind", "sender", "alias",
              "subject", "text")  # fmt: skip
     tables = [
         _table(dict(zip(names, map(list, zip(*part, strict=True)), strict=True)), INBOX_DTYPES)
@@ -307,7 +307,7 @@ def scheduled_frame(
         now: The moment, aware; the default is the present.
 
     Returns:
-        Columns as in :data:`SCHEDULED_DTYPES`: ``message_id``; ``deliver_at``, NA when the gateway gives no time;
+        Columns as in :data:`SCHEDULED_DTYPES`: ``message_id``; ``send_at``, NA when the gateway gives no time;
         ``campaign``, ``recipients`` and ``segments`` (SMS, for all of its recipients), NA for messages that other
         systems have scheduled on this account.
     """
@@ -317,7 +317,7 @@ def scheduled_frame(
     if listed is not None:
         ours = {message_id: at for at, message_id in enumerate(columns["message_id"])}
         distant = datetime.max.replace(tzinfo=UTC)
-        due = sorted(listed, key=lambda one: (one.deliver_at or distant, one.message_id))
+        due = sorted(listed, key=lambda one: (one.send_at or distant, one.message_id))
         found = [ours.get(one.message_id) for one in due]
         columns = {
             name: [None if at is None else values[at] for at in found]
@@ -325,7 +325,7 @@ def scheduled_frame(
             if name in {"campaign", "recipients", "segments"}
         }
         columns["message_id"] = [one.message_id for one in due]
-        columns["deliver_at"] = [_micros(one.deliver_at) for one in due]
+        columns["send_at"] = [_micros(one.send_at) for one in due]
     return _frame(_table(columns, SCHEDULED_DTYPES), SCHEDULED_DTYPES)
 
 
@@ -341,7 +341,7 @@ def campaigns_frame(
 
     Returns:
         Columns as in :data:`CAMPAIGN_DTYPES`: ``campaign``; ``created_at``, when it was first recorded;
-        ``deliver_at``, NA for at once; ``originator``, NA for the account's; ``source``; ``rows`` of the source when it
+        ``send_at``, NA for at once; ``sender``, NA for the account's; ``source``; ``rows`` of the source when it
         was last read, and of these the ``invalid``, ``duplicates`` and ``suppressed`` ones, NA where the journal did
         not count them yet; ``messages`` by state, which add up; ``delivered`` and ``final`` ones of the accepted;
         ``delivery_rate``, delivered of accepted, NA when none was; ``latency_p50_s``, ``latency_p95_s`` and
@@ -362,8 +362,8 @@ def campaigns_frame(
         values: dict[str, Any] = {
             "campaign": key.name,
             "created_at": _micros(one.created_at),
-            "deliver_at": _micros(key.deliver_at),
-            "originator": key.originator,
+            "send_at": _micros(key.send_at),
+            "sender": key.sender,
             "source": one.source,
             "delivery_rate": counts.delivered / counts.accepted if counts.accepted else None,
             "segments": counts.segments,

@@ -31,7 +31,7 @@ _QUOTED = re.compile(r"(?<![0-9])(?:[0-9]{8,15}|[+0](?:[ \-./()]{0,2}[0-9]){8,14
 #: What is worth a look, for the expressions of Arrow: whatever :func:`visible` or :func:`no_formula` may change.
 _RISKY = f"[{_OPENING}\\p{{Cc}}\\p{{Cf}}\\x{{2028}}\\x{{2029}}\\x{{2065}}]"
 #: Columns that hold somebody's number.
-_NUMBERS = ("recipient", "originator", "msisdn")
+_NUMBERS = ("recipient", "sender", "msisdn")
 #: Columns that hold what somebody wrote.
 _TEXTS = ("text", "subject", "alias")
 

@@ -76,7 +76,7 @@ def inbox_page(
         return made("inbox.html.jinja", page)
     when = inbox["received_at"].fillna(inbox["stored_at"])
     opted = opted_out(inbox, opt_outs)
-    people, stopped = int(inbox["originator"].nunique()), int(inbox.loc[opted, "originator"].nunique())
+    people, stopped = int(inbox["sender"].nunique()), int(inbox.loc[opted, "sender"].nunique())
     page.verdict = [Part(f"{many(len(inbox), 'message')} from {many(people, 'person', 'people')}.")]
     if stopped:
         page.verdict.append(Part(f"{many(stopped, 'person', 'people')} opted out.", "doubt"))

@@ -53,7 +53,7 @@ class Letter:
     """A message somebody wrote."""
 
     at: datetime | None
-    originator: str
+    sender: str
     prefix: str
     text: str
     opted_out: bool
@@ -94,23 +94,23 @@ def opted_out(letters: pd.DataFrame, opt_outs: Mapping[str, datetime]) -> pd.Ser
     """Which messages are those with which their writers opted out."""
     import pandas as pd
 
-    since = pd.to_datetime(number(letters["originator"]).map(dict(opt_outs)), utc=True)
+    since = pd.to_datetime(number(letters["sender"]).map(dict(opt_outs)), utc=True)
     when = letters["received_at"].fillna(letters["stored_at"])
     # The gateway tells whole minutes.
     told: pd.Series[bool] = since.dt.floor("min") == when.dt.floor("min")
     return told & since.notna()
 
 
-def number(originators: pd.Series) -> pd.Series[str]:
+def number(senders: pd.Series) -> pd.Series[str]:
     """Originators without the plus sign that some gateways write."""
-    return originators.str.replace("+", "", regex=False)
+    return senders.str.replace("+", "", regex=False)
 
 
 def letters(frame: pd.DataFrame, opted: pd.Series[bool], zone: tzinfo, most: int, *, show_numbers: bool) -> Listed:
     """Received messages, the newest first."""
     when = frame["received_at"].fillna(frame["stored_at"])
     newest = when.sort_values(ascending=False, kind="stable").index[:most]
-    shown = frame.loc[newest, ["originator", "prefix", "text"]].fillna("")
+    shown = frame.loc[newest, ["sender", "prefix", "text"]].fillna("")
     rows = [
         Letter(
             at.to_pydatetime().astimezone(zone),
@@ -120,7 +120,7 @@ def letters(frame: pd.DataFrame, opted: pd.Series[bool], zone: tzinfo, most: int
             bool(out),
         )
         for at, who, prefix, text, out in zip(
-            when[newest], shown["originator"], shown["prefix"], shown["text"], opted[newest], strict=True
+            when[newest], shown["sender"], shown["prefix"], shown["text"], opted[newest], strict=True
         )
     ]
     return Listed(rows, max(len(frame) - most, 0))

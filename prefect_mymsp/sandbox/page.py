@@ -39,7 +39,7 @@ def page(gateway: Gateway) -> str:
             sent.append((str(message.message_id), time, message.originator, message.text, state))
         total = len(gateway.messages)
     received = [
-        (m.message_id, m.received_at.isoformat(timespec="seconds") if m.received_at else "", m.originator or "", m.text)
+        (m.message_id, m.received_at.isoformat(timespec="seconds") if m.received_at else "", m.sender or "", m.text)
         for m in inbox
     ]
     return (

@@ -409,7 +409,7 @@ class Gateway:
                 user=owner,
                 prefix=prefix,
                 kind=kind,
-                originator=originator,
+                sender=originator,
                 alias=alias,
                 subject=subject,
                 text=text,
@@ -705,7 +705,7 @@ class Gateway:
                     account.user,
                     message.prefix or "null",
                     message.kind or "null",
-                    message.originator or "null",
+                    message.sender or "null",
                     message.alias or "null",
                     message.subject or "null",
                     message.text,
@@ -737,7 +737,7 @@ class Gateway:
                 time = "-1" if at is None else settings.dialect.smpp(at, settings.zone)
             records.append(f"0\t{message.message_id}\t{recipient_id}\t{recipient.msisdn}\t{recipient.word}\t{time}")
         records.extend(
-            f"1\t{received.message_id}\t{received.originator or 'null'}\t{self._received_minute(received)}"
+            f"1\t{received.message_id}\t{received.sender or 'null'}\t{self._received_minute(received)}"
             f"\t{received.prefix or 'null'}\t{received.kind}\t{received.text}"
             for received in books.inbox[books.collected :]
         )

@@ -221,7 +221,7 @@ def test_an_api_of_prefect_that_is_not_there(tmp_path: Path) -> None:
 
 def test_words_that_are_off(terminal: Terminal, tmp_path: Path) -> None:
     terminal.run("send", block=False, code=2)
-    terminal.run("send", "people.csv", "Hej", "--region", "SE", "--colour", "red", code=2)
+    terminal.run("send", "people.csv", "Hej", "--country", "SE", "--colour", "red", code=2)
     missing = terminal.run("send", str(tmp_path / "none.csv"), "Hej", code=1)
     assert "none.csv" in missing.replace("\n", "")
     unknown = terminal.run("track", "nobody's", code=1)

@@ -86,14 +86,14 @@ def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_pat
         send_campaign(people(tmp_path, 605), credentials, "Hello {name}!", "whole", all_or_nothing=True)
     source = people(tmp_path, 605, 606, 654)  # 654 is refused
     with pytest.raises(CampaignStoppedError, match="2 requests were cancelled at the gateway") as stopped:
-        send_campaign(source, credentials, "Hello {name}!", "whole", deliver_at=SOON, all_or_nothing=True)
+        send_campaign(source, credentials, "Hello {name}!", "whole", send_at=SOON, all_or_nothing=True)
     assert stopped.value.counts["cancelled"] == 2
     assert stopped.value.counts["accepted"] == 0
     assert times_sent(gateway) == {}
     with pytest.raises(InputError, match="was cancelled"):
-        send_campaign(source, credentials, "Hello {name}!", "whole", deliver_at=SOON)
+        send_campaign(source, credentials, "Hello {name}!", "whole", send_at=SOON)
     whole = send_campaign(
-        people(tmp_path, 605, 606), credentials, "Hello {name}!", "whole again", deliver_at=SOON,
+        people(tmp_path, 605, 606), credentials, "Hello {name}!", "whole again", send_at=SOON,
         all_or_nothing=True, wait=False,
     )  # fmt: skip
     assert whole.accepted == 2
@@ -109,7 +109,7 @@ def test_all_or_nothing_that_somebody_ends_says_what_waits(
     rows = 200
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n" + "".join(f"07005{row:05};P{row}\n" for row in range(rows)), encoding="utf-8")
-    given: Any = {"deliver_at": SOON, "all_or_nothing": True, "wait": False}
+    given: Any = {"send_at": SOON, "all_or_nothing": True, "wait": False}
     gateway.gateway.configure({"latency_ms": 400})
 
     def end(*_: object) -> None:
@@ -142,11 +142,11 @@ def test_cancelling(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = people(tmp_path, 605, 606, 607)
-    send_campaign(source, credentials, "Hello {name}!", "later", deliver_at=SOON, wait=False)
+    send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON, wait=False)
     told = cancel_campaign("later", credentials)
     assert (told.cancelled, told.sent, told.unknown) == (3, 0, 0)
     assert times_sent(gateway) == {}
-    send_campaign(source, credentials, "Hello again, {name}!", "too late", deliver_at=SOON, wait=False)
+    send_campaign(source, credentials, "Hello again, {name}!", "too late", send_at=SOON, wait=False)
     gateway.gateway.clock.advance(3 * 3600)
     credentials.save("cancelling", overwrite=True)
     assert cli.cancel("too late", credentials="cancelling") == 3

@@ -274,7 +274,7 @@ def test_a_table_of_received_messages(
     assert export_inbox_report(credentials, **where, new_only=True).rows == 1
     with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
         found = dict(connection.execute("SELECT message_id, text FROM inbox").fetchall())
-        (masked,) = connection.execute("SELECT originator FROM inbox WHERE text = 'Tack'").fetchall()
+        (masked,) = connection.execute("SELECT sender FROM inbox WHERE text = 'Tack'").fetchall()
     assert {key: text for key, text in found.items() if text != "Tack"} == dict(
         zip(frame["message_id"], frame["text"], strict=True)
     )

@@ -168,7 +168,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.file for case in CASES])
 def test_broken_files(case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
-    report = send_campaign(CAMPAIGNS / case.file, credentials, case.message, "Vår 2026: del/1", originator="Acme")
+    report = send_campaign(CAMPAIGNS / case.file, credentials, case.message, "Vår 2026: del/1", sender="Acme")
     assert sent(gateway) == case.sent
     assert {m["originator"] for m in gateway.gateway.ledger()} == {"Acme"}
     assert states(report) == {"accepted": len(case.sent), "delivered": len(case.sent)}
@@ -227,8 +227,8 @@ def test_started_again_it_sends_only_what_is_new(
         send_campaign(tmp_path / "b.csv", credentials, "Hejsan {name}", "again", wait=False)
     assert len(sent(gateway)) == 6
     # The same name with another delivery time would be two truths.
-    with pytest.raises(InputError, match="another originator or delivery time"):
-        send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "again", originator="Acme")
+    with pytest.raises(InputError, match="another sender or delivery time"):
+        send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "again", sender="Acme")
     assert len(sent(gateway)) == 6
 
 
@@ -269,9 +269,9 @@ def test_what_cannot_be_sent_stops_before_the_first_sms(
     with pytest.raises(TemplateError):
         send_campaign(file, credentials, "Hej {name", "bad")
     with pytest.raises(InputError, match="no time zone"):
-        send_campaign(file, credentials, "Hej", "bad", deliver_at=datetime(2090, 1, 1, 12, 0))
+        send_campaign(file, credentials, "Hej", "bad", send_at=datetime(2090, 1, 1, 12, 0))
     with pytest.raises(InputError, match="not in the future"):
-        send_campaign(file, credentials, "Hej", "bad", deliver_at=datetime.now(UTC) - timedelta(seconds=1))
+        send_campaign(file, credentials, "Hej", "bad", send_at=datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(SourceError, match=r"gone\.csv"):
         send_campaign(tmp_path / "gone.csv", credentials, "Hej", "bad")
     with pytest.raises(InputError, match="batch_size"):
@@ -297,7 +297,7 @@ def test_scheduled(credentials: MyMSPCredentials, gateway: Sandbox, workspace: A
         credentials,
         "Hej",
         "later",
-        deliver_at=when,
+        send_at=when,
         wait=False,
         flash=True,
         destination_port=99,
@@ -398,7 +398,7 @@ def test_a_bad_number_among_good_ones(
     assert len(sends) < 20  # halved again and again, not sent one by one
 
 
-@pytest.mark.parametrize(("code", "mend"), [(12, "credits"), (7, "user and password"), (33, "originator")])
+@pytest.mark.parametrize(("code", "mend"), [(12, "credits"), (7, "user and password"), (33, "sender")])
 def test_a_refused_account_stops_the_campaign(
     code: int, mend: str, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials
-from prefect_mymsp.errors import InDoubtError, InputError, RejectedError
+from prefect_mymsp.errors import InDoubtError, InputError, RefusedError
 from prefect_mymsp.flows import (
     CampaignStatus,
     collect_inbox,
@@ -143,7 +143,7 @@ def test_a_scheduled_campaign_is_waited_for(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
-    sent(tmp_path, credentials, "scheduled", 605, deliver_at=at)
+    sent(tmp_path, credentials, "scheduled", 605, send_at=at)
     later = threading.Timer(1.2, gateway.gateway.clock.advance, [3700])
     later.start()
     status = track_campaign("scheduled", credentials, deadline_s=30, quiet_s=0.1)  # nothing needs to move before that
@@ -225,7 +225,7 @@ def test_a_pass_that_can_learn_nothing_fails(
 ) -> None:
     sent(tmp_path, credentials, "refused", 605, 606)
     gateway.gateway.faults.replace(scripted=[Fault("refuse", RESULT, code=7, times=10)])
-    with pytest.raises(RejectedError):
+    with pytest.raises(RefusedError):
         track_open_campaigns(credentials)
     gateway.gateway.faults.replace(scripted=[])
     for wrong in (dict[str, Any](max_age_days=0), dict[str, Any](max_requests=0), dict[str, Any](deadline_s=-1)):
@@ -263,7 +263,7 @@ def test_the_inbox_as_a_frame_with_events_and_opt_outs(
     frame = collect_inbox(credentials)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == INBOX_DTYPES
     assert frame["text"].tolist() == ["Status, please", "Stop."]
-    assert frame["originator"].tolist() == ["46701740605", "46701740606"]
+    assert frame["sender"].tolist() == ["46701740605", "46701740606"]
     assert frame["prefix"].tolist() == ["OPS", "DEMO"]
     assert (frame["stored_at"] >= began).all()
     assert len(collect_inbox(credentials)) == 0
@@ -322,7 +322,7 @@ def test_an_inbox_that_cannot_be_read(credentials: MyMSPCredentials, gateway: Sa
     with pytest.raises(InDoubtError):
         collect_inbox(credentials)
     gateway.gateway.faults.replace(scripted=[Fault("refuse", INBOX, code=7)])
-    with pytest.raises(RejectedError):
+    with pytest.raises(RefusedError):
         collect_inbox(credentials)
     for wrong in ({"opt_out_words": ["STOP ALL"]}, {"events_max_age_days": -1}):
         with pytest.raises(InputError):
@@ -365,7 +365,7 @@ def test_a_lost_answer_is_told_and_the_inbox_is_read_all_the_same(
 def test_updates_that_were_never_activated(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     gateway.gateway.configure({"accounts": {gateway.user: {"updates": False}}})
     gateway.gateway.receive(originator="46701740607", text="STOP")
-    with pytest.raises(RejectedError):
+    with pytest.raises(RefusedError):
         collect_updates(credentials)
     with Journal(workspace.journal) as journal:
         assert journal.suppressions.of(account_of(credentials)) == {"46701740607"}

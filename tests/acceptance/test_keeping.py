@@ -41,7 +41,7 @@ def test_rescheduling(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = people(tmp_path, 605, 606, 607)
-    send_campaign(source, credentials, "Hello {name}!", "later", deliver_at=SOON, wait=False)
+    send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON, wait=False)
     gateway.gateway.faults.replace(
         scripted=[
             Fault("answer_lost", endpoints=("sendlater/update",)),
@@ -56,10 +56,10 @@ def test_rescheduling(
     assert "3 moved" in caplog.text
     assert "0174060" not in caplog.text
     # The campaign goes on at its new time, and only there.
-    with pytest.raises(InputError, match="another originator or delivery time"):
-        send_campaign(source, credentials, "Hello {name}!", "later", deliver_at=SOON)
+    with pytest.raises(InputError, match="another sender or delivery time"):
+        send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON)
     source = people(tmp_path, 605, 606, 607, 608)
-    report = send_campaign(source, credentials, "Hello {name}!", "later", deliver_at=LATER, wait=False)
+    report = send_campaign(source, credentials, "Hello {name}!", "later", send_at=LATER, wait=False)
     assert report.accepted == 4
     assert scheduled_for(gateway) == [LATER] * 4
     with pytest.raises(InputError, match="no campaign 'typo'"):

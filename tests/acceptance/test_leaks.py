@@ -47,7 +47,7 @@ from prefect_mymsp.errors import (
     LimitError,
     MyMSPError,
     NotApprovedError,
-    RejectedError,
+    RefusedError,
 )
 from prefect_mymsp.flows import Suppression, approval, send_campaign
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -166,7 +166,7 @@ def every_endpoint(
 ) -> None:
     """All eight endpoints, and every way they fail."""
     faults = sandbox.gateway.faults
-    later = tasks.send_sms(credentials, [CANARY, OTHER], TEXT, deliver_at=LATER)
+    later = tasks.send_sms(credentials, [CANARY, OTHER], TEXT, send_at=LATER)
     first = tasks.send_sms(credentials, CANARY, TEXT)
     quick: dict[str, Any] = {"retries": 1, "retry_delay_seconds": 0}
     read = tasks.fetch_sms_result.with_options(**quick)
@@ -190,7 +190,7 @@ def every_endpoint(
     collect(lambda: tasks.send_sms(credentials, f"{CANARY},{OTHER}", TEXT))
     collect(lambda: tasks.send_sms(credentials, [CANARY, ""], TEXT))
     collect(lambda: tasks.send_sms(credentials, SPACED, TEXT))
-    collect(lambda: tasks.send_sms(credentials, CANARY, TEXT, deliver_at=datetime(2090, 1, 1)))
+    collect(lambda: tasks.send_sms(credentials, CANARY, TEXT, send_at=datetime(2090, 1, 1)))
     for kind in ("answer_lost", "error_after", "html", "empty", "cut_short", "truncated"):
         fault = Fault.from_json({"kind": kind, "endpoints": ["sendSms", "getMsgUpdates"]})
         faults.replace(scripted=[fault])
@@ -264,7 +264,7 @@ def test_nothing_leaks(
         assert reports[-1].suppressed == 5
     errors += [stopped.value, unknown.value, limited.value, unapproved.value]
     assert {type(error).__name__ for error in errors} >= {
-        "RejectedError",
+        "RefusedError",
         "UnreachableError",
         "NoAnswerError",
         "UnexpectedStatusError",
@@ -275,7 +275,7 @@ def test_nothing_leaks(
         "LimitError",
         "NotApprovedError",
     }
-    assert any(isinstance(error, RejectedError) and error.code == 7 for error in errors)
+    assert any(isinstance(error, RefusedError) and error.code == 7 for error in errors)
     seen = wait_for_prefect("leaks-unsaved", "leaks-campaign")
 
     public = [("logs", "\n".join(records.lines).encode())]

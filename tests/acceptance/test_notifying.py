@@ -162,7 +162,7 @@ def test_long_texts_are_cut_to_the_segments_that_are_paid_for(block: MyMSPNotifi
 
 def test_the_originator(block: MyMSPNotification, gateway: Sandbox) -> None:
     gateway.gateway.configure({"accounts": {gateway.user: {"originators": ["OnCall"]}}})
-    block.model_copy(update={"originator": "OnCall"}).notify("x")
+    block.model_copy(update={"sender": "OnCall"}).notify("x")
     assert [message["originator"] for message in gateway.gateway.ledger()] == ["OnCall"]
 
 

@@ -245,12 +245,12 @@ def test_a_delivery_time_outside_the_window_is_refused(
     source = people(tmp_path / "a.csv", 605)
     night = datetime.fromisoformat("2090-01-31T03:00+01:00")
     with pytest.raises(InputError, match=r"outside the send window \(08:00 to 20:00.*opens next at 2090-01-31 08:00"):
-        send_campaign(source, credentials, TEXT, "night", deliver_at=night, window=SendWindow())
+        send_campaign(source, credentials, TEXT, "night", send_at=night, window=SendWindow())
     with pytest.raises(InputError, match="no time of day"):
         send_campaign(source, credentials, TEXT, "night", window=SendWindow(opens="8 o'clock"))
     assert recorded(workspace) == 0
     day = datetime.fromisoformat("2090-01-31T12:00+01:00")
-    send_campaign(source, credentials, TEXT, "day", deliver_at=day, window=SendWindow(), wait=False)
+    send_campaign(source, credentials, TEXT, "day", send_at=day, window=SendWindow(), wait=False)
     assert scheduled(gateway) == {day}
 
 
@@ -284,7 +284,7 @@ def test_a_run_that_begins_hours_late_refuses(
     assert late.accepted == 2
     # What has a delivery time of its own is not late before that.
     later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}Z"
-    assert run_late(3, **how, campaign="scheduled", deliver_at=later, allow_repeat=True).accepted == 2
+    assert run_late(3, **how, campaign="scheduled", send_at=later, allow_repeat=True).accepted == 2
     assert run_late(3, **how, campaign="looked at", dry_run=True).messages == 2
 
 
@@ -653,7 +653,7 @@ def test_a_delivery_time_that_passes_while_nobody_answers(
         pytest.raises(InputError, match="has passed while the campaign waited"),
     ):
         send_campaign(
-            people(tmp_path / "a.csv", 605), credentials, TEXT, "asked", approval=True, deliver_at=soon, wait=False
+            people(tmp_path / "a.csv", 605), credentials, TEXT, "asked", approval=True, send_at=soon, wait=False
         )
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
 

@@ -510,7 +510,7 @@ def message(text: str, **changes: Any) -> ReceivedMessage:
         "user": "anna",
         "prefix": "APREFIX",
         "kind": "SMS",
-        "originator": NUMBER,
+        "sender": NUMBER,
         "alias": None,
         "subject": None,
         "text": text,
@@ -523,8 +523,8 @@ def test_a_received_message_is_an_event_without_its_text() -> None:
     def collect() -> str:
         our_events.emit_received(ACCOUNT, message("status, hemligt"))
         our_events.emit_received(ACCOUNT, message("status, hemligt"))  # again, as a flow run that starts over does
-        our_events.emit_received(ACCOUNT, message(f"{NUMBER} x", message_id="4712", originator=None, prefix=None))
-        our_events.emit_received(ACCOUNT, message("Hej\n<b>", message_id="4713", originator="Kalle"), include_text=True)
+        our_events.emit_received(ACCOUNT, message(f"{NUMBER} x", message_id="4712", sender=None, prefix=None))
+        our_events.emit_received(ACCOUNT, message("Hej\n<b>", message_id="4713", sender="Kalle"), include_text=True)
         return str(flow_run.id)
 
     run = collect()
@@ -544,9 +544,9 @@ def test_a_received_message_is_an_event_without_its_text() -> None:
         "word": "STATUS",
         "prefix": "APREFIX",
         "kind": "SMS",
-        "originator": "46•••••••05",
+        "sender": "46•••••••05",
         "characters": 15,
     }
-    assert (second["resource"]["mymsp.word"], second["payload"]["originator"]) == ("", "")
-    assert (third["payload"]["text"], third["payload"]["originator"]) == ("Hej\n<b>", "•••••")
+    assert (second["resource"]["mymsp.word"], second["payload"]["sender"]) == ("", "")
+    assert (third["payload"]["text"], third["payload"]["sender"]) == ("Hej\n<b>", "•••••")
     assert NUMBER not in json.dumps([first, second, third])

@@ -23,7 +23,7 @@ from prefect_mymsp.errors import (
     InDoubtError,
     NoAnswerError,
     RateLimitedError,
-    RejectedError,
+    RefusedError,
     UnexpectedStatusError,
     UnreachableError,
 )
@@ -90,8 +90,8 @@ def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbo
             credentials,
             ["46701740606", "46701740607"],
             "Sedan",
-            originator="Acme",
-            deliver_at=LATER,
+            sender="Acme",
+            send_at=LATER,
             flash=True,
             destination_port=1234,
         )
@@ -106,7 +106,7 @@ def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbo
         tasks.cancel_scheduled(credentials, later)
         assert tasks.list_scheduled(credentials) == []
         inbox = tasks.fetch_inbox(credentials)
-        assert [(m.originator, m.text) for m in inbox] == [("46701740640", "Ja;;tack")]
+        assert [(m.sender, m.text) for m in inbox] == [("46701740640", "Ja;;tack")]
         assert tasks.fetch_inbox(credentials, after_id=inbox[0].message_id) == []
         updates = tasks.fetch_updates(credentials)
         assert [(r.message_id, r.recipient, r.status) for r in updates.delivery_reports] == [
@@ -156,7 +156,7 @@ def test_every_endpoint_in_an_async_flow(credentials: MyMSPCredentials, gateway:
         first, other = await asyncio.gather(
             tasks.asend_sms(credentials, "46701740605", "Hej"), tasks.asend_sms(credentials, "46701740606", "Hopp")
         )
-        later = await tasks.asend_sms(credentials, "46701740607", "Sedan", deliver_at=LATER, originator="Acme")
+        later = await tasks.asend_sms(credentials, "46701740607", "Sedan", send_at=LATER, sender="Acme")
         result = await tasks.afetch_sms_result(credentials, first)
         assert [(s.recipient, s.status) for s in result.statuses] == [("46701740605", "delivered")]
         assert await tasks.aget_delivery_time(credentials, other) is None
@@ -189,7 +189,7 @@ def test_users_settings_never_make_a_send_happen_twice_or_not_at_all(
     faults = gateway.gateway.faults
 
     def body() -> None:
-        later = tasks.send_sms(credentials, "46701740630", "later", deliver_at=LATER)
+        later = tasks.send_sms(credentials, "46701740630", "later", send_at=LATER)
         faults.replace(scripted=[Fault("answer_lost")])
         with pytest.raises(NoAnswerError):
             tasks.send_sms(credentials, "46701740605", "lost")
@@ -281,7 +281,7 @@ def test_asked_for_retries_happen_only_when_nothing_was_sent(
             with pytest.raises(InDoubtError):
                 send(credentials, "46701740606", fault.kind)
         faults.replace(scripted=[Fault("refuse", code=12)])
-        with pytest.raises(RejectedError):
+        with pytest.raises(RefusedError):
             send(credentials, "46701740606", "refused")
         faults.replace(scripted=[Fault("error_before", endpoints=("sendlater/cancel",))])
         with pytest.raises(InDoubtError):
@@ -329,7 +329,7 @@ def test_reads_are_retried_unless_the_gateway_refuses(
         assert tries(lambda: read(credentials, message_id), once) == 2
         assert tries(lambda: read(credentials, message_id), once, Fault("answer_lost", at), Fault("empty", at)) == 4
         before = len(gateway.gateway.requests)
-        with pytest.raises(RejectedError, match="32"):
+        with pytest.raises(RefusedError, match="32"):
             read(credentials, "999999")
         assert len(gateway.gateway.requests) == before + 1
         inbox = tasks.fetch_inbox.with_options(retry_delay_seconds=0)
@@ -341,7 +341,7 @@ def test_reads_are_retried_unless_the_gateway_refuses(
     async def async_body() -> SmsResult:
         faults.replace(scripted=[Fault("error_before", endpoints=("getSmsResult",), times=3)])
         result: SmsResult = await aread(credentials, message_id)
-        with pytest.raises(RejectedError):
+        with pytest.raises(RefusedError):
             await aread(credentials, "999999")
         return result
 

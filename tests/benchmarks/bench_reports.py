@@ -38,7 +38,7 @@ def make_journal(path: Path, rows: int) -> None:
     rng = random.Random(7)
     with Journal(path) as journal:
         text = "The same for everybody"
-        with journal.recording(ACCOUNT, "big", source="big.csv", originator=None, deliver_at=None) as recording:
+        with journal.recording(ACCOUNT, "big", source="big.csv", sender=None, send_at=None) as recording:
             for start in range(0, rows, 50_000):
                 count = min(50_000, rows - start)
                 recording.add(

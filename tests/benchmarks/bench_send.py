@@ -82,7 +82,7 @@ def bare(base_url: str, rows: int, batch: int | None) -> float:
 
 def recorded(journal: Journal, name: str, rows: int, personal: bool) -> CampaignKey:
     texts = texts_of(rows, personal)
-    with journal.recording("bench", name, source="bench", originator=None, deliver_at=None) as recording:
+    with journal.recording("bench", name, source="bench", sender=None, send_at=None) as recording:
         recording.add(
             PlannedBlock(
                 rows=range(rows),

@@ -184,14 +184,14 @@ class Desk:
         name: str = "autumn",
         *,
         account: str = ACCOUNT,
-        originator: str | None = None,
-        deliver_at: datetime | None = None,
+        sender: str | None = None,
+        send_at: datetime | None = None,
         batch_size: int = 500,
         journal: Journal | None = None,
     ) -> Any:
         """A recording to be entered."""
         return (journal or self.journal).recording(
-            account, name, source="a file", originator=originator, deliver_at=deliver_at, batch_size=batch_size
+            account, name, source="a file", sender=sender, send_at=send_at, batch_size=batch_size
         )
 
     def record(self, pairs: Sequence[Pair], name: str = "autumn", **how: Any) -> CampaignKey:

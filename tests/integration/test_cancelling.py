@@ -14,7 +14,7 @@ from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.journal import CampaignKey, Journal, Selection
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
-from tests.integration import sender
+from tests.integration import sending_process
 from tests.integration.conftest import Desk
 
 ROWS = 400
@@ -46,7 +46,7 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
     account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)
     soon = (datetime.now(UTC) + timedelta(hours=3)).replace(second=0, microsecond=0)
     people = [(f"46700{number:06d}", f"Hello number {number}") for number in range(ROWS)]
-    campaign = desk.record(people, account=account, deliver_at=soon if scheduled else None)
+    campaign = desk.record(people, account=account, send_at=soon if scheduled else None)
     job = {
         "journal": desk.url,
         "account": account,
@@ -58,7 +58,7 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
         "look": {"every_s": 60.0},
         "aside": True,
     }
-    process = forkserver.Process(target=sender.main, args=(job,))
+    process = forkserver.Process(target=sending_process.main, args=(job,))
     process.start()
     while len(gateway.messages) < 60 and process.is_alive():
         time.sleep(0.01)
@@ -67,7 +67,7 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
     accepted = len(gateway.messages)
     assert 60 <= accepted < ROWS
     process.join(30)
-    assert process.exitcode == sender.CANCELLED
+    assert process.exitcode == sending_process.CANCELLED
     assert len(gateway.messages) == accepted, "something was sent after the campaign was cancelled"
     left = {"planned": ROWS - accepted}
     if scheduled:

@@ -98,18 +98,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 # -- the same claims -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("originator", "deliver_at"), [(None, None), ("Shop", NOON)])
+@pytest.mark.parametrize(("sender", "send_at"), [(None, None), ("Shop", NOON)])
 @pytest.mark.usefixtures("worth_it")
 def test_it_claims_and_records_what_the_journal_would(
-    desk: Desk, asked: list[bool], monkeypatch: pytest.MonkeyPatch, originator: str | None, deliver_at: datetime | None
+    desk: Desk, asked: list[bool], monkeypatch: pytest.MonkeyPatch, sender: str | None, send_at: datetime | None
 ) -> None:
     hostile = 'Says "yes", \\ {json} \u2028 Ωß𝄞\x00\x1f end'
     pairs = [*desk.personal(30), *desk.same(25), (desk.number(40), hostile)]
     told: list[Any] = []
     for name in ("here", "aside"):
-        run = desk.journal.start_run(
-            desk.record(pairs, name, batch_size=10, originator=originator, deliver_at=deliver_at)
-        )
+        run = desk.journal.start_run(desk.record(pairs, name, batch_size=10, sender=sender, send_at=send_at))
         batches = desk.journal.claim(run, requests=5, batch_size=10)
         if name == "here":
             process = desk.journal._processes.pop(run.id)
@@ -119,17 +117,17 @@ def test_it_claims_and_records_what_the_journal_would(
         else:
             started(desk.journal, run)
         claims = [batches]
-        at = None if deliver_at is None else deliver_at + timedelta(minutes=1)
+        at = None if send_at is None else send_at + timedelta(minutes=1)
         while batches := desk.journal.claim(
-            run, requests=7, batch_size=10, deliver_at=at, outcomes=accepted(batches, 10_000 * run.id)
+            run, requests=7, batch_size=10, send_at=at, outcomes=accepted(batches, 10_000 * run.id)
         ):
             claims.append(batches)
         first = claims[0][0].id
         told.append(
             (
-                [[(one.id - first, one.text, one.joined, one.deliver_at) for one in each] for each in claims],
+                [[(one.id - first, one.text, one.joined, one.send_at) for one in each] for each in claims],
                 desk.sql(
-                    "SELECT batch.id - :first, state, originator, deliver_at, code, reason, body, size, run_id = :run, "
+                    "SELECT batch.id - :first, state, sender, send_at, code, reason, body, size, run_id = :run, "
                     "message_id, settled_at >= claimed_at FROM batch JOIN text ON text.id = text_id "
                     "WHERE campaign_id = :id ORDER BY batch.id",
                     id=run.campaign.id,

@@ -69,7 +69,7 @@ class Bench:
         self,
         messages: Sequence[tuple[str, str]],
         *,
-        deliver_at: datetime | None = None,
+        send_at: datetime | None = None,
         name: str = "campaign",
         batch_size: int = 500,
     ) -> CampaignKey:
@@ -84,7 +84,7 @@ class Bench:
             segments=[1] * len(texts),
         )
         with self.journal.recording(
-            self.account, name, source="test", originator=None, deliver_at=deliver_at, batch_size=batch_size
+            self.account, name, source="test", sender=None, send_at=send_at, batch_size=batch_size
         ) as recording:
             recording.add(block)
             return recording.campaign
@@ -136,11 +136,11 @@ class Bench:
     def fault(self, *faults: Fault) -> None:
         self.gateway.faults.replace(scripted=faults)
 
-    def post(self, recipients: str, text: str, deliver_at: datetime) -> None:
+    def post(self, recipients: str, text: str, send_at: datetime) -> None:
         """Another system of the same account schedules a message."""
         form = (
             f"user={self.sandbox.user}&pwd={self.sandbox.password}&recipients={recipients}&msg={text}"
-            f"&deliverytime={deliver_at:%Y%m%d%H%M}%2B0"
+            f"&deliverytime={send_at:%Y%m%d%H%M}%2B0"
         )
         assert self.gateway.handle("POST", "sendSms", b"", form.encode()).body.startswith(b"A")
 
@@ -367,7 +367,7 @@ def test_the_intent_is_on_disk_before_the_request_leaves(bench: Bench, monkeypat
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: f"{fault.kind}-{fault.processed}")
 def test_doubt_about_a_scheduled_message_is_looked_up(bench: Bench, fault: Fault) -> None:
     messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     bench.fault(fault)
     counts = bench.send(campaign)
     assert (counts.accepted, counts.in_doubt) == (3, 0)
@@ -375,7 +375,7 @@ def test_doubt_about_a_scheduled_message_is_looked_up(bench: Bench, fault: Fault
 
 
 def test_a_scheduled_campaign_without_doubt_is_done_when_its_ids_have_been_seen(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     began = monotonic()
     assert bench.send(campaign, look=LookOptions(every_s=60.0)).accepted == 2
     assert monotonic() - began < 30.0
@@ -396,7 +396,7 @@ def test_a_guarded_campaign_is_scheduled_ahead(bench: Bench) -> None:
 
 def test_what_a_dead_run_held_is_looked_up_when_its_lease_ends(bench: Bench) -> None:
     messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C"), (D, "Hello D")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     dead = bench.journal.start_run(campaign, lease_s=1.5)
     (first, _second) = bench.journal.claim(dead, requests=2, batch_size=1)
     bench.post(first.msisdns[0], first.text, SOON)  # one request had left, its answer went to nobody
@@ -489,7 +489,7 @@ def test_what_another_run_gives_back_at_the_end_is_sent(bench: Bench) -> None:
 
 
 def test_an_id_cut_short_is_looked_up(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.fault(Fault("cut_short", keep_bytes=4))
     counts = bench.send(campaign)
     assert (counts.accepted, counts.in_doubt) == (2, 0)
@@ -522,7 +522,7 @@ def test_times_that_are_read_wrongly_are_no_reason_to_send_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, faults: tuple[Fault, ...]
 ) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     _answering(bench, monkeypatch, _an_hour_off)
     bench.fault(*faults)
     doubtful = any(fault.kind == "answer_lost" for fault in faults)
@@ -533,7 +533,7 @@ def test_times_that_are_read_wrongly_are_no_reason_to_send_again(
 
 
 def test_what_somebody_moved_at_the_gateway_is_not_sent_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    campaign = bench.record([(A, "Hello")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello")], send_at=SOON)
     handle = bench.gateway.handle
 
     def moved(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
@@ -552,7 +552,7 @@ def test_what_somebody_moved_at_the_gateway_is_not_sent_again(bench: Bench, monk
 def test_a_gateway_that_sends_at_once_whatever_it_is_told_sends_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     handle = bench.gateway.handle
     monkeypatch.setattr(
         bench.gateway,
@@ -569,7 +569,7 @@ def test_a_gateway_that_knows_no_result_before_the_delivery_time_proves_no_absen
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     _answering(bench, monkeypatch, lambda endpoint, answer: b"N\n32" if endpoint == "getSmsResult" else answer)
     bench.fault(Fault("answer_lost"))
     counts = _send_for(bench, campaign, 2.5)
@@ -592,7 +592,7 @@ def _send_for(bench: Bench, campaign: CampaignKey, seconds: float) -> Counts:
 
 def test_several_texts_to_one_person_for_one_minute_are_cancelled_and_sent_again(bench: Bench) -> None:
     messages = [(A, "One"), (A, "Two"), (A, "Three")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     bench.fault(Fault("answer_lost"), Fault("answer_lost"), Fault("lost_before"))
     counts = bench.send(campaign, connections=1)
     assert (counts.accepted, counts.in_doubt) == (3, 0)
@@ -602,7 +602,7 @@ def test_several_texts_to_one_person_for_one_minute_are_cancelled_and_sent_again
 
 def test_a_cancellation_whose_answer_is_lost_is_looked_up_too(bench: Bench) -> None:
     messages = [(A, "One"), (A, "Two")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     bench.fault(
         Fault("answer_lost", times=2), Fault("answer_lost", endpoints=("sendlater/cancel",)),
         Fault("lost_before", endpoints=("sendlater/cancel",)),
@@ -615,7 +615,7 @@ def test_messages_of_other_systems_are_never_touched(bench: Bench) -> None:
     bench.post(B, "Foreign", SOON)  # the same minute, other people
     bench.post(A, "Foreign", SOON + timedelta(minutes=1))  # the same person, another minute
     bench.post(f"{A},{B}", "Foreign", SOON)  # more people
-    campaign = bench.record([(C, "Hello"), (D, "Hello D")], deliver_at=SOON)
+    campaign = bench.record([(C, "Hello"), (D, "Hello D")], send_at=SOON)
     bench.fault(Fault("lost_before"), Fault("answer_lost"))
     assert bench.send(campaign).accepted == 2
     assert [message["cancelled"] for message in bench.gateway.ledger() if message["text"] == "Foreign"] == [False] * 3
@@ -627,7 +627,7 @@ def test_messages_of_other_systems_are_never_touched(bench: Bench) -> None:
 
 def test_a_list_cut_short_is_not_taken_for_absence(bench: Bench) -> None:
     messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     bench.fault(
         Fault("none"), Fault("none"), Fault("answer_lost"),
         Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=2, times=5),
@@ -645,7 +645,7 @@ def test_in_the_hour_that_comes_twice_nothing_is_proven_absent(bench: Bench, smp
     last_sunday = next(day for day in range(31, 24, -1) if datetime(year, 10, day, tzinfo=UTC).weekday() == 6)
     first = datetime(year, 10, last_sunday, 0, 58, tzinfo=UTC)  # 02:58 in summer time; two minutes later it is 02:00
     messages = [(f"4670174060{number}", f"Hello {number}") for number in range(4)]
-    campaign = bench.record(messages, deliver_at=first)
+    campaign = bench.record(messages, send_at=first)
     bench.gateway.configure({"dialect": {"smpp_time": smpp_time}})
     bench.fault(Fault("none", times=3), Fault("answer_lost"))
     counts = bench.send(campaign, connections=1, look=EAGER, messages_per_minute=1)
@@ -659,14 +659,14 @@ NO_LIST = ("sendlater/getall",)
 
 @pytest.mark.parametrize("fault", [Fault("refuse", code=7), Fault("html"), Fault("error_before")])
 def test_without_a_list_a_campaign_that_is_sent_ends_long_before_its_delivery_time(bench: Bench, fault: Fault) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON + timedelta(days=180))
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON + timedelta(days=180))
     bench.fault(dataclasses.replace(fault, endpoints=NO_LIST, times=10_000))
     assert bench.send(campaign, look=EAGER).accepted == 2
 
 
 def test_doubt_that_may_not_be_looked_up_is_not_waited_for_and_settled_by_the_next_start(bench: Bench) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
-    campaign = bench.record(messages, deliver_at=SOON + timedelta(days=180))
+    campaign = bench.record(messages, send_at=SOON + timedelta(days=180))
     bench.fault(Fault("lost_before"), Fault("refuse", code=7, endpoints=NO_LIST, times=10_000))
     counts = bench.send(campaign, connections=1, look=EAGER)
     assert (counts.accepted, counts.in_doubt) == (1, 1)
@@ -677,7 +677,7 @@ def test_doubt_that_may_not_be_looked_up_is_not_waited_for_and_settled_by_the_ne
 
 def test_doubt_waits_for_a_list_as_long_as_the_gateway_only_fails(bench: Bench) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
-    campaign = bench.record(messages, deliver_at=SOON)
+    campaign = bench.record(messages, send_at=SOON)
     bench.fault(Fault("lost_before"), Fault("html", endpoints=NO_LIST, times=40))
     assert bench.send(campaign, connections=1, look=EAGER).accepted == 2
     assert bench.sent == dict.fromkeys(messages, 1)
@@ -687,11 +687,11 @@ def test_lists_that_lack_only_their_end_are_not_taken_for_absence(bench: Bench) 
     """All that is known to be there is on them: only that there are several in a row tells."""
     first, last = [(A, "Hello"), (B, "Hello B")], (C, "Hello C")
     bench.gateway.configure({"dialect": {"order": "ascending"}})
-    assert bench.send(bench.record(first, deliver_at=SOON), connections=1).accepted == 2
+    assert bench.send(bench.record(first, send_at=SOON), connections=1).accepted == 2
     form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}".encode()
     so_far = bench.gateway.handle("POST", "sendlater/getall", b"", form).body.rstrip()
     assert so_far.count(b"\n") == 2
-    campaign = bench.record([last], deliver_at=SOON)
+    campaign = bench.record([last], send_at=SOON)
     bench.fault(
         Fault("answer_lost"), Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(so_far), times=2)
     )
@@ -702,7 +702,7 @@ def test_lists_that_lack_only_their_end_are_not_taken_for_absence(bench: Bench) 
 
 
 def test_what_arrives_after_it_was_found_absent_is_cancelled(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.fault(Fault("late", delay_s=60.0))
     counts = bench.send(campaign, connections=1)
     assert counts.accepted == 2
@@ -714,7 +714,7 @@ def test_what_arrives_after_it_was_found_absent_is_cancelled(bench: Bench) -> No
 
 def test_when_time_runs_out_doubt_stays_and_nothing_is_sent_again(bench: Bench) -> None:
     soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=2)
-    campaign = bench.record([(A, "Hello")], deliver_at=soon)
+    campaign = bench.record([(A, "Hello")], send_at=soon)
     bench.fault(Fault("lost_before"))
     counts = bench.send(campaign, look=LookOptions(absent_after_s=0.2, every_s=0.1, last_look_s=600))
     assert (counts.in_doubt, counts.planned, counts.accepted) == (1, 0, 0)
@@ -823,7 +823,7 @@ def test_a_guarded_time_outside_the_hours_moves_to_their_opening(bench: Bench) -
 
 
 def test_a_campaigns_own_time_is_taken_as_it_is(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello")], send_at=SOON)
     bench.send(campaign, window=in_hours(3, 5), guard_lead_s=300.0)
     assert scheduled_times(bench) == [SOON]
 
@@ -874,7 +874,7 @@ def test_a_cancelled_campaign_does_not_wait_for_its_turn(bench: Bench) -> None:
 
 
 def test_at_a_rate_scheduled_messages_are_spread_over_minutes(bench: Bench) -> None:
-    campaign = bench.record([(A, f"Hello {number}") for number in range(12)], deliver_at=SOON)
+    campaign = bench.record([(A, f"Hello {number}") for number in range(12)], send_at=SOON)
     began = datetime.now(UTC)
     bench.send(campaign, messages_per_minute=5)
     assert datetime.now(UTC) - began < timedelta(seconds=10)  # nobody waits for it here
@@ -977,7 +977,7 @@ def test_a_cancelled_campaign_knows_what_was_sent(bench: Bench, monkeypatch: pyt
 
 
 def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], send_at=SOON)
     bench.send(campaign)
     bench.journal.cancel(campaign)
     bench.fault(Fault("answer_lost", endpoints=("sendlater/cancel",)))
@@ -989,7 +989,7 @@ def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
 
 
 def test_what_waits_under_another_id_than_we_know_is_cancelled_too(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.send(campaign)
     with bench.journal._write() as connection:  # as if an answer had been cut short and the process had died then
         connection.exec_driver_sql("UPDATE batch SET message_id = '10' WHERE message_id = '100001'")
@@ -999,7 +999,7 @@ def test_what_waits_under_another_id_than_we_know_is_cancelled_too(bench: Bench)
 
 
 def test_doubt_about_a_cancelled_campaign_is_looked_up_and_cancelled(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], send_at=SOON)
     bench.fault(Fault("none"), Fault("answer_lost"), Fault("lost_before"))
     with pytest.raises(CampaignStoppedError):
         bench.send(campaign, connections=1, give_up_after=2, look=LookOptions(every_s=60.0))
@@ -1012,7 +1012,7 @@ def test_doubt_about_a_cancelled_campaign_is_looked_up_and_cancelled(bench: Benc
 
 
 def test_what_has_been_sent_cannot_be_cancelled_and_is_reported(bench: Bench) -> None:
-    campaign = bench.record([(A, "Hello"), (B, "Hello B")], deliver_at=SOON)
+    campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.send(campaign)
     bench.gateway.clock.advance(7200)
     assert bench.cancel(campaign) == Cancelled(cancelled=0, sent=2, unknown=0)

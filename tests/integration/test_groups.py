@@ -40,13 +40,11 @@ def record(
     names: Sequence[str],
     messages: Sequence[tuple[str, str]] = (),
     *,
-    deliver_at: datetime | None = None,
+    send_at: datetime | None = None,
     name: str = "groups",
 ) -> CampaignKey:
-    bench.record(messages, deliver_at=deliver_at, name=name)
-    with bench.journal.recording(
-        bench.account, name, source="test", originator=None, deliver_at=deliver_at
-    ) as recording:
+    bench.record(messages, send_at=send_at, name=name)
+    with bench.journal.recording(bench.account, name, source="test", sender=None, send_at=send_at) as recording:
         recording.add_groups(names, TEXT, encoding="GSM-7", segments=1)
     return recording.campaign
 
@@ -121,9 +119,9 @@ def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("answer_lost"), Fault("lost_before"), Fault("truncated")])
-@pytest.mark.parametrize("deliver_at", [None, SOON])
-def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, deliver_at: datetime | None) -> None:
-    campaign = record(bench, ["choir"], deliver_at=deliver_at)
+@pytest.mark.parametrize("send_at", [None, SOON])
+def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, send_at: datetime | None) -> None:
+    campaign = record(bench, ["choir"], send_at=send_at)
     bench.fault(fault)
     counts = bench.send(campaign, look=LookOptions(absent_after_s=0.0, every_s=0.05))
     assert (counts.in_doubt, counts.planned) == (1, 0)
@@ -135,7 +133,7 @@ def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, deliver_at:
 
 def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -> None:
     """Only what may be the group's is left alone: here the one member is a recipient of its own too."""
-    campaign = record(bench, ["choir"], [(A, "Hello A"), (D, "Hello D")], deliver_at=SOON)
+    campaign = record(bench, ["choir"], [(A, "Hello A"), (D, "Hello D")], send_at=SOON)
     bench.fault(Fault("answer_lost", times=3))
     counts = bench.send(campaign, connections=1)
     assert (counts.in_doubt, counts.accepted, counts.planned) == (3, 0, 0)
@@ -145,7 +143,7 @@ def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -
 
 
 def test_absence_is_proven_beside_a_doubtful_group(bench: Bench) -> None:
-    campaign = record(bench, ["choir"], [(A, "Hello A"), (B, "Hello B")], deliver_at=SOON)
+    campaign = record(bench, ["choir"], [(A, "Hello A"), (B, "Hello B")], send_at=SOON)
     bench.fault(Fault("lost_before"), Fault("none"), Fault("lost_before"))
     counts = bench.send(campaign, connections=1)
     assert (counts.in_doubt, counts.accepted) == (1, 2)
@@ -162,7 +160,7 @@ def test_a_hint_may_be_the_groups(bench: Bench) -> None:
 
 
 def test_a_person_decides_about_a_group(bench: Bench) -> None:
-    campaign = record(bench, ["choir"], [(A, TEXT)], deliver_at=SOON)
+    campaign = record(bench, ["choir"], [(A, TEXT)], send_at=SOON)
     bench.fault(Fault("none"), Fault("lost_before"))
     bench.send(campaign, connections=1)
     assert bench.journal.decide(campaign, Decision.NOT_SENT) == 1
@@ -185,7 +183,7 @@ def test_an_id_of_long_ago_is_not_a_groups(bench: Bench) -> None:
 
 
 def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
-    campaign = record(bench, ["The office"], deliver_at=SOON)
+    campaign = record(bench, ["The office"], send_at=SOON)
     bench.send(campaign)
     bench.journal.cancel(campaign)
     assert bench.cancel(campaign).cancelled == 1
@@ -203,12 +201,12 @@ def test_a_group_is_recorded_once(bench: Bench) -> None:
     record(bench, ["choir", " choir "])
     campaign = record(bench, ["choir", "The office"])
     assert bench.journal.counts(campaign).messages == 2
-    with bench.journal.recording(bench.account, "groups", source="test", originator=None, deliver_at=None) as recording:
+    with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         assert list(recording.planned_before()) == []
         assert sorted(one.msisdn for _, one in recording.planned_before(groups=True)) == ["@The office", "@choir"]
         recording.withdraw([number for number, one in recording.planned_before(groups=True) if one.msisdn == "@choir"])
     bench.send(campaign)
-    with bench.journal.recording(bench.account, "groups", source="test", originator=None, deliver_at=None) as recording:
+    with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         recording.add_groups(["The office"], "Another text", encoding="GSM-7", segments=1)
         assert recording.doubled() == []
         assert [one.msisdn for one in recording.doubled(groups=True)] == ["@The office"]

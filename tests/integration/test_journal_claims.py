@@ -80,19 +80,19 @@ def test_windows_of_any_size_claim_everything_once(desk: Desk, batch_size: int) 
 
 def test_a_claim_carries_what_the_request_needs_and_the_journal_keeps_it(desk: Desk) -> None:
     before = datetime.now(UTC)
-    _, (batch,) = desk.claimed([(A, "hej"), (B, "hej")], originator="Shop", deliver_at=NOON)
-    assert (batch.text, batch.msisdns, batch.deliver_at) == ("hej", (A, B), NOON)
-    (kept,) = desk.sql("SELECT originator, deliver_at, state, text_id, claimed_at FROM batch WHERE id = :i", i=batch.id)
+    _, (batch,) = desk.claimed([(A, "hej"), (B, "hej")], sender="Shop", send_at=NOON)
+    assert (batch.text, batch.msisdns, batch.send_at) == ("hej", (A, B), NOON)
+    (kept,) = desk.sql("SELECT sender, send_at, state, text_id, claimed_at FROM batch WHERE id = :i", i=batch.id)
     assert kept[:4] == ("Shop", int(NOON.timestamp()) * 1_000_000, "sending", batch.text_id)
     assert before.timestamp() <= kept[4] / 1e6 <= datetime.now(UTC).timestamp()
 
 
 def test_a_claims_own_delivery_time_goes_before_the_campaigns(desk: Desk) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(2), deliver_at=NOON))
+    run = desk.journal.start_run(desk.record(desk.personal(2), send_at=NOON))
     later = NOON + timedelta(minutes=7)
-    (guarded,) = desk.journal.claim(run, requests=1, batch_size=1, deliver_at=later)
+    (guarded,) = desk.journal.claim(run, requests=1, batch_size=1, send_at=later)
     (plain,) = desk.journal.claim(run, requests=1, batch_size=1)
-    assert (guarded.deliver_at, plain.deliver_at) == (later, NOON)
+    assert (guarded.send_at, plain.send_at) == (later, NOON)
 
 
 def test_campaigns_do_not_claim_each_others_messages(desk: Desk) -> None:
@@ -137,12 +137,12 @@ def test_what_was_withdrawn_is_not_claimed_and_does_not_hide_the_rest(desk: Desk
 
 
 def test_splitting_halves_a_refused_batch_in_its_order(desk: Desk) -> None:
-    run, (batch,) = desk.claimed(desk.same(5), deliver_at=NOON)
+    run, (batch,) = desk.claimed(desk.same(5), send_at=NOON)
     left, right = desk.journal.split(run, batch.id)
     assert (*left.msisdns, *right.msisdns) == batch.msisdns
     assert (len(left.msisdns), len(right.msisdns)) == (2, 3)
-    assert {(half.text, half.text_id, half.deliver_at) for half in (left, right)} == {
-        (batch.text, batch.text_id, batch.deliver_at)
+    assert {(half.text, half.text_id, half.send_at) for half in (left, right)} == {
+        (batch.text, batch.text_id, batch.send_at)
     }
     assert (desk.state(batch), desk.state(left), desk.state(right)) == ("split", "sending", "sending")
     assert desk.counts(run.campaign) == {"sending": 5}

@@ -91,7 +91,7 @@ def test_a_run_waits_for_others_that_have_requests_on_their_way(desk: Desk) -> N
 
 def test_watched_is_what_was_ever_in_doubt_and_what_is_on_its_way_up_to_the_delivery_time(desk: Desk) -> None:
     states = ("sending", "accepted", "rejected", "in_doubt", "released")
-    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], deliver_at=NOON)
+    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     assert {one.state for one in desk.journal.watched(run.campaign, EARLIER)} == {"sending", "in_doubt"}
@@ -108,12 +108,12 @@ def test_watched_is_what_was_ever_in_doubt_and_what_is_on_its_way_up_to_the_deli
     assert [one.text_id for one in watched] == [batches[0].text_id, batches[3].text_id, doubted[0].text_id]
     assert watched[0].settled_at is None
     assert watched[1].settled_at is not None
-    assert {one.deliver_at for one in watched} == {NOON}
+    assert {one.send_at for one in watched} == {NOON}
     assert desk.journal.watched(run.campaign, NOON) == []
 
 
 def test_a_released_doubt_haunts_with_the_recipients_it_had(desk: Desk) -> None:
-    run, (batch,) = desk.claimed([(A, "x"), (B, "x"), (C, "x")], deliver_at=NOON)
+    run, (batch,) = desk.claimed([(A, "x"), (B, "x"), (C, "x")], send_at=NOON)
     desk.settle(batch, "in_doubt")
     desk.settle(batch, "released", reason="absent")
     left, right = desk.journal.claim(run, requests=2, batch_size=2)
@@ -127,7 +127,7 @@ def test_a_released_doubt_haunts_with_the_recipients_it_had(desk: Desk) -> None:
 
 
 def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: Desk) -> None:
-    run, (scheduled,) = desk.claimed([(A, "x")], deliver_at=NOON)
+    run, (scheduled,) = desk.claimed([(A, "x")], send_at=NOON)
     desk.settle(scheduled, "released")
     other, (at_once,) = desk.claimed([(A, "x")], name="winter")
     desk.settle(at_once, "in_doubt")
@@ -138,7 +138,7 @@ def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: D
 
 
 def test_many_batches_are_watched(desk: Desk) -> None:
-    run, batches = desk.claimed(desk.personal(2000), deliver_at=NOON)
+    run, batches = desk.claimed(desk.personal(2000), send_at=NOON)
     desk.expire(run)
     assert desk.journal.take_over(run.campaign) == 2000
     watched = desk.journal.watched(run.campaign, EARLIER)
@@ -185,7 +185,7 @@ def test_only_what_was_accepted_is_disbelieved(desk: Desk, state: str) -> None:
 
 
 def test_disbelief_keeps_the_first_time_of_doubt(desk: Desk) -> None:
-    _, (batch,) = desk.claimed([(A, "x")], deliver_at=NOON)
+    _, (batch,) = desk.claimed([(A, "x")], send_at=NOON)
     desk.settle(batch, "in_doubt")
     first = desk.one("SELECT doubted_at FROM batch")
     desk.settle(batch, "accepted")
@@ -212,7 +212,7 @@ def test_a_person_decides_what_is_in_doubt_and_nothing_else(desk: Desk, decision
 
 
 def test_a_decision_over_many_batches(desk: Desk) -> None:
-    run, _ = desk.claimed(desk.personal(2000), deliver_at=NOON)
+    run, _ = desk.claimed(desk.personal(2000), send_at=NOON)
     desk.expire(run)
     desk.journal.take_over(run.campaign)
     assert desk.journal.decide(run.campaign, Decision.NOT_SENT) == 2000
@@ -233,11 +233,11 @@ def test_an_answer_after_the_decision_comes_too_late(desk: Desk) -> None:
 
 def test_scheduled_batches_are_accepted_and_still_to_come(desk: Desk) -> None:
     states = ("sending", "accepted", "in_doubt", "cancelled")
-    run, batches = desk.claimed([(A, text) for text in states], deliver_at=NOON)
+    run, batches = desk.claimed([(A, text) for text in states], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     ((message_id, found),) = desk.journal.scheduled_batches(run.campaign, EARLIER).items()
-    assert (message_id, found.id, found.deliver_at) == (str(7_000_000 + batches[1].id), batches[1].id, NOON)
+    assert (message_id, found.id, found.send_at) == (str(7_000_000 + batches[1].id), batches[1].id, NOON)
     assert abs(found.settled_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert desk.journal.scheduled_batches(run.campaign, NOON) == {}
     at_once, (plain,) = desk.claimed([(A, "x")], name="winter")
@@ -247,7 +247,7 @@ def test_scheduled_batches_are_accepted_and_still_to_come(desk: Desk) -> None:
 
 def test_what_was_accepted_is_marked_cancelled_and_nothing_else(desk: Desk) -> None:
     states = ("accepted", "sending", "rejected", "in_doubt", "assumed")
-    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], deliver_at=NOON)
+    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     desk.journal.mark_cancelled([batch.id for batch in batches])

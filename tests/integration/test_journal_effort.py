@@ -49,7 +49,7 @@ def _efforts(path: Path, rows: int, personal: bool) -> dict[str, int]:
         effort = Effort(journal)
 
         def record() -> None:
-            with journal.recording("a", "autumn", source="s", originator=None, deliver_at=None) as recording:
+            with journal.recording("a", "autumn", source="s", sender=None, send_at=None) as recording:
                 texts = (f"Hello {row}" if personal else "Hello" for row in range(rows))
                 recording.add(Desk.block([(f"46700{row:06d}", text) for row, text in enumerate(texts)]))
 

@@ -79,7 +79,7 @@ def test_campaigns_are_told_the_newest_first_as_they_stand(desk: Desk) -> None:
     began = now()
     assert desk.journal.campaigns(ACCOUNT) == []
     first, counts = old(desk)
-    desk.record(desk.same(3), "winter", originator="Shop")
+    desk.record(desk.same(3), "winter", sender="Shop")
     desk.record(desk.same(3), "foreign", account=OTHER)
     run, (batch,) = desk.claimed(desk.same(2), name="spring")
     desk.settle(batch, "accepted")
@@ -125,7 +125,7 @@ def test_only_those_that_are_open(desk: Desk) -> None:
 
 def test_when_a_campaign_was_last_active(desk: Desk) -> None:
     later = now() + timedelta(days=30)
-    desk.record(desk.same(1), "scheduled", deliver_at=later)
+    desk.record(desk.same(1), "scheduled", send_at=later)
     (one,) = desk.journal.campaigns(ACCOUNT)
     assert one.active_at == later
     key, _ = old(desk)
@@ -218,17 +218,17 @@ def test_loose_messages_are_counted_after_they_are_gone(desk: Desk) -> None:
 
 
 def test_a_forgotten_campaign_is_over(desk: Desk) -> None:
-    _, (batch,) = desk.claimed(desk.same(2), name="over", deliver_at=NOON)
+    _, (batch,) = desk.claimed(desk.same(2), name="over", send_at=NOON)
     desk.settle(batch, "in_doubt")
     age(desk)
-    desk.sql("UPDATE batch SET deliver_at = 1")
-    desk.sql("UPDATE campaign SET deliver_at = 1")
+    desk.sql("UPDATE batch SET send_at = 1")
+    desk.sql("UPDATE campaign SET send_at = 1")
     key = desk.journal.campaign(ACCOUNT, "over")
     assert key is not None
     counts = desk.journal.counts(key)
     assert desk.journal.forget(ACCOUNT, now() - timedelta(days=90)).campaigns == 1
     calls = (
-        lambda: desk.record(desk.same(2), "over", deliver_at=key.deliver_at),
+        lambda: desk.record(desk.same(2), "over", send_at=key.send_at),
         lambda: desk.journal.start_run(key),
         lambda: desk.journal.decide(key, Decision.NOT_SENT),
         lambda: desk.journal.refuse_forgotten(key),

@@ -41,9 +41,9 @@ class JournalMachine(RuleBasedStateMachine):
 
     desk: Desk
 
-    @initialize(deliver_at=st.sampled_from([None, NOON]), batch_size=st.integers(1, 4))
-    def begin(self, deliver_at: datetime | None, batch_size: int) -> None:
-        self.name, self.deliver_at, self.batch_size = f"campaign {next(NAMES)}", deliver_at, batch_size
+    @initialize(send_at=st.sampled_from([None, NOON]), batch_size=st.integers(1, 4))
+    def begin(self, send_at: datetime | None, batch_size: int) -> None:
+        self.name, self.send_at, self.batch_size = f"campaign {next(NAMES)}", send_at, batch_size
         self.pairs = set[Pair]()
         self.states = dict[int, str]()
         self.members = dict[int, frozenset[Pair]]()
@@ -55,7 +55,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.moving = set[int]()  # those the gateway has not been told of
         self.delivered = set[Pair]()
         self.seen = dict[int, str]()
-        self.campaign: CampaignKey = self.desk.record([], self.name, deliver_at=deliver_at)
+        self.campaign: CampaignKey = self.desk.record([], self.name, send_at=send_at)
         self.start()
         self.record([(number, text) for text in "xy" for number in NUMBERS[:5]])
         self.claim(0, 4)
@@ -67,7 +67,7 @@ class JournalMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.cancelled)
     @rule(pairs=PAIRS)
     def record(self, pairs: list[Pair]) -> None:
-        with self.desk.recording(self.name, deliver_at=self.deliver_at, batch_size=self.batch_size) as recording:
+        with self.desk.recording(self.name, send_at=self.send_at, batch_size=self.batch_size) as recording:
             assert recording.known == len(self.pairs)
             recording.add(self.desk.block(pairs))
             assert recording.new() == len(set(pairs) - self.pairs)
@@ -77,7 +77,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def withdraw(self) -> None:
         """The source has shrunk to nothing: what nobody claimed is forgotten."""
-        with self.desk.recording(self.name, deliver_at=self.deliver_at, batch_size=self.batch_size) as recording:
+        with self.desk.recording(self.name, send_at=self.send_at, batch_size=self.batch_size) as recording:
             recording.withdraw([number for number, _ in recording.planned_before()])
         self.pairs &= set(self.holder)
 
@@ -217,7 +217,7 @@ class JournalMachine(RuleBasedStateMachine):
         assert changed == len(set(told) - self.delivered)
         self.delivered |= set(told)
 
-    @precondition(lambda self: self.deliver_at is not None)
+    @precondition(lambda self: self.send_at is not None)
     @rule(hours=st.integers(1, 9), tells=st.booleans())
     def reschedule(self, hours: int, tells: bool) -> None:
         """When nobody sends any more; the gateway is told of it, or the process dies before that."""
@@ -227,27 +227,27 @@ class JournalMachine(RuleBasedStateMachine):
         for number, state in self.states.items():
             if state == "sending":
                 self._become(number, "in_doubt")
-        assert self.deliver_at is not None
+        assert self.send_at is not None
         states = set(self.states.values())
         accepted = {number for number, state in self.states.items() if state == "accepted"}
         possible = "in_doubt" not in states and not self.cancelled and not self.moving & accepted
         possible &= bool(accepted) or len(self.pairs) > len(self.holder)
-        deliver_at = self.deliver_at + timedelta(hours=hours)
+        send_at = self.send_at + timedelta(hours=hours)
         try:
-            waiting = self.desk.journal.reschedule(self.campaign, deliver_at)
+            waiting = self.desk.journal.reschedule(self.campaign, send_at)
         except InputError:
             assert not possible
         else:
             assert possible
             assert {batch.id for batch in waiting.values()} == accepted
-            self.deliver_at = deliver_at
+            self.send_at = send_at
             if tells:
                 self.desk.journal.mark_moved(sorted(accepted))
             else:
                 self.moving |= accepted
         found = self.desk.journal.campaign(self.campaign.account, self.name)
         assert found is not None
-        assert found.deliver_at == self.deliver_at
+        assert found.send_at == self.send_at
         self.campaign = found
         self.start()
 
@@ -265,9 +265,9 @@ class JournalMachine(RuleBasedStateMachine):
         for run in self.runs:
             self.desk.journal.end_run(run)
         for table, columns in {
-            "campaign": ["created_at", "deliver_at"],
+            "campaign": ["created_at", "send_at"],
             "run": ["started_at", "ended_at"],
-            "batch": ["claimed_at", "settled_at", "final_at", "deliver_at"],
+            "batch": ["claimed_at", "settled_at", "final_at", "send_at"],
         }.items():
             earlier = ", ".join(f"{column} = {column} - 2000000000000000" for column in columns)
             self.desk.sql(f"UPDATE {table} SET {earlier}")
@@ -310,7 +310,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @invariant()
     def ghosts_and_doubts_are_watched(self) -> None:
-        if self.deliver_at is None:
+        if self.send_at is None:
             return
         watched = {one.id: one for one in self.desk.journal.watched(self.campaign, datetime.now(UTC))}
         for number, state in self.states.items():

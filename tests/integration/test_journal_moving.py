@@ -25,14 +25,14 @@ def times(desk: Desk) -> list[tuple[str, datetime, datetime | None]]:
     key = desk.journal.campaign(ACCOUNT, "autumn")
     assert key is not None
     waiting = desk.journal.scheduled_batches(key, LONG_AGO, moving=True)
-    return [(message_id, batch.deliver_at, batch.moves_to) for message_id, batch in waiting.items()]
+    return [(message_id, batch.send_at, batch.moves_to) for message_id, batch in waiting.items()]
 
 
 # -- rescheduling ------------------------------------------------------------------------------------------------------
 
 
 def test_what_waits_waits_for_two_times_until_it_is_told(desk: Desk) -> None:
-    run, batches = desk.claimed(desk.same(6), deliver_at=SOON, batch_size=2)
+    run, batches = desk.claimed(desk.same(6), send_at=SOON, batch_size=2)
     for batch, state in zip(batches, ("accepted", "accepted", "rejected"), strict=True):
         desk.settle(batch, state, **({"message_id": str(batch.id)} if state == "accepted" else {}))
     first, second = (str(batch.id) for batch in batches[:2])
@@ -42,7 +42,7 @@ def test_what_waits_waits_for_two_times_until_it_is_told(desk: Desk) -> None:
     assert times(desk) == [(first, SOON, LATER), (second, SOON, LATER)]
     key = desk.journal.campaign(ACCOUNT, "autumn")
     assert key is not None
-    assert key.deliver_at == LATER
+    assert key.send_at == LATER
     assert desk.journal.reschedule(run.campaign, LATER) == waiting  # nothing has been told yet
     desk.journal.mark_moved([waiting[first].id], [waiting[second].id])
     assert times(desk) == [(first, LATER, None), (second, SOON, None)]
@@ -52,7 +52,7 @@ def test_what_waits_waits_for_two_times_until_it_is_told(desk: Desk) -> None:
 
 
 def test_an_unfinished_rescheduling_is_finished_first(desk: Desk) -> None:
-    run, (batch,) = desk.claimed(desk.same(2), deliver_at=SOON)
+    run, (batch,) = desk.claimed(desk.same(2), send_at=SOON)
     desk.settle(batch, "accepted")
     desk.journal.end_run(run)
     desk.journal.reschedule(run.campaign, LATER)
@@ -63,14 +63,14 @@ def test_an_unfinished_rescheduling_is_finished_first(desk: Desk) -> None:
 
 
 def test_a_planned_message_is_claimed_for_the_new_time(desk: Desk) -> None:
-    key = desk.record(desk.same(2), deliver_at=SOON)
+    key = desk.record(desk.same(2), send_at=SOON)
     assert desk.journal.reschedule(key, LATER) == {}
     with pytest.raises(InputError, match="was rescheduled meanwhile"):
         desk.journal.start_run(key)
     moved = desk.journal.campaign(ACCOUNT, "autumn")
     assert moved is not None
     (batch,) = desk.journal.claim(desk.journal.start_run(moved), requests=5, batch_size=5)
-    assert batch.deliver_at == LATER
+    assert batch.send_at == LATER
 
 
 def _start(url: str, _: int) -> bool:
@@ -87,7 +87,7 @@ def _start(url: str, _: int) -> bool:
             # What is claimed for a time is claimed for the campaign's.
             now = journal.campaign(ACCOUNT, "autumn")
             assert now is not None
-            assert [batch.deliver_at for batch in claimed] == [now.deliver_at]
+            assert [batch.send_at for batch in claimed] == [now.send_at]
             return True
         return False
 
@@ -109,14 +109,14 @@ def _either(url: str, which: str, how: int) -> bool:
 
 
 def test_nobody_begins_to_send_for_a_time_that_has_changed(desk: Desk) -> None:
-    desk.record(desk.personal(5), deliver_at=SOON, batch_size=1)
+    desk.record(desk.personal(5), send_at=SOON, batch_size=1)
     desk.journal.close()
     started, _ = desk.in_processes(_either, ["start", 0], ["reschedule", 30])
     key = desk.journal.campaign(ACCOUNT, "autumn")
     assert key is not None
-    claimed = desk.sql("SELECT deliver_at FROM batch WHERE state = 'sending'")
+    claimed = desk.sql("SELECT send_at FROM batch WHERE state = 'sending'")
     assert len(claimed) == started
-    assert all(row[0] == key.deliver_at.timestamp() * 1_000_000 for row in claimed if key.deliver_at is not None)
+    assert all(row[0] == key.send_at.timestamp() * 1_000_000 for row in claimed if key.send_at is not None)
 
 
 # -- groups ------------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_groups_are_counted_by_what_results_tell(desk: Desk) -> None:
 
 
 def test_a_group_in_doubt_can_be_decided_about_whatever_its_name_is_long(desk: Desk) -> None:
-    with desk.recording(deliver_at=SOON) as recording:
+    with desk.recording(send_at=SOON) as recording:
         recording.add_groups(["x" * 199], "Hello", encoding="GSM-7", segments=1)
     run = desk.journal.start_run(recording.campaign)
     (batch,) = desk.journal.claim(run, requests=1, batch_size=1)

@@ -24,9 +24,9 @@ OTHER = "fedcba9876543210fedcba9876543210"
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 
 
-def message(number: int, text: str = "Hello", originator: str | None = "46701740605") -> ReceivedMessage:
+def message(number: int, text: str = "Hello", sender: str | None = "46701740605") -> ReceivedMessage:
     received_at = NOON + timedelta(minutes=number)
-    return ReceivedMessage(str(number), received_at, "demo", "WIN", "SMS", originator, "Anna", None, text)
+    return ReceivedMessage(str(number), received_at, "demo", "WIN", "SMS", sender, "Anna", None, text)
 
 
 def stop(message: ReceivedMessage) -> bool:

@@ -24,9 +24,9 @@ OTHER_ACCOUNT = "f" * 32
 
 
 def test_what_was_recorded_is_there_in_the_order_of_the_source(desk: Desk) -> None:
-    campaign = desk.record([(A, "one"), (B, "two"), (A, "two")], originator="Shop", deliver_at=NOON)
+    campaign = desk.record([(A, "one"), (B, "two"), (A, "two")], sender="Shop", send_at=NOON)
     assert desk.journal.campaign(campaign.account, "autumn") == campaign
-    assert (campaign.originator, campaign.deliver_at) == ("Shop", NOON)
+    assert (campaign.sender, campaign.send_at) == ("Shop", NOON)
     rows = desk.rows(campaign)
     assert [(row[0], row[1], row[2], row[4]) for row in rows] == [
         (2, A, "planned", text_digest("one")),
@@ -58,8 +58,8 @@ def _record_and_raise(desk: Desk, pairs: list[tuple[str, str]], error: BaseExcep
 
 
 def test_the_same_name_continues_the_same_campaign(desk: Desk) -> None:
-    first = desk.record([(A, "one"), (B, "one")], deliver_at=NOON)
-    with desk.recording(deliver_at=NOON) as recording:
+    first = desk.record([(A, "one"), (B, "one")], send_at=NOON)
+    with desk.recording(send_at=NOON) as recording:
         assert recording.known == 2
         recording.add(desk.block([(A, "one"), (B, "one"), (C, "one")]))
         recording.add(desk.block([(C, "one")], first_row=99))
@@ -67,7 +67,7 @@ def test_the_same_name_continues_the_same_campaign(desk: Desk) -> None:
         assert recording.campaign == first
     rows = desk.rows(first)
     assert [row[:2] for row in rows] == [(2, A), (3, B), (4, C)]
-    with desk.recording(deliver_at=NOON) as recording:
+    with desk.recording(send_at=NOON) as recording:
         recording.add(desk.block([(A, "one"), (B, "one"), (C, "one")]))
         assert (recording.known, recording.new(), recording.doubled()) == (3, 0, [])
 
@@ -85,16 +85,16 @@ def test_an_empty_block_records_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("originator", "deliver_at"),
+    ("sender", "send_at"),
     [("Other", NOON), (None, NOON), ("Shop", None), ("Shop", NOON + timedelta(minutes=1))],
 )
 def test_another_originator_or_time_needs_another_name(
-    desk: Desk, originator: str | None, deliver_at: datetime | None
+    desk: Desk, sender: str | None, send_at: datetime | None
 ) -> None:
-    desk.record([(A, "one")], originator="Shop", deliver_at=NOON)
-    with pytest.raises(InputError, match="another originator or delivery time"):
-        desk.record([(A, "one")], originator=originator, deliver_at=deliver_at)
-    desk.record([(A, "one")], originator="Shop", deliver_at=NOON.astimezone(tz=None))  # the same instant
+    desk.record([(A, "one")], sender="Shop", send_at=NOON)
+    with pytest.raises(InputError, match="another sender or delivery time"):
+        desk.record([(A, "one")], sender=sender, send_at=send_at)
+    desk.record([(A, "one")], sender="Shop", send_at=NOON.astimezone(tz=None))  # the same instant
 
 
 def test_a_cancelled_campaign_is_not_continued(desk: Desk) -> None:
@@ -105,7 +105,7 @@ def test_a_cancelled_campaign_is_not_continued(desk: Desk) -> None:
 
 def test_accounts_do_not_share_campaigns(desk: Desk) -> None:
     ours = desk.record([(A, "one")])
-    with desk.recording(account=OTHER_ACCOUNT, originator="Shop") as recording:
+    with desk.recording(account=OTHER_ACCOUNT, sender="Shop") as recording:
         assert recording.known == 0
         recording.add(desk.block([(A, "one")]))
         assert recording.new() == 1
@@ -225,7 +225,7 @@ def test_whatever_may_have_been_sent_is_a_repeat(desk: Desk, state: str) -> None
 def _record(url: str, account: str, name: str, block: PlannedBlock, times: int) -> tuple[int, int]:
     with (
         Journal(url) as journal,
-        journal.recording(account, name, source="a file", originator=None, deliver_at=None) as recording,
+        journal.recording(account, name, source="a file", sender=None, send_at=None) as recording,
     ):
         for _ in range(times):
             recording.add(block)

@@ -107,7 +107,7 @@ def test_released_messages_are_planned_again_and_sent_by_another_batch(desk: Des
 
 @pytest.mark.parametrize("first", ["accepted", "rejected", "released", "split", "assumed", "cancelled"])
 def test_a_late_outcome_changes_nothing_that_is_settled(desk: Desk, first: str) -> None:
-    _, (batch,) = desk.claimed([(A, SECRET), (B, SECRET)], deliver_at=NOW)
+    _, (batch,) = desk.claimed([(A, SECRET), (B, SECRET)], send_at=NOW)
     desk.bring(batch, first)
     before = [desk.sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("batch", "message", "ghost")]
     for state in ("accepted", "rejected", "in_doubt", "released"):
@@ -116,7 +116,7 @@ def test_a_late_outcome_changes_nothing_that_is_settled(desk: Desk, first: str) 
 
 
 def test_a_late_release_of_what_was_found_leaves_no_ghost(desk: Desk) -> None:
-    run, (batch,) = desk.claimed([(A, SECRET)], deliver_at=NOW)
+    run, (batch,) = desk.claimed([(A, SECRET)], send_at=NOW)
     desk.settle(batch, "in_doubt")
     desk.settle(batch, "accepted")
     desk.settle(batch, "released")

@@ -45,7 +45,7 @@ def campaign(journal: Journal, mymsp_sandbox: Sandbox) -> CampaignKey:
         segments=[1] * ROWS,
     )
     account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)
-    with journal.recording(account, "campaign", source="test", originator=None, deliver_at=None) as recording:
+    with journal.recording(account, "campaign", source="test", sender=None, send_at=None) as recording:
         recording.add(block)
         return recording.campaign
 

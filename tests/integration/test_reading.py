@@ -118,7 +118,7 @@ def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Des
     past = int((datetime.now(UTC) - OVERDUE - timedelta(hours=1)).timestamp() * 1e6)
     desk.sql("UPDATE batch SET claimed_at = :at WHERE id = :id", at=past, id=old.id)
     assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
-    desk.sql("UPDATE batch SET deliver_at = :at WHERE id = :id", at=int(LATER.timestamp() * 1e6), id=old.id)
+    desk.sql("UPDATE batch SET send_at = :at WHERE id = :id", at=int(LATER.timestamp() * 1e6), id=old.id)
     assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A]
     delivered(desk, old.id, B, datetime.now(UTC))
     assert told(desk, Selection(closed_until=datetime.now(UTC)), "msisdn") == [A, B]
@@ -202,7 +202,7 @@ def test_latency_is_never_negative_and_says_what_is_known(desk: Desk) -> None:
     desk.sql("UPDATE batch SET claimed_at = :at", at=micros)
     for batch in batches:
         desk.settle(batch, "accepted")
-    desk.sql("UPDATE batch SET deliver_at = :at WHERE id = :id", at=micros + 3_600_000_000, id=batches[4].id)
+    desk.sql("UPDATE batch SET send_at = :at WHERE id = :id", at=micros + 3_600_000_000, id=batches[4].id)
     minute = left.replace(second=0, microsecond=0)
     for batch, after in ((batches[0], 0), (batches[1], 1), (batches[2], 90), (batches[4], 61)):
         delivered(desk, batch.id, A, minute + timedelta(minutes=after))
@@ -233,19 +233,19 @@ def test_errors_are_for_a_person_and_ids_only_where_the_gateway_has_one(desk: De
 
 def test_campaigns_add_up(desk: Desk) -> None:
     states = ("accepted", "accepted", "rejected", "in_doubt", "cancelled", "sending")
-    _run, batches = desk.claimed([(A, f"{index}") for index in range(6)], name="sent", originator="Shop")
+    _run, batches = desk.claimed([(A, f"{index}") for index in range(6)], name="sent", sender="Shop")
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     delivered(desk, batches[0].id, A, datetime.now(UTC))
-    with desk.recording("empty", deliver_at=LATER) as recording:
+    with desk.recording("empty", send_at=LATER) as recording:
         recording.note_source(SourceCounts(7, 3, 2, 1), [])
     frame = campaigns_frame(desk.journal, desk.journal.campaigns(ACCOUNT), price_per_segment=0.1)
     empty, sent = frame.to_dict("records")
     assert (empty["campaign"], empty["rows"], empty["invalid"], empty["suppressed"]) == ("empty", 7, 3, 1)
-    assert empty["deliver_at"] == LATER
+    assert empty["send_at"] == LATER
     assert (empty["messages"], empty["cost"]) == (0, 0.0)
-    assert all(pd.isna(empty[name]) for name in ("delivery_rate", "latency_p50_s", "originator"))
-    assert (sent["campaign"], sent["originator"]) == ("sent", "Shop")
+    assert all(pd.isna(empty[name]) for name in ("delivery_rate", "latency_p50_s", "sender"))
+    assert (sent["campaign"], sent["sender"]) == ("sent", "Shop")
     assert pd.isna(sent["rows"])
     states_of = ("planned", "sending", "accepted", "rejected", "in_doubt", "assumed", "cancelled")
     assert sum(sent[name] for name in states_of) == sent["messages"] == 6
@@ -289,19 +289,19 @@ def test_what_is_forgotten_leaves_counts(desk: Desk) -> None:
 
 def test_scheduled_is_what_waits_and_says_whose_it_is(desk: Desk) -> None:
     for name, at, count in (("june", LATER, 3), ("may", LATER - timedelta(days=30), 2)):
-        _, batches = desk.claimed(desk.same(count), name=name, deliver_at=at)
+        _, batches = desk.claimed(desk.same(count), name=name, send_at=at)
         desk.settle(batches[0], "accepted", message_id={"june": "71", "may": "72"}[name])
-    desk.claimed(desk.same(4), name="asking", deliver_at=LATER)
+    desk.claimed(desk.same(4), name="asking", send_at=LATER)
     frame = scheduled_frame(desk.journal, ACCOUNT)
     columns = ["message_id", "campaign", "recipients", "segments"]
     assert frame[columns].values.tolist() == [["72", "may", 2, 2], ["71", "june", 3, 3]]
-    assert frame["deliver_at"].tolist() == [LATER - timedelta(days=30), LATER]
+    assert frame["send_at"].tolist() == [LATER - timedelta(days=30), LATER]
     assert scheduled_frame(desk.journal, ACCOUNT, now=LATER).empty
     listed = [ScheduledMessage("71", LATER), ScheduledMessage("5", None), ScheduledMessage("9", LATER)]
     seen = scheduled_frame(desk.journal, ACCOUNT, listed)
     assert seen["message_id"].tolist() == ["71", "9", "5"]
     assert seen["campaign"].fillna("").tolist() == ["june", "", ""]
-    assert seen["deliver_at"].isna().tolist() == [False, False, True]
+    assert seen["send_at"].isna().tolist() == [False, False, True]
     assert seen["recipients"].fillna(0).tolist() == [3, 0, 0]
 
 
@@ -315,8 +315,8 @@ def test_the_inbox_as_a_frame(desk: Desk) -> None:
     frame: Any = inbox_frame(desk.journal.received.rows(ACCOUNT, chunk=1))
     assert frame["message_id"].tolist() == ["7", "8"]
     assert frame.loc[0, "received_at"] == at
-    assert frame.loc[0, ["originator", "prefix", "text"]].tolist() == [A, "KLINIK", "<script>"]
-    assert frame.loc[1, ["received_at", "originator", "prefix"]].isna().all()
+    assert frame.loc[0, ["sender", "prefix", "text"]].tolist() == [A, "KLINIK", "<script>"]
+    assert frame.loc[1, ["received_at", "sender", "prefix"]].isna().all()
     assert frame["stored_at"].notna().all()
 
 

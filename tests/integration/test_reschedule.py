@@ -32,12 +32,12 @@ def bench(mymsp_sandbox: Sandbox, tmp_path: Path, empty_journal: Path) -> Iterat
     bench.journal.close()
 
 
-def reschedule(bench: Bench, campaign: CampaignKey, deliver_at: datetime, *, rounds: int = 5) -> Rescheduled:
+def reschedule(bench: Bench, campaign: CampaignKey, send_at: datetime, *, rounds: int = 5) -> Rescheduled:
     async def run() -> Rescheduled:
         thread = JournalThread()
         try:
             async with bench.client(connections=2) as client:
-                return await reschedule_scheduled(bench.journal, thread, client, campaign, deliver_at, rounds=rounds)
+                return await reschedule_scheduled(bench.journal, thread, client, campaign, send_at, rounds=rounds)
         finally:
             thread.close()
 
@@ -45,7 +45,7 @@ def reschedule(bench: Bench, campaign: CampaignKey, deliver_at: datetime, *, rou
 
 
 def scheduled(bench: Bench) -> CampaignKey:
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     assert bench.send(campaign).accepted == 4
     return campaign
 
@@ -64,11 +64,11 @@ def in_journal(bench: Bench) -> Counter[tuple[datetime, datetime | None]]:
     key = bench.journal.campaign(bench.account, "campaign")
     assert key is not None
     waiting = bench.journal.scheduled_batches(key, datetime.now(UTC), moving=True)
-    return Counter((batch.deliver_at, batch.moves_to) for batch in waiting.values())
+    return Counter((batch.send_at, batch.moves_to) for batch in waiting.values())
 
 
-def agreed(bench: Bench, deliver_at: datetime, count: int = 4) -> bool:
-    return at_gateway(bench) == {deliver_at: count} and in_journal(bench) == {(deliver_at, None): count}
+def agreed(bench: Bench, send_at: datetime, count: int = 4) -> bool:
+    return at_gateway(bench) == {send_at: count} and in_journal(bench) == {(send_at, None): count}
 
 
 def now_key(bench: Bench) -> CampaignKey:
@@ -80,13 +80,13 @@ def now_key(bench: Bench) -> CampaignKey:
 # -- moving ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("deliver_at", [LATER, SOONER])
-def test_everything_that_waits_is_moved(bench: Bench, deliver_at: datetime) -> None:
+@pytest.mark.parametrize("send_at", [LATER, SOONER])
+def test_everything_that_waits_is_moved(bench: Bench, send_at: datetime) -> None:
     campaign = scheduled(bench)
-    told = reschedule(bench, campaign, deliver_at)
+    told = reschedule(bench, campaign, send_at)
     assert told == Rescheduled(moved=4, sent=0, unknown=0, changed=0, planned=0, assumed=0)
-    assert agreed(bench, deliver_at)
-    assert now_key(bench).deliver_at == deliver_at
+    assert agreed(bench, send_at)
+    assert now_key(bench).send_at == send_at
     assert bench.requests == 4
     # Whoever looks at the schedule afterwards finds what the journal says.
     counts = bench.follow(now_key(bench), deadline_s=0.5)
@@ -101,7 +101,7 @@ def test_seconds_are_rounded_up_as_the_gateway_does(bench: Bench) -> None:
 
 
 def test_what_was_not_sent_yet_is_sent_for_the_new_time(bench: Bench) -> None:
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"max_messages": 2}}})
     with pytest.raises(CampaignStoppedError):
         bench.send(campaign, connections=1)
@@ -109,16 +109,16 @@ def test_what_was_not_sent_yet_is_sent_for_the_new_time(bench: Bench) -> None:
     assert (told.moved, told.planned) == (2, 2)
     with pytest.raises(InputError, match="was rescheduled meanwhile"):
         bench.send(campaign)  # it would still send for the old time
-    with pytest.raises(InputError, match="another originator or delivery time"):
-        bench.record(PEOPLE, deliver_at=SOON)
+    with pytest.raises(InputError, match="another sender or delivery time"):
+        bench.record(PEOPLE, send_at=SOON)
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"max_messages": None}}})
-    assert bench.send(bench.record(PEOPLE, deliver_at=LATER)).accepted == 4
+    assert bench.send(bench.record(PEOPLE, send_at=LATER)).accepted == 4
     assert agreed(bench, LATER)
     assert set(bench.sent.values()) == {1}
 
 
 def test_a_campaign_that_was_never_sent_is_rescheduled_too(bench: Bench) -> None:
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     assert reschedule(bench, campaign, LATER).planned == 4
     assert bench.send(now_key(bench)).accepted == 4
     assert agreed(bench, LATER)
@@ -126,10 +126,10 @@ def test_a_campaign_that_was_never_sent_is_rescheduled_too(bench: Bench) -> None
 
 def test_requests_keep_their_distance(bench: Bench) -> None:
     """A campaign may be spread over several minutes."""
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.start_run(campaign)
     for minutes, client_id in enumerate(("one", "two")):
-        (batch,) = bench.journal.claim(run, requests=1, batch_size=1, deliver_at=SOON + timedelta(minutes=minutes))
+        (batch,) = bench.journal.claim(run, requests=1, batch_size=1, send_at=SOON + timedelta(minutes=minutes))
         bench.post(batch.msisdns[0], client_id, SOON + timedelta(minutes=minutes))
         message_id = bench.gateway.ledger()[-1]["id"]
         bench.journal.settle([Outcome(batch.id, "accepted", datetime.now(UTC), message_id=message_id)])
@@ -141,9 +141,9 @@ def test_requests_keep_their_distance(bench: Bench) -> None:
 
 def test_there_and_back_again(bench: Bench) -> None:
     campaign = scheduled(bench)
-    for deliver_at in (LATER, SOONER, LATER, SOON):
-        assert reschedule(bench, campaign, deliver_at).moved == 4
-        assert agreed(bench, deliver_at)
+    for send_at in (LATER, SOONER, LATER, SOON):
+        assert reschedule(bench, campaign, send_at).moved == 4
+        assert agreed(bench, send_at)
     assert reschedule(bench, campaign, SOON) == Rescheduled(0, 0, 0, 0, 0, 0)  # it is there already
 
 
@@ -230,7 +230,7 @@ def test_what_is_on_its_way_is_cancelled_with_the_campaign(bench: Bench) -> None
     campaign = scheduled(bench)
     dies_before_anything_is_recorded(bench, campaign)
     with bench.journal._write() as connection:  # the old time passes
-        connection.exec_driver_sql("UPDATE batch SET deliver_at = deliver_at - 7200000000")
+        connection.exec_driver_sql("UPDATE batch SET send_at = send_at - 7200000000")
     bench.journal.cancel(campaign)
     assert bench.cancel(campaign) == Cancelled(cancelled=4, sent=0, unknown=0)
     assert bench.sent == {}
@@ -241,7 +241,7 @@ def test_without_the_gateways_schedule_nothing_changes(bench: Bench) -> None:
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"password": "another"}}})
     with pytest.raises(NotSentError):
         reschedule(bench, campaign, LATER)
-    assert now_key(bench).deliver_at == SOON
+    assert now_key(bench).send_at == SOON
     assert agreed(bench, SOON)
 
 
@@ -287,7 +287,7 @@ def test_messages_of_others_are_never_moved(bench: Bench) -> None:
 @pytest.fixture
 def doubtful(bench: Bench) -> CampaignKey:
     """A campaign one of whose requests has not arrived, as far as anybody knows."""
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.start_run(campaign)
     (batch,) = bench.journal.claim(run, requests=1, batch_size=1)
     bench.journal.settle([Outcome(batch.id, "in_doubt", datetime.now(UTC), reason="timeout")])
@@ -306,7 +306,7 @@ def test_doubt_whose_request_is_there_is_found_first(bench: Bench, doubtful: Cam
 def test_doubt_that_may_turn_up_at_the_old_time_is_settled_first(bench: Bench, doubtful: CampaignKey) -> None:
     with pytest.raises(InputError, match=r"1 messages of campaign 'campaign' are in doubt.*resolve_in_doubt"):
         reschedule(bench, doubtful, LATER)
-    assert now_key(bench).deliver_at == SOON
+    assert now_key(bench).send_at == SOON
     bench.journal.decide(doubtful, Decision.SENT)
     told = reschedule(bench, doubtful, LATER)
     assert (told.planned, told.assumed) == (3, 1)
@@ -326,7 +326,7 @@ def test_what_turns_up_at_the_old_time_after_all_is_cancelled(bench: Bench, doub
 
 
 def test_a_dead_runs_claims_are_doubt(bench: Bench) -> None:
-    campaign = bench.record(PEOPLE, deliver_at=SOON)
+    campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.start_run(campaign)
     bench.journal.claim(run, requests=1, batch_size=1)
     with pytest.raises(InputError, match="is being sent"):
@@ -335,7 +335,7 @@ def test_a_dead_runs_claims_are_doubt(bench: Bench) -> None:
         connection.exec_driver_sql("UPDATE run SET lease_until = 1")
     with pytest.raises(InputError, match="are in doubt"):
         reschedule(bench, campaign, LATER)
-    assert now_key(bench).deliver_at == SOON
+    assert now_key(bench).send_at == SOON
 
 
 def test_what_cannot_be_rescheduled(bench: Bench) -> None:
@@ -348,7 +348,7 @@ def test_what_cannot_be_rescheduled(bench: Bench) -> None:
     with pytest.raises(InputError, match="has no delivery time"):
         reschedule(bench, at_once, LATER)
     with bench.journal._write() as connection:
-        connection.exec_driver_sql("UPDATE batch SET deliver_at = 1 WHERE deliver_at IS NOT NULL")
+        connection.exec_driver_sql("UPDATE batch SET send_at = 1 WHERE send_at IS NOT NULL")
     with pytest.raises(InputError, match="was sent; there is nothing to reschedule"):
         reschedule(bench, campaign, LATER)
     bench.journal.cancel(campaign)

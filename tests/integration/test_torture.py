@@ -21,7 +21,7 @@ from prefect_mymsp.journal import Counts, Journal, PlannedBlock
 from prefect_mymsp.journal.store import account_fingerprint, text_digest
 from prefect_mymsp.sandbox import Fault
 from prefect_mymsp.sandbox.server import Sandbox
-from tests.integration import sender
+from tests.integration import sending_process
 
 LEASE_S = 2.5
 TIMEOUT_S = 1.5
@@ -93,7 +93,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
         }
         killed = 0
         for _ in range(60):
-            senders = [processes.Process(target=sender.main, args=(job,)) for _ in range(2)]
+            senders = [processes.Process(target=sending_process.main, args=(job,)) for _ in range(2)]
             for each in senders:
                 each.start()
             if killed < ordeal.kills and in_the_middle(sandbox, senders, dice.randint(10, 60)):
@@ -114,7 +114,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
 def record(ordeal: Ordeal, journal: Journal, sandbox: Sandbox) -> Counter[tuple[str, str]]:
     msisdns = [f"46700{number:06d}" for number in range(ordeal.rows)]
     texts = [f"Hello number {number}!" for number in range(ordeal.rows)] if ordeal.personal else ["Hello everybody!"]
-    deliver_at = (datetime.now(UTC) + timedelta(hours=3)).replace(second=0, microsecond=0) if ordeal.scheduled else None
+    send_at = (datetime.now(UTC) + timedelta(hours=3)).replace(second=0, microsecond=0) if ordeal.scheduled else None
     block = PlannedBlock(
         rows=range(2, ordeal.rows + 2),
         msisdns=msisdns,
@@ -129,8 +129,8 @@ def record(ordeal: Ordeal, journal: Journal, sandbox: Sandbox) -> Counter[tuple[
         account,
         "ordeal",
         source="ordeal",
-        originator=None,
-        deliver_at=deliver_at,
+        sender=None,
+        send_at=send_at,
         batch_size=ordeal.batch_size,
     ) as recording:
         recording.add(block)

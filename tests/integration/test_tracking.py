@@ -31,7 +31,7 @@ from prefect_mymsp.campaign import (
     track_open,
 )
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, ProtocolError, RejectedError
+from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, ProtocolError, RefusedError
 from prefect_mymsp.journal import CampaignKey, Counts, Journal
 from prefect_mymsp.journal.store import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -70,8 +70,8 @@ class Lab:
             connections=4,
         )
 
-    def record(self, pairs: Sequence[Pair], name: str = "autumn", *, deliver_at: datetime | None = None) -> CampaignKey:
-        return self.desk.record(pairs, name, account=self.account, deliver_at=deliver_at)
+    def record(self, pairs: Sequence[Pair], name: str = "autumn", *, send_at: datetime | None = None) -> CampaignKey:
+        return self.desk.record(pairs, name, account=self.account, send_at=send_at)
 
     def send(self, campaign: CampaignKey) -> Counts:
         async def run() -> Counts:
@@ -80,14 +80,14 @@ class Lab:
 
         return asyncio.run(run())
 
-    def sent(self, pairs: Sequence[Pair], name: str = "autumn", *, deliver_at: datetime | None = None) -> CampaignKey:
-        campaign = self.record(pairs, name, deliver_at=deliver_at)
+    def sent(self, pairs: Sequence[Pair], name: str = "autumn", *, send_at: datetime | None = None) -> CampaignKey:
+        campaign = self.record(pairs, name, send_at=send_at)
         self.send(campaign)
         return campaign
 
-    def claimed(self, pairs: Sequence[Pair], deliver_at: datetime | None = None) -> tuple[CampaignKey, list[int]]:
+    def claimed(self, pairs: Sequence[Pair], send_at: datetime | None = None) -> tuple[CampaignKey, list[int]]:
         """A campaign whose requests are on their way: it has been claimed, and its run will not come back."""
-        run, batches = self.desk.claimed(pairs, account=self.account, deliver_at=deliver_at)
+        run, batches = self.desk.claimed(pairs, account=self.account, send_at=send_at)
         return run.campaign, [batch.id for batch in batches]
 
     def track(self, journal: Journal | None = None, **options: Any) -> Pass:
@@ -133,10 +133,10 @@ class Lab:
     def fault(self, *faults: Fault) -> None:
         self.gateway.faults.replace(scripted=faults)
 
-    def post(self, recipients: str, text: str, deliver_at: datetime | None = None) -> str:
+    def post(self, recipients: str, text: str, send_at: datetime | None = None) -> str:
         """Send something past the journal, as another system of the account, or as a request of ours whose answer was
         lost; returns its id."""
-        when = "" if deliver_at is None else f"&deliverytime={deliver_at:%Y%m%d%H%M}%2B0"
+        when = "" if send_at is None else f"&deliverytime={send_at:%Y%m%d%H%M}%2B0"
         form = f"user={self.sandbox.user}&pwd={self.sandbox.password}&recipients={recipients}&msg={text}{when}"
         answer = self.gateway.handle("POST", "sendSms", b"", form.encode()).body.decode()
         assert answer.startswith("A")
@@ -144,7 +144,7 @@ class Lab:
 
     def age(self, campaign: CampaignKey, days: float) -> None:
         """Make a campaign's requests that much older."""
-        for column in ("claimed_at", "settled_at", "deliver_at"):
+        for column in ("claimed_at", "settled_at", "send_at"):
             self.desk.sql(
                 f"UPDATE batch SET {column} = {column} - :by WHERE campaign_id = :id",
                 by=int(days * DAYS),
@@ -322,7 +322,7 @@ def test_doubt_that_is_still_looked_up_is_nothing_for_a_person(lab: Lab) -> None
 
 
 def test_a_pass_finds_what_turns_up_late_and_cancels_it(lab: Lab) -> None:
-    campaign = lab.record([(A, "Hello")], deliver_at=SOON)
+    campaign = lab.record([(A, "Hello")], send_at=SOON)
     lab.fault(Fault("late", delay_s=60.0))
     assert lab.send(campaign).accepted == 1
     lab.gateway.clock.advance(120)
@@ -354,8 +354,8 @@ def test_what_turns_up_of_a_cancelled_campaign_is_taken_back_by_who_follows_it_t
 
 
 def test_when_time_has_run_out_it_says_so(lab: Lab) -> None:
-    campaign = lab.record([(A, "x")], deliver_at=SOON)
-    lab.desk.sql("UPDATE campaign SET deliver_at = deliver_at - :by WHERE id = :id", by=DAYS, id=campaign.id)
+    campaign = lab.record([(A, "x")], send_at=SOON)
+    lab.desk.sql("UPDATE campaign SET send_at = send_at - :by WHERE id = :id", by=DAYS, id=campaign.id)
     (standing,) = lab.track().standings
     assert standing.todo() == "1 messages were not sent in time: send them as a new campaign."
 
@@ -380,7 +380,7 @@ def test_a_refused_account_is_asked_no_further(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(20)])
     lab.fault(Fault("refuse", ("getSmsResult",), code=7, times=100))
     told = lab.track()
-    assert isinstance(told.refusal, RejectedError)
+    assert isinstance(told.refusal, RefusedError)
     assert told.requests <= 4
     assert told.unasked
     assert told.standings[0].waiting.open == 20
@@ -645,7 +645,7 @@ def test_updates_read_twice_at_once(lab: Lab) -> None:
 def test_a_refusal_of_updates_is_told(lab: Lab) -> None:
     lab.gateway.configure({"accounts": {lab.sandbox.user: {"updates": False}}})
     told = lab.collect()
-    assert isinstance(told.failure, RejectedError)
+    assert isinstance(told.failure, RefusedError)
     assert isinstance(told.failure, NotSentError)
 
 

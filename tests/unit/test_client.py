@@ -44,7 +44,7 @@ from prefect_mymsp.errors import (
     NotSentError,
     ProtocolError,
     RateLimitedError,
-    RejectedError,
+    RefusedError,
     UnexpectedStatusError,
     UnreachableError,
 )
@@ -388,7 +388,7 @@ def test_accepted(kind: str, endpoint: str) -> None:
 @pytest.mark.parametrize("endpoint", CALLS)
 def test_rejected(kind: str, endpoint: str) -> None:
     act = CALLS[endpoint][0]
-    with Gate(says("N\r\n7\r\n")) as gate, pytest.raises(RejectedError) as refused:
+    with Gate(says("N\r\n7\r\n")) as gate, pytest.raises(RefusedError) as refused:
         run(kind, gate.url, act, patience_s=1.0)
     assert (refused.value.code, refused.value.endpoint) == (7, endpoint)
     assert refused.value.account_wide
@@ -401,7 +401,7 @@ def test_what_cannot_be_sent_is_found_before_any_request(kind: str) -> None:
         for act in (
             lambda client: client.send("0701740605", "Hej"),
             lambda client: client.send([NUMBER], "x" * 766),
-            lambda client: client.send([NUMBER], "Hej", deliver_at=datetime(2030, 1, 1, 12, 0)),
+            lambda client: client.send([NUMBER], "Hej", send_at=datetime(2030, 1, 1, 12, 0)),
             lambda client: client.cancel("abc"),
         ):
             with pytest.raises(InputError):
@@ -419,7 +419,7 @@ def test_the_gateways_zone(kind: str) -> None:
 @KINDS
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found"])
 def test_a_refusal_with_a_client_error_is_a_refusal(kind: str, status: str) -> None:
-    with Gate(says(http("N\n28", status))) as gate, pytest.raises(RejectedError) as refused:
+    with Gate(says(http("N\n28", status))) as gate, pytest.raises(RefusedError) as refused:
         run(kind, gate.url, send)
     assert refused.value.code == 28
     assert len(gate.requests) == 1
@@ -1070,7 +1070,7 @@ def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str 
         for _ in range(count):
             try:
                 outcomes.append(await client.send([NUMBER], "Hej!"))
-            except RejectedError as error:
+            except RefusedError as error:
                 outcomes.append(error.code)
             except InDoubtError as error:
                 outcomes.append(error.reason)
@@ -1080,7 +1080,7 @@ def _in_turn(kind: str, url: str, count: int, pause_s: float = 0.0) -> list[str 
         for _ in range(count):
             try:
                 outcomes.append(client.send([NUMBER], "Hej!"))
-            except RejectedError as error:
+            except RefusedError as error:
                 outcomes.append(error.code)
             except InDoubtError as error:
                 outcomes.append(error.reason)

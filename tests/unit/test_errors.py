@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from prefect_mymsp import errors
-from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError, RejectedError
+from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError, RefusedError
 
 #: Each class with its parent, as the module's docstring draws them.
 TREE = {
@@ -24,7 +24,7 @@ TREE = {
     "RepeatError": "InputError",
     "LimitError": "InputError",
     "NotApprovedError": "NotSentError",
-    "RejectedError": "NotSentError",
+    "RefusedError": "NotSentError",
     "UnreachableError": "NotSentError",
     "RateLimitedError": "NotSentError",
     "InDoubtError": "MyMSPError",
@@ -50,7 +50,7 @@ ONE_OF_EACH: list[MyMSPError] = [
     errors.RepeatError("Något", messages=3),
     errors.LimitError("Något"),
     errors.NotApprovedError("Något"),
-    errors.RejectedError(28, "a number is wrong", "sendSms"),
+    errors.RefusedError(28, "a number is wrong", "sendSms"),
     errors.UnreachableError("Något"),
     errors.RateLimitedError("Något", retry_after_s=1.5),
     errors.RateLimitedError("Något", retry_after_s=None),
@@ -102,7 +102,7 @@ def test_errors_survive_the_journey(error: MyMSPError) -> None:
 
 
 def test_notes_survive_the_journey() -> None:
-    error = RejectedError(7, "no", "sendSms")
+    error = RefusedError(7, "no", "sendSms")
     error.add_note("row 12")
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["row 12"]
 
@@ -147,7 +147,7 @@ def test_no_error_is_on_both_sides_of_the_fork(each: type[MyMSPError]) -> None:
 
 def test_which_side_the_answers_to_a_send_lie_on() -> None:
     """The table "Was it sent?" of the protocol, by class."""
-    for not_sent in (RejectedError, errors.UnreachableError, errors.RateLimitedError, errors.InputError):
+    for not_sent in (RefusedError, errors.UnreachableError, errors.RateLimitedError, errors.InputError):
         assert issubclass(not_sent, NotSentError)
     for in_doubt in (errors.NoAnswerError, errors.UnexpectedStatusError, errors.ProtocolError):
         assert issubclass(in_doubt, InDoubtError)
@@ -155,16 +155,16 @@ def test_which_side_the_answers_to_a_send_lie_on() -> None:
 
 @pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33])
 def test_codes_of_the_account(code: int) -> None:
-    assert RejectedError(code, "", "sendSms").account_wide
+    assert RefusedError(code, "", "sendSms").account_wide
 
 
 @pytest.mark.parametrize("code", [0, 13, 28, 282, 29, 30, 31, 32, 34, 35, 36, 37, 38, 301, 303, 323, 351, 391, 392])
 def test_codes_of_one_message(code: int) -> None:
-    assert not RejectedError(code, "", "sendSms").account_wide
+    assert not RefusedError(code, "", "sendSms").account_wide
 
 
 def test_a_refusal_says_its_code_meaning_and_endpoint() -> None:
-    error = RejectedError(282, "the recipients are empty", "sendSms")
+    error = RefusedError(282, "the recipients are empty", "sendSms")
     assert all(part in str(error) for part in ("282", "the recipients are empty", "sendSms"))
 
 

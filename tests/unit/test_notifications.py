@@ -48,7 +48,7 @@ def test_what_it_is_called_and_what_it_asks_for() -> None:
 
 def test_defaults() -> None:
     block = make()
-    assert (block.originator, block.max_segments, block.at_most, block.per_minutes, block.journal) == (
+    assert (block.sender, block.max_segments, block.at_most, block.per_minutes, block.journal) == (
         None,
         1,
         5,
@@ -69,7 +69,7 @@ def test_numbers_as_people_write_them() -> None:
         ({"recipients": ["46701740606", "08-465 004 00"]}, "recipient 2 is no mobile number"),
         ({"recipients": ["Anna"]}, "recipient 1 is no mobile number"),
         ({"recipients": [""]}, "recipient 1 is no mobile number"),
-        ({"originator": ""}, "at least 1 character"),
+        ({"sender": ""}, "at least 1 character"),
         ({"max_segments": 0}, "greater than or equal to 1"),
         ({"max_segments": 6}, "less than or equal to 5"),
         ({"at_most": 0}, "greater than or equal to 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_mymsp.campaign import OptOuts
-from prefect_mymsp.campaign.opt_outs import sender
+from prefect_mymsp.campaign.opt_outs import sender_msisdn
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.models import OPT_OUT_WORDS, ReceivedMessage
 
@@ -110,7 +110,7 @@ def test_words_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("originator", "msisdn"),
+    ("sender", "msisdn"),
     [
         ("46701740605", "46701740605"),
         ("+46701740605", "46701740605"),
@@ -128,5 +128,5 @@ def test_words_of_ones_own() -> None:
         ("112", None),
     ],
 )
-def test_the_number_campaigns_have_for_a_sender(originator: str, msisdn: str | None) -> None:
-    assert sender(originator) == msisdn
+def test_the_number_campaigns_have_for_a_sender(sender: str, msisdn: str | None) -> None:
+    assert sender_msisdn(sender) == msisdn

@@ -177,20 +177,20 @@ def test_the_fast_road_agrees_with_phonenumbers(cell: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=25), st.sampled_from(["SE", "US", "DE", "IT"]))
-def test_any_cell_is_judged(cell: str, region: str) -> None:
-    msisdn, reason = recipients._judge(cell, region, bare=False)
+def test_any_cell_is_judged(cell: str, country: str) -> None:
+    msisdn, reason = recipients._judge(cell, country, bare=False)
     assert bool(msisdn) != bool(reason)
     assert not msisdn or (msisdn.isdigit() and msisdn.isascii() and 8 <= len(msisdn) <= 15)
 
 
 def test_other_regions_go_through_phonenumbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "phone\n412 34 567\n0701740605\n+46701740605\n")
-    assert [row[1] for row in good(open_source(path, region="no"))] == ["4741234567", A]
+    assert [row[1] for row in good(open_source(path, country="no"))] == ["4741234567", A]
 
 
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="ISO 3166"):
-        open_source("x.csv", region="Sverige")
+        open_source("x.csv", country="Sverige")
     with pytest.raises(ConfigurationError, match="block_rows"):
         open_source("x.csv", block_rows=0)
 

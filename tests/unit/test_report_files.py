@@ -33,7 +33,7 @@ def letters() -> pd.DataFrame:
     """Everything a stranger may write, in the columns that strangers fill."""
     frame = empty_frame(INBOX_DTYPES).reindex(range(len(HOSTILE)))
     texts = pd.array(HOSTILE, dtype="string")
-    return frame.assign(text=texts, originator=texts, alias=texts, prefix=texts, received_at=NOON).astype(INBOX_DTYPES)
+    return frame.assign(text=texts, sender=texts, alias=texts, prefix=texts, received_at=NOON).astype(INBOX_DTYPES)
 
 
 def test_parquet_keeps_everything(tmp_path: Path) -> None:

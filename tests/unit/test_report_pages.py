@@ -138,12 +138,10 @@ def rejects(count: int, reason: str = "the number is missing", column: str = "Mo
     return pd.DataFrame(values, index=range(count)).astype(REJECT_DTYPES)
 
 
-def letters(*texts: str, originator: str = "+46701740605") -> pd.DataFrame:
+def letters(*texts: str, sender: str = "+46701740605") -> pd.DataFrame:
     times = [BEGAN.replace(second=0, microsecond=0) + timedelta(minutes=10 + at) for at in range(len(texts))]
     values = {"message_id": map(str, range(len(texts))), "received_at": times, "stored_at": MADE, "text": texts}
-    frame = pd.DataFrame(
-        {**values, "originator": originator, "prefix": "KLINIK", "kind": "SMS"}, index=range(len(texts))
-    )
+    frame = pd.DataFrame({**values, "sender": sender, "prefix": "KLINIK", "kind": "SMS"}, index=range(len(texts)))
     return frame.reindex(columns=list(INBOX_DTYPES)).astype(INBOX_DTYPES)
 
 
@@ -233,7 +231,7 @@ def test_nothing_one_and_many_are_pages_alike() -> None:
 
 def test_numbers_are_masked_unless_asked_for() -> None:
     what = material({"in_doubt": 1, "expired": 1, "delivered": 1}, rejects=rejects(1, "it can be read as +46701740699"))
-    what = replace(what, inbox=letters("Hej", originator="46701740607"))
+    what = replace(what, inbox=letters("Hej", sender="46701740607"))
     hidden, full = delivery_page(what, ZONE).html, delivery_page(what, ZONE, show_numbers=True).html
     for number in ("46701740605", "46701740606", "46701740607", "46701740699"):
         assert number not in hidden
@@ -299,7 +297,7 @@ def test_costs_are_told_when_there_is_a_price() -> None:
 def test_replies_and_opt_outs_are_those_of_the_people_it_went_to() -> None:
     what = material({"delivered": 2})
     inbox: Any = pd.concat(
-        [letters("Ja tack", "STOPP"), letters("A stranger's", originator="46709999999")], ignore_index=True
+        [letters("Ja tack", "STOPP"), letters("A stranger's", sender="46709999999")], ignore_index=True
     )
     stopped = {"46701740605": inbox.loc[1, "received_at"].to_pydatetime() + timedelta(seconds=4)}
     text = shown(replace(what, inbox=inbox, opt_outs=stopped)).text
@@ -327,7 +325,7 @@ def test_operators_are_told_where_they_are_known(monkeypatch: pytest.MonkeyPatch
 def test_whatever_strangers_write_is_text(hostile: str) -> None:
     what = material({"delivered": 1, "in_doubt": 1, "expired": 1}, SourceCounts(9, 1, 0, 0), name=hostile, text=hostile)
     (summary,) = what.campaigns
-    summary = replace(summary, source=hostile, key=replace(summary.key, originator=hostile))
+    summary = replace(summary, source=hostile, key=replace(summary.key, sender=hostile))
     frame = what.deliveries.assign(
         status=what.deliveries["status"].mask(what.deliveries["status"] == "expired", hostile), error=hostile
     ).astype(DELIVERY_DTYPES)
@@ -475,7 +473,7 @@ def test_percentiles_are_values_that_occur() -> None:
 
 def test_an_inbox_report() -> None:
     frame: Any = letters("Ja tack", "STOPP", "Hej")
-    frame.loc[2, ["prefix", "originator"]] = [pd.NA, "46701740606"]
+    frame.loc[2, ["prefix", "sender"]] = [pd.NA, "46701740606"]
     stopped = {"46701740605": frame.loc[1, "received_at"].to_pydatetime()}
     page = Page(inbox_page(frame, stopped, ZONE, MADE).html)
     check(page)
@@ -494,7 +492,7 @@ def test_an_empty_inbox() -> None:
 
 
 def test_an_inbox_that_was_forgotten() -> None:
-    frame = letters("", "").assign(originator=None).astype(INBOX_DTYPES)
+    frame = letters("", "").assign(sender=None).astype(INBOX_DTYPES)
     page = Page(inbox_page(frame, {}, ZONE, MADE).html)
     check(page)
     assert "2 messages from 0 people." in page.text

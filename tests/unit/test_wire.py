@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from prefect_mymsp import wire
-from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
+from prefect_mymsp.errors import InputError, ProtocolError, RefusedError
 from prefect_mymsp.models import (
     DeliveryReport,
     JoinedMSISDNs,
@@ -354,7 +354,7 @@ CASES = [
 def _check(case: Case, content_type: str | None) -> None:
     body = (DATA / f"{case.file}.txt").read_bytes()
     if isinstance(case.expected, Refused):
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RefusedError) as refused:
             parse(case.endpoint, body, content_type)
         assert (refused.value.code, refused.value.endpoint) == (case.expected.code, case.endpoint)
     elif isinstance(case.expected, Broken):
@@ -417,7 +417,7 @@ def test_every_code_of_the_document_has_its_own_meaning(endpoint: str) -> None:
     for code in CODES[endpoint]:
         for separator in SEPARATORS:
             for end in ("", "\n", "\r\n"):
-                with pytest.raises(RejectedError) as refused:
+                with pytest.raises(RefusedError) as refused:
                     parse(endpoint, f"N{separator}{code}{end}".encode())
                 assert refused.value.code == code
                 assert refused.value.endpoint == endpoint
@@ -427,7 +427,7 @@ def test_every_code_of_the_document_has_its_own_meaning(endpoint: str) -> None:
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("code", [0, 1, 301, 9999, 123456789])
 def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
-    with pytest.raises(RejectedError) as refused:
+    with pytest.raises(RefusedError) as refused:
         parse(endpoint, f"N\n{code}".encode())
     assert refused.value.code == code
     assert refused.value.meaning not in wire.MEANINGS[endpoint].values()
@@ -507,7 +507,7 @@ def test_a_bare_time_run_together_with_the_next_id() -> None:
 
 
 def test_a_refusal_with_words_behind_the_code_is_never_an_acceptance() -> None:
-    with pytest.raises((RejectedError, ProtocolError)):
+    with pytest.raises((RefusedError, ProtocolError)):
         parse("sendSms", b"N\n28\nOne or more of the recipient numbers are in the wrong format")
 
 
@@ -769,7 +769,7 @@ def test_what_holds_no_record_at_all_is_no_inbox(body: str) -> None:
 def test_an_answer_to_be_kept_is_not_read() -> None:
     for body in (b"A", b"A\n;;0\t\xff\x00 whatever", b"\xef\xbb\xbfA"):
         assert wire.parse_collected(wire.Answer(body, None, STOCKHOLM)) == body
-    with pytest.raises(RejectedError):
+    with pytest.raises(RefusedError):
         wire.parse_collected(wire.Answer(b"N\n7", None, STOCKHOLM))
     for body in (b"", b"<html>", b"N\nseven"):
         with pytest.raises(ProtocolError):
@@ -845,7 +845,7 @@ def test_the_smallest_and_the_fullest_send() -> None:
         ["46701740605", "+46701740606", "46701740605", "Styrelsen nej"],
         "Åäö & 100 % = 1+1;\n\U0001f600 \u2028",
         originator="Klubb 1",
-        deliver_at=NOON,
+        send_at=NOON,
         flash=True,
         destination_port=65535,
     )
@@ -884,7 +884,7 @@ def test_the_smallest_and_the_fullest_send() -> None:
     ],
 )
 def test_delivery_times(at: datetime, written: str) -> None:
-    for body in (wire.build_send(LOGIN, "46701740605", "Hej", deliver_at=at), wire.build_reschedule(LOGIN, "1", at)):
+    for body in (wire.build_send(LOGIN, "46701740605", "Hej", send_at=at), wire.build_reschedule(LOGIN, "1", at)):
         assert dict(form(body))["deliverytime"] == written
 
 
@@ -899,7 +899,7 @@ def test_delivery_times(at: datetime, written: str) -> None:
 )
 def test_delivery_times_that_cannot_be_written(at: datetime) -> None:
     with pytest.raises(InputError):
-        wire.build_send(LOGIN, "46701740605", "Hej", deliver_at=at)
+        wire.build_send(LOGIN, "46701740605", "Hej", send_at=at)
     with pytest.raises(InputError):
         wire.build_reschedule(LOGIN, "12556", at)
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from prefect_mymsp import wire
-from prefect_mymsp.errors import InputError, ProtocolError, RejectedError
+from prefect_mymsp.errors import InputError, ProtocolError, RefusedError
 from prefect_mymsp.models import DeliveryReport, ReceivedMessage, RecipientStatus, ScheduledMessage, SmsResult
 
 ZONE = ZoneInfo("Europe/Stockholm")
@@ -139,7 +139,7 @@ def write_result(entries: Sequence[RecipientStatus], separator: str, line: str) 
 
 
 def write_message(message: ReceivedMessage) -> str:
-    names = (message.user, message.prefix, message.kind, message.originator, message.alias, message.subject)
+    names = (message.user, message.prefix, message.kind, message.sender, message.alias, message.subject)
     middle = ["null" if name is None else name for name in names]
     return ";;" + "\t".join([message.message_id, local(message.received_at, "null"), *middle, message.text])
 
@@ -149,8 +149,7 @@ def write_update(entry: DeliveryReport | ReceivedMessage, quarters: int | None) 
         at = local(entry.delivered_at) if quarters is None else smpp(entry.delivered_at, quarters, nothing="-1")
         return ";;" + "\t".join(["0", entry.message_id, entry.recipient_id, entry.recipient, entry.status, at])
     names = [
-        "null" if name is None else name
-        for name in (entry.originator, local(entry.received_at), entry.prefix, entry.kind)
+        "null" if name is None else name for name in (entry.sender, local(entry.received_at), entry.prefix, entry.kind)
     ]
     return ";;" + "\t".join(["1", entry.message_id, *names, entry.text])
 
@@ -198,7 +197,7 @@ def test_ids_come_back(message_id: str, separator: str, end: str) -> None:
 @given(st.integers(0, 999_999_999), separators, ends, st.sampled_from(PARSERS))
 def test_codes_come_back(code: int, separator: str, end: str, parse: Callable[[wire.Answer], Any]) -> None:
     for answer in answers(f"N{separator}{code}{end}"):
-        with pytest.raises(RejectedError) as refused:
+        with pytest.raises(RefusedError) as refused:
             parse(answer)
         assert refused.value.code == code
 
@@ -219,17 +218,17 @@ def test_schedules_come_back(
     entries: list[ScheduledMessage], quarters: list[int], separator: str, line: str, end: str, data: st.DataObject
 ) -> None:
     tenth = data.draw(st.sampled_from(["0", ""]))
-    zoned = [f"{e.message_id}\t{smpp(e.deliver_at, q, tenth)}" for e, q in zip(entries, quarters, strict=False)]
-    unzoned = [f"{e.message_id}\t{bare(e.deliver_at)}" for e in entries]
+    zoned = [f"{e.message_id}\t{smpp(e.send_at, q, tenth)}" for e, q in zip(entries, quarters, strict=False)]
+    unzoned = [f"{e.message_id}\t{bare(e.send_at)}" for e in entries]
     for lines in (zoned, unzoned):
         for answer in answers(f"A{separator}{line.join(lines)}{end}"):
             assert wire.parse_scheduled(answer) == entries
-    timed = [line for line, entry in zip(zoned, entries, strict=True) if entry.deliver_at is not None]
+    timed = [line for line, entry in zip(zoned, entries, strict=True) if entry.send_at is not None]
     for answer in answers(f"A{separator}{''.join(timed)}{end}"):
-        assert wire.parse_scheduled(answer) == [entry for entry in entries if entry.deliver_at is not None]
+        assert wire.parse_scheduled(answer) == [entry for entry in entries if entry.send_at is not None]
     for entry, written in zip(entries, zoned, strict=True):
         for answer in answers(f"A{separator}{written}{end}"):
-            assert wire.parse_delivery_time(answer, entry.message_id) == entry.deliver_at
+            assert wire.parse_delivery_time(answer, entry.message_id) == entry.send_at
 
 
 @PROFILE
@@ -356,8 +355,8 @@ def test_a_cut_result_holds_no_status_that_was_not_there(entries: list[Recipient
 def test_a_cut_schedule_holds_no_id_that_was_not_there(
     entries: list[ScheduledMessage], quarters: int, line: str
 ) -> None:
-    given_times = [entry for entry in entries if line or entry.deliver_at is not None]
-    written = [f"{entry.message_id}\t{smpp(entry.deliver_at, quarters)}" for entry in given_times]
+    given_times = [entry for entry in entries if line or entry.send_at is not None]
+    written = [f"{entry.message_id}\t{smpp(entry.send_at, quarters)}" for entry in given_times]
     for body in _cuts("A\n" + line.join(written)):
         try:
             found = wire.parse_scheduled(wire.Answer(body, UTF8, ZONE))
@@ -368,9 +367,9 @@ def test_a_cut_schedule_holds_no_id_that_was_not_there(
             assert message.message_id == entry.message_id
             if at < len(found) - 1:
                 assert message == entry
-            elif message.deliver_at not in {entry.deliver_at, None}:
+            elif message.send_at not in {entry.send_at, None}:
                 # Twelve of sixteen characters: a time in the gateway's zone, which is what twelve characters mean.
-                assert bare(message.deliver_at) == smpp(entry.deliver_at, quarters)[:12]
+                assert bare(message.send_at) == smpp(entry.send_at, quarters)[:12]
 
 
 @PROFILE
@@ -418,7 +417,7 @@ valid_answers = st.one_of(
     st.builds(lambda x, s, e: f"N{s}{x}{e}", st.integers(0, 400), separators, ends),
     st.builds(write_result, st.lists(statuses, max_size=3), separators, breaks),
     st.lists(scheduled, max_size=3).map(
-        lambda entries: "A\n" + "\n".join(f"{e.message_id}\t{smpp(e.deliver_at, 4)}" for e in entries)
+        lambda entries: "A\n" + "\n".join(f"{e.message_id}\t{smpp(e.send_at, 4)}" for e in entries)
     ),
     st.lists(messages, max_size=3).map(lambda entries: "A\n" + "\n".join(map(write_message, entries))),
     st.lists(reports | hinted, max_size=3).map(
@@ -444,7 +443,7 @@ def damaged_answers(draw: st.DrawFn) -> bytes:
 def _reads_or_says_why_not(body: bytes, content_type: str | None) -> None:
     answer = wire.Answer(body, content_type, ZONE)
     for parse in PARSERS:
-        with contextlib.suppress(RejectedError, ProtocolError):
+        with contextlib.suppress(RefusedError, ProtocolError):
             parse(answer)
 
 
@@ -469,7 +468,7 @@ def test_only_an_a_and_a_number_is_an_acceptance(text: str) -> None:
     answer = wire.Answer(text.encode("utf-8", "replace"), UTF8, ZONE)
     try:
         message_id = wire.parse_send(answer)
-    except (RejectedError, ProtocolError):
+    except (RefusedError, ProtocolError):
         return
     assert message_id.isascii()
     assert message_id.isdigit()
@@ -530,7 +529,7 @@ def test_what_is_sent_is_what_was_given(
     recipients: list[str],
     text: str,
     originator: str | None,
-    deliver_at: datetime | None,
+    send_at: datetime | None,
     flash: bool,
     destination_port: int | None,
 ) -> None:
@@ -539,7 +538,7 @@ def test_what_is_sent_is_what_was_given(
         recipients,
         text,
         originator=originator,
-        deliver_at=deliver_at,
+        send_at=send_at,
         flash=flash,
         destination_port=destination_port,
     )
@@ -557,14 +556,14 @@ def test_what_is_sent_is_what_was_given(
     assert read.pop("isflash", "false") == str(flash).lower()
     assert read.pop("destinationport", "None") == str(destination_port)
     written = read.pop("deliverytime", None)
-    if deliver_at is None:
+    if send_at is None:
         assert written is None
     else:
         assert written is not None
         year, digits, zone = written[:-10], written[-10:-2], written[-2:]
         assert (len(year), zone) == (4, "+0")
         at = datetime.strptime(f"{year}{digits}+0000", "%Y%m%d%H%M%z")
-        assert timedelta(0) <= at - deliver_at.astimezone(UTC) < timedelta(minutes=1)
+        assert timedelta(0) <= at - send_at.astimezone(UTC) < timedelta(minutes=1)
     assert read == {}
 
 

@@ -243,7 +243,7 @@ def test_magic_replies(gateway: Gateway, suffix: int, text: str) -> None:
     assert gateway.inbox() == []
     gateway.clock.advance(60)
     (reply,) = gateway.inbox()
-    assert (reply.text, reply.originator, reply.user) == (text, number(suffix), "demo")
+    assert (reply.text, reply.sender, reply.user) == (text, number(suffix), "demo")
     assert text in call(gateway, "getMsgUpdates")
 
 
