@@ -47,7 +47,7 @@ def _objects(parent: griffe.Object) -> Iterator[griffe.Object]:
 
 
 def _literal(value: str | griffe.Expr | None, loader: griffe.GriffeLoader) -> str | griffe.Expr | None:
-    """What a constant of ours stands for: a reader of a signature wants to know 5.0, not DEFAULT_PATIENCE_S."""
+    """What a constant of ours stands for: a reader of a signature wants to know 5.0, not DEFAULT_RETRY_FOR_S."""
     meant = _value(value, loader)
     return value if meant is None or not str(value).isupper() else meant
 

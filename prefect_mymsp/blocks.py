@@ -13,10 +13,10 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator
 from prefect_mymsp.client import (
     DEFAULT_BASE_URL,
     DEFAULT_CONNECTIONS,
-    DEFAULT_PATIENCE_S,
+    DEFAULT_RETRY_FOR_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_TIMEZONE,
-    LONGEST_TIMEOUT_S,
+    MAX_TIMEOUT_S,
     AsyncMyMSPClient,
     MyMSPClient,
     check_base_url,
@@ -68,7 +68,7 @@ class MyMSPCredentials(CredentialsBlock):
         default=DEFAULT_TIMEOUT_S,
         description="Seconds until a connection must be made, and until a whole answer must have come.",
         gt=0,
-        le=LONGEST_TIMEOUT_S,
+        le=MAX_TIMEOUT_S,
     )
 
     @field_validator("base_url")
@@ -81,11 +81,11 @@ class MyMSPCredentials(CredentialsBlock):
     def _timezone(cls, value: str) -> str:
         return check_timezone(value).key
 
-    def get_client(self, *, patience_s: float = DEFAULT_PATIENCE_S) -> MyMSPClient:
+    def get_client(self, *, retry_for_s: float = DEFAULT_RETRY_FOR_S) -> MyMSPClient:
         """A synchronous client for this account; use it as a context manager.
 
         Args:
-            patience_s: Seconds to keep trying what never reached the gateway.
+            retry_for_s: Seconds to keep trying what never reached the gateway.
         """
         return MyMSPClient(
             self.user,
@@ -93,16 +93,16 @@ class MyMSPCredentials(CredentialsBlock):
             base_url=self.base_url,
             timezone=self.timezone,
             timeout_s=self.timeout_s,
-            patience_s=patience_s,
+            retry_for_s=retry_for_s,
         )
 
     def get_async_client(
-        self, *, patience_s: float = DEFAULT_PATIENCE_S, connections: int = DEFAULT_CONNECTIONS
+        self, *, retry_for_s: float = DEFAULT_RETRY_FOR_S, connections: int = DEFAULT_CONNECTIONS
     ) -> AsyncMyMSPClient:
         """An asynchronous client for this account; use it as an async context manager.
 
         Args:
-            patience_s: Seconds to keep trying what never reached the gateway.
+            retry_for_s: Seconds to keep trying what never reached the gateway.
             connections: Requests in flight at once, at most.
         """
         return AsyncMyMSPClient(
@@ -111,7 +111,7 @@ class MyMSPCredentials(CredentialsBlock):
             base_url=self.base_url,
             timezone=self.timezone,
             timeout_s=self.timeout_s,
-            patience_s=patience_s,
+            retry_for_s=retry_for_s,
             connections=connections,
         )
 
@@ -158,7 +158,7 @@ class CampaignJournal(Block):
 
 
 @contextlib.contextmanager
-def look_into_journal(block: CampaignJournal | None = None) -> Iterator[Journal | None]:
+def open_existing_journal(block: CampaignJournal | None = None) -> Iterator[Journal | None]:
     """As :func:`open_journal`, for who only looks: None, and nothing is created, while its file is not there."""
     from prefect_mymsp.journal import database
 

@@ -126,8 +126,8 @@ def send(
 
     prefect-mymsp send customers.csv "Hello {name}, see you on {day}!" --credentials default
     """
-    from prefect_mymsp.flows import Guard, OnRejects, listening, send_campaign
-    from prefect_mymsp.terminal import Bars, show_paths, show_plan, show_report
+    from prefect_mymsp.flows import Guard, OnRejects, report_progress_to, send_campaign
+    from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
     options: dict[str, Any] = {
@@ -152,8 +152,8 @@ def send(
     with console.status("Checking the file …"):
         planned = send_campaign(source, account, message, dry_run=True, **options)
     show_plan(console, planned)
-    if planned.objection:
-        raise InputError(planned.objection)
+    if planned.conflict:
+        raise InputError(planned.conflict)
     if not planned.messages:
         console.print("There is nobody to send to. Nothing was sent.")
         return _NEEDS_YOU
@@ -164,7 +164,7 @@ def send(
         return _REFUSED
     options["campaign"] = planned.campaign  # the name that was shown, also if midnight has passed since
     try:
-        with Bars(console) as bars, listening(bars.show):
+        with ProgressBars(console) as bars, report_progress_to(bars.show):
             report = send_campaign(source, account, message, wait=wait, deadline_s=deadline * 60, **options)
     except KeyboardInterrupt:
         _tell_interrupted(console, planned.campaign, _counts(planned.campaign, account, options["journal"]))
@@ -177,16 +177,16 @@ def send(
             f"prefect-mymsp resolve {report.campaign!r}",
             markup=False,
         )
-    return _NEEDS_YOU if report.in_doubt or report.planned or report.rejected else _DONE
+    return _NEEDS_YOU if report.in_doubt or report.planned or report.refused else _DONE
 
 
 def _counts(campaign: str, account: MyMSPCredentials, journal: CampaignJournal | None) -> Counts | None:
     """Where a campaign's messages stand; None when the journal does not know it."""
-    from prefect_mymsp.blocks import look_into_journal
-    from prefect_mymsp.flows.stopping import find_campaign
+    from prefect_mymsp.blocks import open_existing_journal
+    from prefect_mymsp.flows.manage_campaign import find_campaign
 
-    with look_into_journal(journal) as opened, contextlib.suppress(InputError):
-        return None if opened is None else opened.counts(find_campaign(opened, account, campaign))
+    with open_existing_journal(journal) as opened, contextlib.suppress(InputError):
+        return None if opened is None else opened.campaigns.counts(find_campaign(opened, account, campaign))
     return None
 
 
@@ -197,7 +197,7 @@ def _tell_interrupted(console: Console, campaign: str, counts: Counts | None) ->
         return
     unsure = counts.in_doubt + counts.sending
     console.print(
-        f"Interrupted. Campaign {campaign!r}: {counts.accepted:,} accepted, {counts.rejected:,} rejected, "
+        f"Interrupted. Campaign {campaign!r}: {counts.accepted:,} accepted, {counts.refused:,} refused, "
         f"{unsure:,} in doubt, {counts.planned:,} not sent. Start the same command again with --campaign "
         f"{campaign!r} to go on; nobody gets the message twice.",
         markup=False,
@@ -224,8 +224,8 @@ def track(
 
     It sends nothing. Exit code 3 says that something is left for you: doubt, or messages that were not sent.
     """
-    from prefect_mymsp.flows import listening, track_campaign, track_open_campaigns
-    from prefect_mymsp.terminal import Bars, frame, pairs
+    from prefect_mymsp.flows import report_progress_to, track_campaign, track_open_campaigns
+    from prefect_mymsp.terminal import ProgressBars, frame, pairs
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
     if campaign is None:
@@ -234,9 +234,9 @@ def track(
         shown = ["campaign", "messages", "planned", "in_doubt", "accepted", "delivered", "open", "complete", "todo"]
         console.print(frame("Open campaigns", found[shown], limit=100))
         return _NEEDS_YOU if len(found) and (found["todo"].fillna("") != "").any() else _DONE
-    with Bars(console) as bars, listening(bars.show):
+    with ProgressBars(console) as bars, report_progress_to(bars.show):
         status = track_campaign(campaign, account, deadline_s=deadline * 60, journal=_journal(journal))
-    states = ("messages", "accepted", "delivered", "open", "rejected", "in_doubt", "planned", "cancelled")
+    states = ("messages", "accepted", "delivered", "open", "refused", "in_doubt", "planned", "cancelled")
     console.print(pairs((name.replace("_", " "), f"{getattr(status, name):,}") for name in states))
     if status.stopped:
         console.print("It was cancelled: what is planned will not be sent.")
@@ -259,7 +259,7 @@ def inbox(
 ) -> None:
     """Store the received messages that are new, and show them. Who writes STOP gets no more SMS from campaigns."""
     from prefect_mymsp.flows import collect_inbox, collect_updates
-    from prefect_mymsp.reports.harmless import masked_frame
+    from prefect_mymsp.reports.sanitize import mask_frame
     from prefect_mymsp.terminal import frame
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
@@ -269,7 +269,7 @@ def inbox(
         else:
             new = collect_inbox(account, journal=_journal(journal))
     shown = new[["received_at", "sender", "prefix", "text"]]
-    console.print(frame("New messages", shown if show_numbers else masked_frame(shown), limit=100))
+    console.print(frame("New messages", shown if show_numbers else mask_frame(shown), limit=100))
 
 
 @app.command
@@ -313,7 +313,7 @@ def report(
         else:
             done = export_delivery_report(account, campaign, price_per_segment=price, **asked)
     console.print(f"{done.rows:,} rows are in")
-    for written in (done.path, done.rejects_path):
+    for written in (done.path, done.rejected_rows_path):
         if written is not None:
             console.print(plain(f"  {written}"), soft_wrap=True)
 
@@ -390,16 +390,16 @@ def resolve(
     Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them. Exit
     code 3 says that there are some, and that they wait for your decision.
     """
-    from prefect_mymsp.flows import resolve_in_doubt
-    from prefect_mymsp.reports.harmless import masked_frame
+    from prefect_mymsp.flows import resolve_campaign
+    from prefect_mymsp.reports.sanitize import mask_frame
     from prefect_mymsp.terminal import frame
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
     book = _journal(journal)
-    doubtful = resolve_in_doubt(campaign, account, decision, journal=book)
+    doubtful = resolve_campaign(campaign, account, decision, journal=book)
     shown = doubtful[["row", "recipient", "text_key", "error"]]
     shown = shown.assign(text_key=shown["text_key"].str[:8])
-    console.print(frame("In doubt", shown if show_numbers else masked_frame(shown), limit=len(shown)))
+    console.print(frame("In doubt", shown if show_numbers else mask_frame(shown), limit=len(shown)))
     told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
     console.print(f"{len(doubtful)} messages {told}.")
     counts = _counts(campaign, account, book)

@@ -1,8 +1,8 @@
-"""The gateway over HTTPS: one synchronous and one asynchronous client over the same wire functions.
+"""The gateway over HTTPS: one synchronous and one asynchronous client over the same protocol functions.
 
 Each method is one request. A failure lands on one side of the fork drawn in :mod:`prefect_mymsp.errors`: either
 nothing was sent, or it may have been. What provably never reached the gateway, and what it turned away unprocessed
-with HTTP 429, is tried again for ``patience_s`` seconds; nothing else ever is. This is the only place that retries.
+with HTTP 429, is tried again for ``retry_for_s`` seconds; nothing else ever is. This is the only place that retries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 
-from prefect_mymsp import wire
+from prefect_mymsp import protocol
 from prefect_mymsp.errors import (
     ConfigurationError,
     MyMSPError,
@@ -38,13 +38,18 @@ from prefect_mymsp.errors import (
     UnexpectedStatusError,
     UnreachableError,
 )
-from prefect_mymsp.lane import Lane, Reuse, SyncLane, proxy_for
 from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
+from prefect_mymsp.transport import (
+    KeepAlivePolicy,
+    SingleConnectionTransport,
+    SyncSingleConnectionTransport,
+    environment_proxy,
+)
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
 DEFAULT_TIMEZONE = "Europe/Stockholm"
 DEFAULT_TIMEOUT_S = 30.0
-DEFAULT_PATIENCE_S = 5.0
+DEFAULT_RETRY_FOR_S = 5.0
 #: Requests in flight at once. More lanes cost more than they bring on loopback; at 20 ms they carry 800 a second.
 DEFAULT_CONNECTIONS = 16
 
@@ -57,7 +62,7 @@ _HEADERS = {
 #: Shorter than what common servers keep an idle connection open, so that none is written to while it is closing.
 _KEEPALIVE_S = 3.0
 #: The longest wait for an answer: systems cannot count any number of seconds.
-LONGEST_TIMEOUT_S = 86_400.0
+MAX_TIMEOUT_S = 86_400.0
 #: An answer larger than this is not the gateway's; a million recipients fit.
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -74,7 +79,7 @@ class _Call(Generic[T]):
 
     endpoint: str
     body: bytes = field(repr=False)
-    parse: Callable[[wire.Answer], T]
+    parse: Callable[[protocol.Response], T]
     #: Reading removes it from the gateway: whatever arrived must come out, even with an error.
     destructive: bool = False
 
@@ -137,7 +142,7 @@ class _Gateway:
         base_url: str = DEFAULT_BASE_URL,
         timezone: str = DEFAULT_TIMEZONE,
         timeout_s: float = DEFAULT_TIMEOUT_S,
-        patience_s: float = DEFAULT_PATIENCE_S,
+        retry_for_s: float = DEFAULT_RETRY_FOR_S,
         connections: int = DEFAULT_CONNECTIONS,
     ) -> None:
         """Make a client; no connection is opened before the first request.
@@ -148,7 +153,7 @@ class _Gateway:
             base_url: Where the endpoints live; https, or http on loopback.
             timezone: IANA zone of the times the gateway writes without one.
             timeout_s: Seconds to connect, and seconds until a whole answer must have come; a day at most.
-            patience_s: Seconds to keep trying what never reached the gateway or was answered with 429.
+            retry_for_s: Seconds to keep trying what never reached the gateway or was answered with 429.
             connections: Requests in flight at once, at most.
 
         Raises:
@@ -156,22 +161,22 @@ class _Gateway:
         """
         if not user or not password:
             raise ConfigurationError("User and password must not be empty.")
-        if not 0 < timeout_s <= LONGEST_TIMEOUT_S or not patience_s >= 0 or connections < 1:
+        if not 0 < timeout_s <= MAX_TIMEOUT_S or not retry_for_s >= 0 or connections < 1:
             raise ConfigurationError(
-                "timeout_s and connections must be above zero, patience_s not below, and timeout_s a day at most."
+                "timeout_s and connections must be above zero, retry_for_s not below, and timeout_s a day at most."
             )
-        self._login = wire.Login(user, password)
+        self._login = protocol.Login(user, password)
         self.base_url = check_base_url(base_url)
         self._host = httpx.URL(self.base_url).host
         self.zone = check_timezone(timezone)
         self.timeout_s = timeout_s
-        self.patience_s = patience_s
+        self.retry_for_s = retry_for_s
         self.connections = connections
         # On loopback the environment's proxies are not for us: plain http through one would show it the password.
         self._trust_env = self.base_url.startswith("https")
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
         self._urls: dict[str, httpx.URL] = {}
-        self._reuse = Reuse()
+        self._reuse = KeepAlivePolicy()
         self._prepare()
 
     def _prepare(self) -> None: ...
@@ -186,7 +191,7 @@ class _Gateway:
 
     def _another(self, lane: Callable[..., L], proxied: Callable[..., L]) -> L:
         """A connection to be: our own, or httpx's when the environment names a proxy."""
-        proxy = proxy_for(self._host) if self._trust_env else None
+        proxy = environment_proxy(self._host) if self._trust_env else None
         if proxy is None:
             return lane(self._context, self._reuse, keepalive_s=_KEEPALIVE_S)
         try:
@@ -211,7 +216,7 @@ class _Gateway:
         flash: bool,
         destination_port: int | None,
     ) -> _Call[str]:
-        body = wire.build_send(
+        body = protocol.build_send(
             self._login,
             recipients,
             text,
@@ -220,47 +225,53 @@ class _Gateway:
             flash=flash,
             destination_port=destination_port,
         )
-        return _Call(wire.SEND, body, wire.parse_send)
+        return _Call(protocol.SEND, body, protocol.parse_send)
 
     def _result(self, message_id: str) -> _Call[SmsResult]:
-        body = wire.build_result(self._login, message_id)
-        return _Call(wire.RESULT, body, lambda answer: wire.parse_result(answer, str(message_id)))
+        body = protocol.build_result(self._login, message_id)
+        return _Call(protocol.RESULT, body, lambda answer: protocol.parse_result(answer, str(message_id)))
 
     def _delivery_time(self, message_id: str) -> _Call[datetime | None]:
-        body = wire.build_delivery_time(self._login, message_id)
-        return _Call(wire.DELIVERY_TIME, body, lambda answer: wire.parse_delivery_time(answer, str(message_id)))
+        body = protocol.build_scheduled_time(self._login, message_id)
+        return _Call(
+            protocol.SCHEDULED_TIME, body, lambda answer: protocol.parse_scheduled_time(answer, str(message_id))
+        )
 
     def _scheduled(self) -> _Call[list[ScheduledMessage]]:
-        return _Call(wire.SCHEDULED, wire.build_scheduled(self._login), wire.parse_scheduled)
+        return _Call(protocol.SCHEDULED, protocol.build_scheduled(self._login), protocol.parse_scheduled)
 
     def _reschedule(self, message_id: str, send_at: datetime) -> _Call[None]:
-        body = wire.build_reschedule(self._login, message_id, send_at)
-        return _Call(wire.RESCHEDULE, body, lambda answer: wire.parse_done(answer, wire.RESCHEDULE))
+        body = protocol.build_reschedule(self._login, message_id, send_at)
+        return _Call(
+            protocol.RESCHEDULE, body, lambda answer: protocol.parse_acknowledgement(answer, protocol.RESCHEDULE)
+        )
 
     def _cancel(self, message_id: str) -> _Call[None]:
-        body = wire.build_cancel(self._login, message_id)
-        return _Call(wire.CANCEL, body, lambda answer: wire.parse_done(answer, wire.CANCEL))
+        body = protocol.build_cancel(self._login, message_id)
+        return _Call(protocol.CANCEL, body, lambda answer: protocol.parse_acknowledgement(answer, protocol.CANCEL))
 
     def _inbox(self, after_id: str | int) -> _Call[list[ReceivedMessage]]:
-        return _Call(wire.INBOX, wire.build_inbox(self._login, after_id), wire.parse_inbox)
+        return _Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox)
 
     def _read_inbox(self, after_id: str | int) -> _Call[Inbox]:
-        return _Call(wire.INBOX, wire.build_inbox(self._login, after_id), wire.parse_received)
+        return _Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox_lenient)
 
     def _collect(self) -> _Call[bytes]:
-        return _Call(wire.UPDATES, wire.build_updates(self._login), wire.parse_collected, destructive=True)
+        return _Call(
+            protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_raw_updates, destructive=True
+        )
 
     def _updates(self) -> _Call[Updates]:
-        return _Call(wire.UPDATES, wire.build_updates(self._login), wire.parse_updates, destructive=True)
+        return _Call(protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_updates, destructive=True)
 
     def parse_updates(self, raw: bytes) -> Updates:
-        """Read what :meth:`collect` returned; its charset is found by looking, since a header is not kept with it.
+        """Read what :meth:`fetch_raw_updates` returned; its charset is guessed, since no header is kept.
 
         Raises:
             ProtocolError: It is no answer of ``getMsgUpdates``.
             RefusedError: It is a refusal.
         """
-        return wire.parse_updates(wire.Answer(raw, None, self.zone))
+        return protocol.parse_updates(protocol.Response(raw, None, self.zone))
 
     # -- answers and failures ----------------------------------------------------------------------------------
 
@@ -284,17 +295,19 @@ class _Gateway:
         request would look refused, and its message would be sent again. Likewise after an id that came before: from
         then on each answer may be the one to the request before.
         """
-        own = lane if isinstance(lane, (Lane, SyncLane)) else None  # httpx's are used once
+        own = (
+            lane if isinstance(lane, (SingleConnectionTransport, SyncSingleConnectionTransport)) else None
+        )  # httpx's are used once
         try:
             value = self._read(call, response, body)
         except MyMSPError:
             if own is not None:
                 own.leave()
             raise
-        if own is not None and call.endpoint == wire.SEND:
-            if value == own.latest_id:
+        if own is not None and call.endpoint == protocol.SEND:
+            if value == own.last_message_id:
                 own.leave()
-            own.latest_id = str(value)
+            own.last_message_id = str(value)
         return value
 
     def _read(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
@@ -308,7 +321,7 @@ class _Gateway:
                 f"{call.endpoint}: the answer cannot be decompressed.", reason="unreadable", raw=raw
             ) from None
         raw = body if call.destructive else None
-        answer = wire.Answer(body, response.headers.get("content-type"), self.zone)
+        answer = protocol.Response(body, response.headers.get("content-type"), self.zone)
         try:
             if 200 <= status < 300:
                 return call.parse(answer)
@@ -321,7 +334,7 @@ class _Gateway:
             if 400 <= status < 500:
                 # A plain N and a code is the gateway's own refusal, whatever status carries it. Never an A.
                 with contextlib.suppress(ProtocolError):
-                    wire.parse_done(answer, call.endpoint)
+                    protocol.parse_acknowledgement(answer, call.endpoint)
             raise UnexpectedStatusError(
                 f"{call.endpoint}: the gateway answered HTTP {status}, which does not say what became of the request.",
                 status=status,
@@ -394,8 +407,8 @@ def _retry_after_s(header: str | None) -> float | None:
 class _Patience:
     """When to try again what was not sent: doubling pauses with jitter, or what the gateway asks for."""
 
-    def __init__(self, patience_s: float) -> None:
-        self._until = time.monotonic() + patience_s
+    def __init__(self, retry_for_s: float) -> None:
+        self._until = time.monotonic() + retry_for_s
         self._pause_s = 0.2
 
     def pause_after(self, error: UnreachableError | RateLimitedError) -> float:
@@ -486,7 +499,7 @@ class MyMSPClient(_Gateway):
         for lane in made:
             lane.close()
 
-    def lose_patience(self) -> None:
+    def stop_retrying(self) -> None:
         """Try nothing again from now on: calls that wait to do so fail at once, as not sent."""
         self._hurried.set()
 
@@ -498,7 +511,7 @@ class MyMSPClient(_Gateway):
                 if self._idle:
                     lane = self._idle.pop()
                 else:
-                    lane = self._another(SyncLane, httpx.HTTPTransport)
+                    lane = self._another(SyncSingleConnectionTransport, httpx.HTTPTransport)
                     made.append(lane)
             try:
                 yield lane
@@ -510,7 +523,7 @@ class MyMSPClient(_Gateway):
                         lane.close()
 
     def _run(self, call: _Call[T]) -> T:
-        patience = _Patience(self.patience_s)
+        patience = _Patience(self.retry_for_s)
         while True:
             try:
                 with self._lane() as lane:
@@ -556,15 +569,15 @@ class MyMSPClient(_Gateway):
         """
         return self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
 
-    def result(self, message_id: str) -> SmsResult:
+    def fetch_result(self, message_id: str) -> SmsResult:
         """How far a message has come, a status for each recipient (4.2)."""
         return self._run(self._result(message_id))
 
-    def delivery_time(self, message_id: str) -> datetime | None:
+    def get_scheduled_time(self, message_id: str) -> datetime | None:
         """When a message will be sent, in UTC; None when it has no delivery time (4.3.1)."""
         return self._run(self._delivery_time(message_id))
 
-    def scheduled(self) -> list[ScheduledMessage]:
+    def list_scheduled(self) -> list[ScheduledMessage]:
         """All messages that wait for their delivery time, in the gateway's order (4.3.2)."""
         return self._run(self._scheduled())
 
@@ -576,15 +589,15 @@ class MyMSPClient(_Gateway):
         """Cancel a waiting message (4.3.5)."""
         return self._run(self._cancel(message_id))
 
-    def inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
+    def fetch_inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
         """Received messages with an id above ``after_id``, not sorted (4.4). Reading does not remove them."""
         return self._run(self._inbox(after_id))
 
-    def read_inbox(self, after_id: str | int = 0) -> Inbox:
-        """As :meth:`inbox`, but a record that cannot be read does not hide the others."""
+    def fetch_inbox_lenient(self, after_id: str | int = 0) -> Inbox:
+        """As :meth:`fetch_inbox`, but a record that cannot be read does not hide the others."""
         return self._run(self._read_inbox(after_id))
 
-    def collect(self) -> bytes:
+    def fetch_raw_updates(self) -> bytes:
         """What has not been collected yet (4.5), unread; reading removes it from the gateway.
 
         Keep it durably, then look into it with :meth:`parse_updates`. An InDoubtError from here carries in ``raw``
@@ -592,7 +605,7 @@ class MyMSPClient(_Gateway):
         """
         return self._run(self._collect())
 
-    def updates(self) -> Updates:
+    def fetch_updates(self) -> Updates:
         """What has not been collected yet; reading removes it from the gateway (4.5). Keep ``raw`` before using it.
 
         An InDoubtError from here carries in ``raw`` what had arrived.
@@ -629,8 +642,8 @@ class AsyncMyMSPClient(_Gateway):
         for lane in made:
             await lane.aclose()
 
-    def lose_patience(self) -> None:
-        """Try nothing again from now on; see :meth:`MyMSPClient.lose_patience`."""
+    def stop_retrying(self) -> None:
+        """Try nothing again from now on; see :meth:`MyMSPClient.stop_retrying`."""
         self._hurried.set()
 
     @contextlib.asynccontextmanager
@@ -642,7 +655,7 @@ class AsyncMyMSPClient(_Gateway):
             if self._idle:
                 lane = self._idle.pop()  # the one used last has the connection most likely to be open still
             else:
-                lane = self._another(Lane, httpx.AsyncHTTPTransport)
+                lane = self._another(SingleConnectionTransport, httpx.AsyncHTTPTransport)
                 made.append(lane)
             try:
                 yield lane
@@ -653,7 +666,7 @@ class AsyncMyMSPClient(_Gateway):
                     await lane.aclose()
 
     async def _run(self, call: _Call[T]) -> T:
-        patience = _Patience(self.patience_s)
+        patience = _Patience(self.retry_for_s)
         while True:
             try:
                 async with self._lane() as lane:
@@ -691,16 +704,16 @@ class AsyncMyMSPClient(_Gateway):
         """Send a text; see :meth:`MyMSPClient.send`."""
         return await self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
 
-    async def result(self, message_id: str) -> SmsResult:
-        """How far a message has come; see :meth:`MyMSPClient.result`."""
+    async def fetch_result(self, message_id: str) -> SmsResult:
+        """How far a message has come; see :meth:`MyMSPClient.fetch_result`."""
         return await self._run(self._result(message_id))
 
-    async def delivery_time(self, message_id: str) -> datetime | None:
-        """When a message will be sent; see :meth:`MyMSPClient.delivery_time`."""
+    async def get_scheduled_time(self, message_id: str) -> datetime | None:
+        """When a message will be sent; see :meth:`MyMSPClient.get_scheduled_time`."""
         return await self._run(self._delivery_time(message_id))
 
-    async def scheduled(self) -> list[ScheduledMessage]:
-        """All waiting messages; see :meth:`MyMSPClient.scheduled`."""
+    async def list_scheduled(self) -> list[ScheduledMessage]:
+        """All waiting messages; see :meth:`MyMSPClient.list_scheduled`."""
         return await self._run(self._scheduled())
 
     async def reschedule(self, message_id: str, send_at: datetime) -> None:
@@ -711,18 +724,18 @@ class AsyncMyMSPClient(_Gateway):
         """Cancel a waiting message; see :meth:`MyMSPClient.cancel`."""
         return await self._run(self._cancel(message_id))
 
-    async def inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
-        """Received messages; see :meth:`MyMSPClient.inbox`."""
+    async def fetch_inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
+        """Received messages; see :meth:`MyMSPClient.fetch_inbox`."""
         return await self._run(self._inbox(after_id))
 
-    async def read_inbox(self, after_id: str | int = 0) -> Inbox:
-        """Received messages, whatever else there is; see :meth:`MyMSPClient.read_inbox`."""
+    async def fetch_inbox_lenient(self, after_id: str | int = 0) -> Inbox:
+        """Received messages, whatever else there is; see :meth:`MyMSPClient.fetch_inbox_lenient`."""
         return await self._run(self._read_inbox(after_id))
 
-    async def collect(self) -> bytes:
-        """What has not been collected yet, unread; see :meth:`MyMSPClient.collect`."""
+    async def fetch_raw_updates(self) -> bytes:
+        """What has not been collected yet, unread; see :meth:`MyMSPClient.fetch_raw_updates`."""
         return await self._run(self._collect())
 
-    async def updates(self) -> Updates:
-        """What has not been collected yet; see :meth:`MyMSPClient.updates`."""
+    async def fetch_updates(self) -> Updates:
+        """What has not been collected yet; see :meth:`MyMSPClient.fetch_updates`."""
         return await self._run(self._updates())

@@ -42,7 +42,7 @@ def campaign_slug(campaign: str, account: str) -> str:
     return f"{readable}-{hashlib.blake2b(f'{account} {campaign}'.encode(), digest_size=4).hexdigest()}"
 
 
-def emit_campaign(
+def emit_campaign_event(
     kind: CampaignStep, campaign: str, counts: Mapping[str, int], *, account: str, reason: str | None = None
 ) -> None:
     """Emit ``mymsp.campaign.<kind>``.
@@ -60,7 +60,7 @@ def emit_campaign(
     _emit(f"mymsp.campaign.{kind}", _campaign(campaign, account), payload)
 
 
-def emit_undelivered(campaign: str, statuses: Mapping[str, int], *, account: str) -> None:
+def emit_undelivered_event(campaign: str, statuses: Mapping[str, int], *, account: str) -> None:
     """Emit ``mymsp.message.undelivered``: one for all messages that a pass over a campaign found undelivered.
 
     Args:
@@ -75,7 +75,7 @@ def emit_undelivered(campaign: str, statuses: Mapping[str, int], *, account: str
         _emit("mymsp.message.undelivered", _campaign(campaign, account), payload)
 
 
-def emit_received(account: str, message: ReceivedMessage, include_text: bool = False) -> None:
+def emit_received_event(account: str, message: ReceivedMessage, include_text: bool = False) -> None:
     """Emit ``mymsp.message.received`` for one received SMS; emitted again, it is the same event and starts nothing.
 
     The resource's labels are made to be matched: ``mymsp.word`` is the text's first word in upper case, empty when
@@ -139,12 +139,12 @@ def _line(text: str, length: int = _NAME_LENGTH) -> str:
     return "".join(visible).strip()[:length]
 
 
-def in_a_run() -> bool:
+def in_prefect_run() -> bool:
     """Whether a flow run or task run of Prefect's is under way here."""
     return bool(runtime.flow_run.id or runtime.task_run.id)
 
 
 def _emit(event: str, resource: dict[str, str], payload: dict[str, Any], event_id: uuid.UUID | None = None) -> None:
     # Elsewhere Prefect would start a server of its own, for seconds, to tell it what nobody will ask for.
-    if in_a_run() or PREFECT_API_URL.value():
+    if in_prefect_run() or PREFECT_API_URL.value():
         emit_event(event, resource, payload=payload, id=event_id)

@@ -37,7 +37,7 @@ class RecipientStatus:
     delivered_at: datetime | None
 
 
-class Statuses(Sequence[RecipientStatus]):
+class RecipientStatuses(Sequence[RecipientStatus]):
     """Recipients' statuses, kept by column: one answer may name 100,000 recipients.
 
     It is a sequence of :class:`RecipientStatus` and equals any other sequence of the same ones. The columns are for

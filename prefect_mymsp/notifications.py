@@ -80,12 +80,12 @@ class MyMSPNotification(NotificationBlock):
     @field_validator("recipients")
     @classmethod
     def _msisdns(cls, numbers: list[str]) -> list[str]:
-        from prefect_mymsp.recipients import to_msisdn
+        from prefect_mymsp.recipients import normalize_number
 
         msisdns: dict[str, None] = {}
         for position, number in enumerate(numbers, start=1):
             try:
-                msisdns[to_msisdn(number)] = None
+                msisdns[normalize_number(number)] = None
             except MyMSPError:
                 # Its own words name the number.
                 raise ValueError(f"recipient {position} is no mobile number; write it like +46701740605") from None
@@ -124,9 +124,9 @@ class MyMSPNotification(NotificationBlock):
             raise NotificationError(fault)
 
     async def _notify(self, body: str, subject: str | None) -> None:
-        from prefect_mymsp.texts import shorten
+        from prefect_mymsp.templates import truncate
 
-        text = shorten(f"{subject or ''}\n{body}", self.max_segments)
+        text = truncate(f"{subject or ''}\n{body}", self.max_segments)
         if not text:
             raise NotificationError("Subject and body are empty: nobody was texted.")
         if not await asyncio.to_thread(self._admitted):
@@ -156,12 +156,12 @@ class MyMSPNotification(NotificationBlock):
 
     def _admitted(self) -> bool:
         """Whether one more may go now; if so it counts."""
-        from prefect_mymsp.journal.store import account_fingerprint
+        from prefect_mymsp.journal.journal import account_fingerprint
 
         account, per_s = account_fingerprint(self.credentials.base_url, self.credentials.user), 60 * self.per_minutes
         try:
             with open_journal(self.journal) as journal:
-                return journal.notices.admit(account, self._topic(), at_most=self.at_most, per_s=per_s)
+                return journal.notifications.try_acquire(account, self._topic(), at_most=self.at_most, per_s=per_s)
         except MyMSPError as error:
             # What took the journal away may be what somebody must be told of.
             self.logger.warning("Notifications are counted in this process alone: %s", error)

@@ -1,7 +1,8 @@
-"""CSV files and DataFrames in, valid mobile numbers and reasoned rejects out, a block of rows at a time.
+"""CSV files and DataFrames in, valid mobile numbers and reasoned rejected_rows out, a block of rows at a time.
 
 Every row of a source ends up in exactly one of two tables of its block: :attr:`Block.rows` when its number can receive
-SMS, :attr:`Block.rejects` with line, column, value and reason when it cannot. Nothing is repaired by guessing: a number
+SMS, :attr:`Block.rejected_rows` with line, column, value and reason when it cannot. Nothing is repaired by guessing: a
+number
 that a spreadsheet has rounded is rejected, however likely one reading of it may be.
 
 Two roads lead through a CSV file and give the same answer. Where the quoting is regular, records are found with numpy
@@ -46,11 +47,11 @@ from prefect_mymsp.errors import ConfigurationError, SourceError, first_few
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["REJECT_SCHEMA", "Block", "Source", "find_phone_column", "open_source", "to_msisdn"]
+__all__ = ["REJECTED_ROW_SCHEMA", "Block", "Source", "find_phone_column", "normalize_number", "open_source"]
 
 #: One line a row that cannot be sent: ``row`` as in :class:`Block`, the source's ``column`` (empty when the fault is
 #: the line's), the raw ``value`` cut to 80 characters, and the ``reason`` as a sentence for who mends the source.
-REJECT_SCHEMA = pa.schema(
+REJECTED_ROW_SCHEMA = pa.schema(
     [("row", pa.int64()), ("column", pa.string()), ("value", pa.string()), ("reason", pa.string())]
 )
 
@@ -69,12 +70,12 @@ class Block:
             digits without ``+``.
         columns: The source's cells for the same rows as ``rows``: string columns named and ordered as
             :attr:`Source.columns`, raw, never null. A table of its own, so that a column called ``row`` is no clash.
-        rejects: The rows that cannot be sent, in :data:`REJECT_SCHEMA`, by ``row``.
+        rejected_rows: The rows that cannot be sent, in :data:`REJECTED_ROW_SCHEMA`, by ``row``.
     """
 
     rows: pa.Table
     columns: pa.Table
-    rejects: pa.Table
+    rejected_rows: pa.Table
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Cells:
 
     rows: np.ndarray[Any, np.dtype[np.int64]]
     table: pa.Table
-    rejects: list[_Reject]
+    rejected_rows: list[_Reject]
 
 
 class Source:
@@ -93,25 +94,25 @@ class Source:
         columns: The names of the columns, trimmed, in order. Columns without a name are left out.
         phone_column: The one that holds the numbers, spelled as in ``columns``.
         label: A name that is safe to log: the file's name, a URL's host and path, or ``DataFrame``.
-        read_as: What was found out about it, for a person: the column of the numbers, encoding and separator.
+        detected_format: What was found out about it, for a person: the column of the numbers, encoding and separator.
     """
 
     def __init__(self, reader: _CsvText | _Frame, columns: tuple[str, ...], phone_column: str, country: str) -> None:
         self.columns = columns
         self.phone_column = phone_column
         self.label = reader.label
-        self.read_as = f"numbers in column {phone_column!r}{reader.form}"
+        self.detected_format = f"numbers in column {phone_column!r}{reader.form}"
         self._reader = reader
         self._region = country
 
     def __repr__(self) -> str:
         return f"Source({self.label!r}, columns={self.columns!r}, phone_column={self.phone_column!r})"
 
-    def blocks(self) -> Iterator[Block]:
+    def chunks(self) -> Iterator[Block]:
         """Read the source from its beginning, block by block.
 
         Yields:
-            Blocks in order, each of at most ``block_rows`` rows and their neighbouring rejects; none at all for a
+            Blocks in order, each of at most ``chunk_rows`` rows and their neighbouring rejected_rows; none at all for a
             source without rows.
 
         Raises:
@@ -130,7 +131,7 @@ def open_source(
     *,
     phone_column: str | None = None,
     country: str = "SE",
-    block_rows: int = 50_000,
+    chunk_rows: int = 50_000,
 ) -> Source:
     """Open a CSV file, a URL of one, or a DataFrame, and find its columns.
 
@@ -145,22 +146,22 @@ def open_source(
         phone_column: Name of the column with the numbers, in any case; found by its usual English and Swedish names
             when not given.
         country: Country of the numbers written without one, ISO 3166-1 alpha-2.
-        block_rows: At most this many rows a block.
+        chunk_rows: At most this many rows a block.
 
     Raises:
         SourceError: The source cannot be read as a table of recipients; the message says what, where and what to do.
-        ConfigurationError: ``country`` is not a country, or ``block_rows`` is not positive.
+        ConfigurationError: ``country`` is not a country, or ``chunk_rows`` is not positive.
     """
     country = country.upper()
     if country not in phonenumbers.SUPPORTED_REGIONS:
         raise ConfigurationError(f"{country!r} is not a country: give two letters of ISO 3166-1, for instance 'SE'.")
-    if block_rows < 1:
-        raise ConfigurationError(f"block_rows must be at least 1, not {block_rows}.")
+    if chunk_rows < 1:
+        raise ConfigurationError(f"chunk_rows must be at least 1, not {chunk_rows}.")
     if isinstance(source, str | os.PathLike):
-        text = _open_csv(os.fspath(source), phone_column, block_rows)
+        text = _open_csv(os.fspath(source), phone_column, chunk_rows)
         columns = tuple(name for name in text.header if name)
         return Source(text, columns, text.phone_column, country)
-    frame = _Frame(source, block_rows)
+    frame = _Frame(source, chunk_rows)
     found = frame.phone_column = find_phone_column(frame.columns, phone_column, frame.label)
     return Source(frame, frame.columns, found, country)
 
@@ -211,7 +212,7 @@ class _Plain(dict[int, str | None]):
 _PLAIN = _Plain({ord(a): b for a, b in zip("＋（）．／；，‘’´`＂“”", "+()./;,''''\"\"\"", strict=True)})  # noqa: RUF001
 
 
-def to_msisdn(number: str, country: str = "SE") -> str:
+def normalize_number(number: str, country: str = "SE") -> str:
     """One number as the gateway wants it: country code and number, digits only.
 
     Args:
@@ -381,7 +382,7 @@ def _check(cells: _Cells, position: int, names: Sequence[str], country: str, *, 
     else:
         msisdns = pa.nulls(len(numbers), pa.string())
         doubtful = np.arange(len(numbers))
-    rows, table, rejects = cells.rows, cells.table, cells.rejects
+    rows, table, rejected_rows = cells.rows, cells.table, cells.rejected_rows
     if len(doubtful):
         values = numbers.take(pa.array(doubtful)).to_pylist()
         judged = [_judge(value, country, bare=bare) for value in values]
@@ -398,18 +399,20 @@ def _check(cells: _Cells, position: int, names: Sequence[str], country: str, *, 
             keep = msisdns.is_valid()
             msisdns, table = msisdns.filter(keep), table.filter(keep)
             rows = rows[keep.to_numpy(zero_copy_only=False)]
-            rejects = sorted(rejects + refused) if rejects else refused
+            rejected_rows = sorted(rejected_rows + refused) if rejected_rows else refused
     return Block(
         rows=pa.table([pa.array(rows, pa.int64()), msisdns], schema=_ROW_SCHEMA),
         columns=table.combine_chunks(),
-        rejects=_reject_table(rejects),
+        rejected_rows=_reject_table(rejected_rows),
     )
 
 
-def _reject_table(rejects: Sequence[_Reject]) -> pa.Table:
-    columns = list(zip(*rejects, strict=True)) or [(), (), (), ()]
+def _reject_table(rejected_rows: Sequence[_Reject]) -> pa.Table:
+    columns = list(zip(*rejected_rows, strict=True)) or [(), (), (), ()]
     columns[2] = tuple(value[:_VALUE_LENGTH] for value in columns[2])
-    return pa.table([pa.array(c, t) for c, t in zip(columns, REJECT_SCHEMA.types, strict=True)], schema=REJECT_SCHEMA)
+    return pa.table(
+        [pa.array(c, t) for c, t in zip(columns, REJECTED_ROW_SCHEMA.types, strict=True)], schema=REJECTED_ROW_SCHEMA
+    )
 
 
 # ---- columns -------------------------------------------------------------------------------------------------------
@@ -749,10 +752,10 @@ _NEWLINE = 10
 _ENCODINGS = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32"}
 
 
-def _open_csv(source: str, phone_column: str | None, block_rows: int) -> _CsvText:
+def _open_csv(source: str, phone_column: str | None, chunk_rows: int) -> _CsvText:
     data = _open_bytes(source)
     encoding, bom = _encoding(data)
-    text = _CsvText(data, encoding, bom, block_rows)
+    text = _CsvText(data, encoding, bom, chunk_rows)
     text.read_header(phone_column)
     return text
 
@@ -769,7 +772,7 @@ class _CsvText:
     data: _Bytes
     encoding: str
     bom: int
-    block_rows: int
+    chunk_rows: int
     separator: str = ";"
     header: tuple[str, ...] = ()
     header_lines: int = 0
@@ -793,7 +796,7 @@ class _CsvText:
         if not complete and (last := sample.rfind("\n")) >= 0:
             sample = sample[: last + 1]
         lines = sample.count("\n") + 1
-        self.chunk_bytes = max(256, min(self.block_rows * (len(sample) // lines + 1), 8 << 20))
+        self.chunk_bytes = max(256, min(self.chunk_rows * (len(sample) // lines + 1), 8 << 20))
         if not sample.strip(_TRIM + "\0;,|"):
             raise SourceError(f"{self.label}: the file is empty.")
         first, _, rest = sample.partition("\n")
@@ -927,17 +930,17 @@ class _CsvText:
 
     def _cut(self, cells: _Cells) -> Iterator[_Cells]:
         total = len(cells.rows)
-        if total <= self.block_rows:
-            if total or cells.rejects:
+        if total <= self.chunk_rows:
+            if total or cells.rejected_rows:
                 yield cells
             return
-        rejects = cells.rejects
-        for start in range(0, total, self.block_rows):
-            rows = cells.rows[start : start + self.block_rows]
-            last = start + self.block_rows >= total
-            mine = rejects if last else [reject for reject in rejects if reject[0] <= rows[-1]]
-            rejects = rejects[len(mine) :]
-            yield _Cells(rows, cells.table.slice(start, self.block_rows), mine)
+        rejected_rows = cells.rejected_rows
+        for start in range(0, total, self.chunk_rows):
+            rows = cells.rows[start : start + self.chunk_rows]
+            last = start + self.chunk_rows >= total
+            mine = rejected_rows if last else [reject for reject in rejected_rows if reject[0] <= rows[-1]]
+            rejected_rows = rejected_rows[len(mine) :]
+            yield _Cells(rows, cells.table.slice(start, self.chunk_rows), mine)
 
     def _read_fast(self, piece: bytes, line: int) -> tuple[_Cells, int] | None:
         """The whole records of a piece that starts with a record, and where they end; None if quoting is irregular."""
@@ -954,7 +957,7 @@ class _CsvText:
             odd[np.searchsorted(ends, nul)] = True
         rows = line + lines
         end = int(ends[-1]) + 1
-        rejects: list[_Reject] = []
+        rejected_rows: list[_Reject] = []
         body: bytes | memoryview = memoryview(piece)[:end]
         if odd.any():
             parts: list[bytes | memoryview] = []
@@ -967,10 +970,10 @@ class _CsvText:
                 raw = piece[start:stop].decode()
                 try:
                     record = next(csv.reader(io.StringIO(raw, newline="\n"), delimiter=self.separator), [])
-                    fitted = self._fit(record, int(rows[i]), raw, rejects)
+                    fitted = self._fit(record, int(rows[i]), raw, rejected_rows)
                 except csv.Error:
                     fitted = None
-                    rejects.append((int(rows[i]), "", raw, "a field is too long"))
+                    rejected_rows.append((int(rows[i]), "", raw, "a field is too long"))
                 if fitted is None:
                     keep[i] = False
                 else:
@@ -980,7 +983,7 @@ class _CsvText:
         table = self._parse(body)
         if table.num_rows != len(rows):  # pyarrow saw other records: let the slow road decide
             return None
-        return self._without_blanks(_Cells(rows, table, rejects)), end
+        return self._without_blanks(_Cells(rows, table, rejected_rows)), end
 
     def _parse(self, body: bytes | memoryview) -> pa.Table:
         names = [str(i) for i in range(len(self.header))]
@@ -1019,10 +1022,10 @@ class _CsvText:
                 keep[blank] = False
                 table, rows = table.filter(pa.array(keep)), rows[keep]
         table = table.select(self.named).rename_columns([self.header[i] for i in self.named])
-        return _Cells(rows, table, cells.rejects)
+        return _Cells(rows, table, cells.rejected_rows)
 
-    def _fit(self, record: list[str], row: int, raw: str, rejects: list[_Reject]) -> list[str] | None:
-        """The record with as many fields as the header, or None when it is blank or now among the rejects."""
+    def _fit(self, record: list[str], row: int, raw: str, rejected_rows: list[_Reject]) -> list[str] | None:
+        """The record with as many fields as the header, or None when it is blank or now among the rejected_rows."""
         if not _filled(record):
             return None
         width, needed = len(self.header), self.named[-1] + 1
@@ -1037,7 +1040,7 @@ class _CsvText:
             )
         else:
             return (record + [""] * (width - len(record)))[:width]
-        rejects.append((row, "", raw, reason))
+        rejected_rows.append((row, "", raw, reason))
         return None
 
     def _read_slowly(self, pieces: Iterable[bytes], line: int) -> Iterator[_Cells]:
@@ -1059,7 +1062,7 @@ class _CsvText:
         reader = csv.reader(lines(), delimiter=self.separator, strict=True)
         rows: list[int] = []
         records: list[list[str]] = []
-        rejects: list[_Reject] = []
+        rejected_rows: list[_Reject] = []
         while True:
             before = reader.line_num
             row = line + before
@@ -1078,24 +1081,24 @@ class _CsvText:
                     if "limit" in str(error)
                     else 'a quotation mark within a quoted field must be doubled ("")'
                 )
-                rejects.append((row, "", latest, reason))
+                rejected_rows.append((row, "", latest, reason))
                 continue
             raw = self.separator.join(record)
             fitted = record
             if len(record) != len(self.header) or "\0" in raw:
-                made = self._fit(record, row, raw, rejects)
+                made = self._fit(record, row, raw, rejected_rows)
                 if made is None:
                     continue
                 fitted = made
             rows.append(row)
             records.append(fitted)
-            if len(rows) >= self.block_rows:
-                yield from self._slow_block(rows, records, rejects)
-                rows, records, rejects = [], [], []
-        yield from self._slow_block(rows, records, rejects)
+            if len(rows) >= self.chunk_rows:
+                yield from self._slow_block(rows, records, rejected_rows)
+                rows, records, rejected_rows = [], [], []
+        yield from self._slow_block(rows, records, rejected_rows)
 
-    def _slow_block(self, rows: list[int], records: list[list[str]], rejects: list[_Reject]) -> Iterator[_Cells]:
-        cells = _Cells(np.array(rows, np.int64), self._table(records, len(records)), rejects)
+    def _slow_block(self, rows: list[int], records: list[list[str]], rejected_rows: list[_Reject]) -> Iterator[_Cells]:
+        cells = _Cells(np.array(rows, np.int64), self._table(records, len(records)), rejected_rows)
         yield from self._cut(self._without_blanks(cells))
 
 
@@ -1182,7 +1185,7 @@ class _Frame:
     label = "DataFrame"
     form = ""
 
-    def __init__(self, frame: Any, block_rows: int) -> None:
+    def __init__(self, frame: Any, chunk_rows: int) -> None:
         import pandas as pd
 
         if not isinstance(frame, pd.DataFrame):
@@ -1190,7 +1193,7 @@ class _Frame:
         if isinstance(frame.columns, pd.MultiIndex):
             raise SourceError("DataFrame: its columns have several levels; flatten them to one name a column.")
         self._frame = frame
-        self._block_rows = block_rows
+        self._block_rows = chunk_rows
         names = tuple(str(name).strip(_TRIM) for name in frame.columns)
         _refuse_duplicates(names, self.label)
         if not any(names):

@@ -23,7 +23,7 @@ class MyMSPSettings(PrefectBaseSettings):
         default=None,
         description="The folder for delivery reports. The default is mymsp/reports in Prefect's home.",
     )
-    patience_s: float = Field(
+    retry_for_s: float = Field(
         default=60.0,
         description="Seconds a campaign keeps trying while the gateway cannot be reached or turns requests away.",
         ge=0,

@@ -113,54 +113,54 @@ async def asend_sms(
 def fetch_sms_result(credentials: MyMSPCredentials, message_id: str) -> SmsResult:
     """How far a message has come, a status for each recipient."""
     with credentials.get_client() as client:
-        return client.result(message_id)
+        return client.fetch_result(message_id)
 
 
 @task(**_READ)
 async def afetch_sms_result(credentials: MyMSPCredentials, message_id: str) -> SmsResult:
     """How far a message has come; the async twin of :func:`fetch_sms_result`."""
     async with credentials.get_async_client() as client:
-        return await client.result(message_id)
+        return await client.fetch_result(message_id)
 
 
 @task(**_READ)
-def get_delivery_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
+def get_scheduled_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
     """When a message will be sent, in UTC; None when it has no delivery time."""
     with credentials.get_client() as client:
-        return client.delivery_time(message_id)
+        return client.get_scheduled_time(message_id)
 
 
 @task(**_READ)
-async def aget_delivery_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
-    """When a message will be sent; the async twin of :func:`get_delivery_time`."""
+async def aget_scheduled_time(credentials: MyMSPCredentials, message_id: str) -> datetime | None:
+    """When a message will be sent; the async twin of :func:`get_scheduled_time`."""
     async with credentials.get_async_client() as client:
-        return await client.delivery_time(message_id)
+        return await client.get_scheduled_time(message_id)
 
 
 @task(**_READ)
 def list_scheduled(credentials: MyMSPCredentials) -> list[ScheduledMessage]:
     """All messages of the account that wait for their delivery time, in the gateway's order."""
     with credentials.get_client() as client:
-        return client.scheduled()
+        return client.list_scheduled()
 
 
 @task(**_READ)
 async def alist_scheduled(credentials: MyMSPCredentials) -> list[ScheduledMessage]:
     """All waiting messages; the async twin of :func:`list_scheduled`."""
     async with credentials.get_async_client() as client:
-        return await client.scheduled()
+        return await client.list_scheduled()
 
 
 @task(**_ONCE)
-def update_delivery_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
+def update_scheduled_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
     """Give a waiting message another delivery time, aware, rounded up to the minute."""
     with credentials.get_client() as client:
         client.reschedule(message_id, send_at)
 
 
 @task(**_ONCE)
-async def aupdate_delivery_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
-    """Give a waiting message another delivery time; the async twin of :func:`update_delivery_time`."""
+async def aupdate_scheduled_time(credentials: MyMSPCredentials, message_id: str, send_at: datetime) -> None:
+    """Give a waiting message another delivery time; the async twin of :func:`update_scheduled_time`."""
     async with credentials.get_async_client() as client:
         await client.reschedule(message_id, send_at)
 
@@ -183,14 +183,14 @@ async def acancel_scheduled(credentials: MyMSPCredentials, message_id: str) -> N
 def fetch_inbox(credentials: MyMSPCredentials, after_id: str | int = 0) -> list[ReceivedMessage]:
     """Received messages with an id above ``after_id``, not sorted; reading does not remove them."""
     with credentials.get_client() as client:
-        return client.inbox(after_id)
+        return client.fetch_inbox(after_id)
 
 
 @task(**_READ)
 async def afetch_inbox(credentials: MyMSPCredentials, after_id: str | int = 0) -> list[ReceivedMessage]:
     """Received messages; the async twin of :func:`fetch_inbox`."""
     async with credentials.get_async_client() as client:
-        return await client.inbox(after_id)
+        return await client.fetch_inbox(after_id)
 
 
 @task(**_ONCE)
@@ -200,11 +200,11 @@ def fetch_updates(credentials: MyMSPCredentials) -> Updates:
     An InDoubtError from here carries in ``raw`` what had arrived.
     """
     with credentials.get_client() as client:
-        return client.updates()
+        return client.fetch_updates()
 
 
 @task(**_ONCE)
 async def afetch_updates(credentials: MyMSPCredentials) -> Updates:
     """What has not been collected yet; the async twin of :func:`fetch_updates`."""
     async with credentials.get_async_client() as client:
-        return await client.updates()
+        return await client.fetch_updates()

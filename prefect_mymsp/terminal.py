@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from prefect_mymsp.reports.harmless import masked_text, shape, visible
+from prefect_mymsp.reports.sanitize import escape_control_characters, masked_text, shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def plain(value: Any) -> Text:
     """A value as text that does nothing; empty for one that is missing."""
     import pandas as pd
 
-    return Text("" if value is None or value is pd.NA or value is pd.NaT else visible(str(value)))
+    return Text("" if value is None or value is pd.NA or value is pd.NaT else escape_control_characters(str(value)))
 
 
 def table(title: str, *columns: str) -> Table:
@@ -100,8 +100,8 @@ def show_plan(console: Console, report: CampaignReport) -> None:
     samples = ((one.row, one.recipient, one.segments, one.encoding, one.text) for one in report.samples)
     columns = ("row", "recipient", "SMS", "alphabet", "text")
     console.print(rows("As recipients will read it", columns, samples))
-    if report.invalid:
-        shown = report.rejects
+    if report.rejected:
+        shown = report.rejected_rows
         if not console.is_terminal:  # what no person looks at is a log
             shown = shown.assign(
                 value=shown["value"].map(shape, na_action="ignore"), reason=shown["reason"].map(masked_text)
@@ -124,12 +124,12 @@ def show_report(console: Console, report: CampaignReport) -> None:
 def show_paths(console: Console, report: CampaignReport) -> None:
     """Where a campaign's files are."""
     console.print("The reports are here:")
-    for path in (report.report_path, report.rejects_path):
+    for path in (report.report_path, report.rejected_rows_path):
         if path is not None:
             console.print(plain(f"  {path}"), soft_wrap=True)
 
 
-class Bars:
+class ProgressBars:
     """A bar for the sending and a bar for the deliveries; use it as a context manager."""
 
     def __init__(self, console: Console) -> None:

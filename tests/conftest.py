@@ -136,7 +136,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     places = Workspace(tmp_path / "journal.db", tmp_path / "reports")
     monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL", f"sqlite:///{places.journal}")
     monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_REPORTS", str(places.reports))
-    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_PATIENCE_S", "0.3")
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_RETRY_FOR_S", "0.3")
     return places
 
 

@@ -9,11 +9,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from prefect_mymsp.campaign import FollowOptions, SendOptions, follow, plan_source, send_planned
+from prefect_mymsp.campaign import FollowOptions, SendOptions, follow, plan_campaign, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient, check_timezone
 from prefect_mymsp.demo.__main__ import MESSAGE
 from prefect_mymsp.journal import CampaignKey, Journal
-from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports.exports import (
@@ -25,7 +25,7 @@ from prefect_mymsp.reports.exports import (
     write_inbox,
 )
 from prefect_mymsp.sandbox import Sandbox
-from prefect_mymsp.texts import Template
+from prefect_mymsp.templates import Template
 from tests.chromium import Chromium
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def _send(sandbox: Sandbox, journal: Journal) -> CampaignKey:
     sandbox.gateway.configure({"sent_after_s": 5, "delivered_after_s": 600})
     account = account_fingerprint(sandbox.base_url, sandbox.user)
     with journal.recording(account, NAME, source=PATIENTS.name, sender=None, send_at=None) as recording:
-        plan_source(open_source(PATIENTS), Template(MESSAGE), recording)
+        plan_campaign(open_source(PATIENTS), Template(MESSAGE), recording)
 
     async def run() -> None:
         client = AsyncMyMSPClient(sandbox.user, sandbox.password, base_url=sandbox.base_url, timeout_s=5.0)
@@ -88,7 +88,7 @@ def _reply(sandbox: Sandbox, journal: Journal) -> None:
         sandbox.gateway.clock.advance(60 * (1 + number % 7))
     account = account_fingerprint(sandbox.base_url, sandbox.user)
     inbox = sandbox.gateway.inbox()
-    journal.received.store(account, inbox, lambda one: one.text.strip().upper() == "STOP")
+    journal.inbox.store(account, inbox, lambda one: one.text.strip().upper() == "STOP")
 
 
 if __name__ == "__main__":

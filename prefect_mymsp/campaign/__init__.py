@@ -1,53 +1,60 @@
 """The campaign engine: plan what to send, claim → send → settle it, follow what was sent. No Prefect in here."""
 
-from prefect_mymsp.campaign.cancel import Cancelled, cancel_scheduled
-from prefect_mymsp.campaign.collect import EVIDENCE, Collected, Collector, InboxRead, read_inbox
-from prefect_mymsp.campaign.follow import Following, FollowOptions, follow
+from prefect_mymsp.campaign.cancel import Cancelled, cancel_at_gateway
+from prefect_mymsp.campaign.delivery_schedule import TimeWindow
+from prefect_mymsp.campaign.follow import CampaignFollower, FollowOptions, follow
 from prefect_mymsp.campaign.limits import Limits
 from prefect_mymsp.campaign.opt_outs import OptOuts
-from prefect_mymsp.campaign.pace import Gate
-from prefect_mymsp.campaign.plan import Plan, Sample, mask, plan_source
-from prefect_mymsp.campaign.reconcile import LookOptions
-from prefect_mymsp.campaign.reschedule import Rescheduled, reschedule_scheduled
-from prefect_mymsp.campaign.results import Results
-from prefect_mymsp.campaign.send import JournalThread, Listener, Progress, SendOptions, send_planned
-from prefect_mymsp.campaign.suppression import Suppressed
-from prefect_mymsp.campaign.track import Completions, Pass, Standing, TrackOptions, standings_of, track_open
-from prefect_mymsp.campaign.window import Window
+from prefect_mymsp.campaign.planning import Plan, Sample, mask, plan_campaign
+from prefect_mymsp.campaign.rate import RateGate
+from prefect_mymsp.campaign.reconciler import ReconcileOptions
+from prefect_mymsp.campaign.reschedule import Rescheduled, reschedule_at_gateway
+from prefect_mymsp.campaign.result_poller import ResultPoller
+from prefect_mymsp.campaign.sender import JournalThread, Progress, ProgressListener, SendOptions, send_planned
+from prefect_mymsp.campaign.suppression import SuppressedNumbers
+from prefect_mymsp.campaign.track import (
+    CampaignProgress,
+    CompletionLog,
+    TrackingResult,
+    TrackOptions,
+    campaign_progress,
+    track_account,
+)
+from prefect_mymsp.campaign.updates import EVIDENCE, InboxResult, UpdateReader, UpdatesResult, read_inbox
 
 __all__ = [
     "EVIDENCE",
+    "CampaignFollower",
+    "CampaignProgress",
     "Cancelled",
-    "Collected",
-    "Collector",
-    "Completions",
+    "CompletionLog",
     "FollowOptions",
-    "Following",
-    "Gate",
-    "InboxRead",
+    "InboxResult",
     "JournalThread",
     "Limits",
-    "Listener",
-    "LookOptions",
     "OptOuts",
-    "Pass",
     "Plan",
     "Progress",
+    "ProgressListener",
+    "RateGate",
+    "ReconcileOptions",
     "Rescheduled",
-    "Results",
+    "ResultPoller",
     "Sample",
     "SendOptions",
-    "Standing",
-    "Suppressed",
+    "SuppressedNumbers",
+    "TimeWindow",
     "TrackOptions",
-    "Window",
-    "cancel_scheduled",
+    "TrackingResult",
+    "UpdateReader",
+    "UpdatesResult",
+    "campaign_progress",
+    "cancel_at_gateway",
     "follow",
     "mask",
-    "plan_source",
+    "plan_campaign",
     "read_inbox",
-    "reschedule_scheduled",
+    "reschedule_at_gateway",
     "send_planned",
-    "standings_of",
-    "track_open",
+    "track_account",
 ]

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconcile import NO_SUCH_MESSAGE, SENT_ALREADY, LookOptions, Reconciler
+from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, ReconcileOptions, Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefect_mymsp.campaign.send import JournalThread
+    from prefect_mymsp.campaign.sender import JournalThread
     from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal.store import CampaignKey, Journal
+    from prefect_mymsp.journal.journal import CampaignKey, Journal
 
 #: Times that a message is tried to be cancelled when the gateway does not say what came of it.
 _TRIES = 5
@@ -38,14 +38,14 @@ class Cancelled:
     unknown: int
 
 
-async def cancel_scheduled(
+async def cancel_at_gateway(
     journal: Journal,
     thread: JournalThread,
     client: AsyncMyMSPClient,
     campaign: CampaignKey,
     *,
     patience_s: float = 90.0,
-    look: LookOptions | None = None,
+    reconcile: ReconcileOptions | None = None,
 ) -> Cancelled:
     """Take back everything of a campaign that waits at the gateway; journal and gateway agree afterwards.
 
@@ -58,27 +58,27 @@ async def cancel_scheduled(
         client: The gateway; its ``connections`` requests are in flight at once.
         campaign: Which campaign.
         patience_s: Seconds to wait at most for other runs and for doubt; the lease of a dead run ends in less.
-        look: How doubt is looked up.
+        reconcile: How doubt is looked up.
     """
-    look = look or LookOptions()
-    reconciler = Reconciler(journal, thread, client, campaign, look)
+    options = reconcile or ReconcileOptions()
+    reconciler = Reconciler(journal, thread, client, campaign, options)
     until = time.monotonic() + patience_s
     taking = _TakingBack(client)
     while True:
-        waiting = await thread(journal.scheduled_batches, campaign, datetime.now(UTC), moving=True)
+        waiting = await thread(journal.schedule.batches, campaign, datetime.now(UTC), include_moving=True)
         done, tried = await taking.these({message_id: batch.id for message_id, batch in waiting.items()})
-        await thread(journal.mark_cancelled, done)
-        await thread(journal.take_over, campaign)
-        counts = await thread(journal.counts, campaign)
+        await thread(journal.schedule.mark_cancelled, done)
+        await thread(journal.claims.expire_leases, campaign)
+        counts = await thread(journal.campaigns.counts, campaign)
         doubt = bool(counts.in_doubt or taking.missing & waiting.keys())
         if doubt:
-            await reconciler.look()
+            await reconciler.reconcile()
         if tried:
             continue  # what was not answered is tried again, and what was accepted meanwhile
         settled = not counts.sending and not (doubt and reconciler.pending)
         if settled or time.monotonic() >= until:
             return Cancelled(counts.cancelled, len(taking.sent), len(waiting.keys() - taking.sent))
-        await asyncio.sleep(0.2 if counts.sending else look.every_s)
+        await asyncio.sleep(0.2 if counts.sending else options.interval_s)
 
 
 class _TakingBack:

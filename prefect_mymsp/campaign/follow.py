@@ -1,4 +1,4 @@
-"""Following a campaign: ask the gateway about what it accepted until nothing more is to be learnt.
+"""CampaignFollower a campaign: ask the gateway about what it accepted until nothing more is to be learnt.
 
 The truth comes from ``getSmsResult`` alone. Where the account has ``getMsgUpdates``, its answers say which messages
 are worth asking about, and may lead to the id of a request whose answer was lost: hints, each confirmed by a result.
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.cancel import cancel_scheduled
-from prefect_mymsp.campaign.collect import EVIDENCE, Collector
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
-from prefect_mymsp.campaign.results import Results
-from prefect_mymsp.campaign.send import JournalThread, Listener, Progress
+from prefect_mymsp.campaign.cancel import cancel_at_gateway
+from prefect_mymsp.campaign.reconciler import ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.result_poller import ResultPoller
+from prefect_mymsp.campaign.sender import JournalThread, Progress, ProgressListener
+from prefect_mymsp.campaign.updates import EVIDENCE, UpdateReader
 from prefect_mymsp.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def follow(
     client: AsyncMyMSPClient,
     campaign: CampaignKey,
     options: FollowOptions | None = None,
-    listener: Listener | None = None,
+    listener: ProgressListener | None = None,
 ) -> Counts:
     """Poll ``getSmsResult`` until every accepted message is delivered, nothing moves any more, or time is up.
 
@@ -79,19 +79,19 @@ async def follow(
     options = options or FollowOptions()
     thread = JournalThread()
     try:
-        await thread(journal.refuse_forgotten, campaign)
-        return await Following(journal, thread, client, campaign, options, listener).run()
+        await thread(journal.campaigns.check_not_purged, campaign)
+        return await CampaignFollower(journal, thread, client, campaign, options, listener).run()
     finally:
         thread.close()
 
 
-class Following:
+class CampaignFollower:
     """The following of one campaign, as :func:`follow` does it.
 
     Attributes:
         results: Who asks; it knows whether the gateway refuses the account.
         unanswered: Questions of the last round with any that got no answer.
-        no_updates: Why the gateway refuses to give the account's updates; None unless it does.
+        updates_refusal: Why the gateway refuses to give the account's updates; None unless it does.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Following:
         client: AsyncMyMSPClient,
         campaign: CampaignKey,
         options: FollowOptions,
-        listener: Listener | None = None,
+        listener: ProgressListener | None = None,
     ) -> None:
         self._journal = journal
         self._thread = thread
@@ -109,32 +109,34 @@ class Following:
         self._campaign = campaign
         self._options = options
         self._listener = listener
-        self.results = Results(
+        self.results = ResultPoller(
             journal, thread, client, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
-        self.no_updates: RefusedError | None = None
+        self.updates_refusal: RefusedError | None = None
         self.unanswered = 0
         since = datetime.now(UTC) - EVIDENCE
-        self._collector = Collector(journal, thread, client, campaign.account, self.results, since, besides=campaign)
-        self._reconciler = Reconciler(journal, thread, client, campaign, LookOptions())
+        self._collector = UpdateReader(journal, thread, client, campaign.account, self.results, since, besides=campaign)
+        self._reconciler = Reconciler(journal, thread, client, campaign, ReconcileOptions())
 
     async def run(self) -> Counts:
         """Follow until nothing more is to be learnt, nothing moves any more, or time is up."""
-        options, ends = self._options, self.results.ends
-        (known,) = await self._thread(self._journal.campaigns, self._campaign.account, among=[self._campaign.id])
+        options, ends = self._options, self.results.ends_at
+        (known,) = await self._thread(
+            self._journal.campaigns.summaries, self._campaign.account, among=[self._campaign.id]
+        )
         moved_at, pause = time.monotonic(), options.first_pause_s
         while True:
             changed = 0
             if options.use_updates:
                 told = await self._collector.collect()
-                changed = told.changed + told.adopted
-                self.no_updates = told.failure if isinstance(told.failure, RefusedError) else None
+                changed = told.changed + told.linked
+                self.updates_refusal = told.failure if isinstance(told.failure, RefusedError) else None
             changed += await self._round()
-            await self._reconciler.look()
+            await self._reconciler.reconcile()
             if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
                 # It turned up since somebody cancelled the campaign.
-                await cancel_scheduled(self._journal, self._thread, self._client, self._campaign, patience_s=0.0)
-            counts = await self._thread(self._journal.counts, self._campaign)
+                await cancel_at_gateway(self._journal, self._thread, self._client, self._campaign, patience_s=0.0)
+            counts = await self._thread(self._journal.campaigns.counts, self._campaign)
             if self._listener is not None:
                 self._listener(Progress("follow", counts.final, counts.accepted))
             now = time.monotonic()
@@ -157,13 +159,15 @@ class Following:
 
     async def _round(self) -> int:
         """Ask about each open batch once, page by page; returns how many messages changed."""
-        self.results.listen_again()
+        self.results.reset_silence()
         requests, unanswered = self.results.requests, self.results.unanswered
         after = changed = 0
-        while page := await self._thread(self._journal.open_batches, self._campaign, after=after, limit=_PAGE):
+        while page := await self._thread(
+            self._journal.deliveries.open_batches, self._campaign, after=after, limit=_PAGE
+        ):
             after = page[-1].id
-            changed += await self.results.ask(page)
-            if self.results.over:
+            changed += await self.results.poll(page)
+            if self.results.exhausted:
                 break
         if self.results.requests > requests:  # else time is up, and what the round before said still holds
             self.unanswered = self.results.unanswered - unanswered

@@ -10,7 +10,7 @@ from prefect_mymsp.errors import InputError, LimitError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from prefect_mymsp.campaign.plan import Plan
+    from prefect_mymsp.campaign.planning import Plan
 
 _SHOWN = 5
 
@@ -22,21 +22,21 @@ class Limits:
     Attributes:
         max_segments: SMS that one message may take; None for what the gateway takes.
         max_recipients: People who may get messages; None for any number of them.
-        max_reject_share: Share of the rows, from 0 to 1, that may be left out because they cannot be sent; None for
+        max_rejected: Share of the rows, from 0 to 1, that may be left out because they cannot be sent; None for
             any. Duplicates and suppressed rows do not count.
     """
 
     max_segments: int | None = None
     max_recipients: int | None = None
-    max_reject_share: float | None = None
+    max_rejected: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_segments is not None and self.max_segments < 1:
             raise InputError("max_segments must be at least 1; leave it out to allow any message the gateway takes.")
         if self.max_recipients is not None and self.max_recipients < 1:
             raise InputError("max_recipients must be at least 1; leave it out to allow any number.")
-        if self.max_reject_share is not None and not 0 <= self.max_reject_share <= 1:
-            raise InputError("max_reject_share is a share of the rows, from 0 to 1: 0.05 allows one row in twenty.")
+        if self.max_rejected is not None and not 0 <= self.max_rejected <= 1:
+            raise InputError("max_rejected is a share of the rows, from 0 to 1: 0.05 allows one row in twenty.")
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that goes beyond a limit; the most basic one first.
@@ -44,12 +44,13 @@ class Limits:
         Raises:
             LimitError: It does; says by how much, where in the source, and what to do.
         """
-        if self.max_reject_share is not None and plan.rejects.num_rows > self.max_reject_share * plan.rows + 1e-9:
-            allowed = f"at most {self.max_reject_share:.3g} of them" if self.max_reject_share else "none"
+        if self.max_rejected is not None and plan.rejected_rows.num_rows > self.max_rejected * plan.rows + 1e-9:
+            allowed = f"at most {self.max_rejected:.3g} of them" if self.max_rejected else "none"
             raise LimitError(
-                f"{plan.rejects.num_rows} of {plan.rows} rows of {plan.source} cannot be sent, and {allowed} may be "
-                f"left out: {_rows(plan.rejects)}. Nothing was sent. Mend them, or allow more to be left out with "
-                "on_rejects and max_reject_share."
+                f"{plan.rejected_rows.num_rows} of {plan.rows} rows of {plan.source} cannot be sent, and {allowed} "
+                f"may be left out: {_rows(plan.rejected_rows)}. Nothing was sent. "
+                f"Mend them, or allow more to be left out with "
+                "on_rejects and max_rejected."
             )
         if self.max_recipients is not None and plan.recipients > self.max_recipients:
             raise LimitError(
@@ -59,19 +60,23 @@ class Limits:
         if plan.oversize:
             more = ", …" if plan.oversize > len(plan.oversize_rows) else ""
             rows = f" Rows {', '.join(map(str, plan.oversize_rows))}{more}." if plan.oversize_rows else ""
-            forcing = f" Where {''.join(plan.forcing)!r} occur, an SMS holds 70 characters." if plan.forcing else ""
+            non_gsm_characters = (
+                f" Where {''.join(plan.non_gsm_characters)!r} occur, an SMS holds 70 characters."
+                if plan.non_gsm_characters
+                else ""
+            )
             raise LimitError(
                 f"{plan.oversize} messages of {plan.source} take more SMS than max_segments allows "
                 f"({self.max_segments}); the longest takes {plan.longest}.{rows} Nothing was sent. "
-                f"Shorten the message or what goes into it, or raise the limit.{forcing}"
+                f"Shorten the message or what goes into it, or raise the limit.{non_gsm_characters}"
             )
 
 
-def _rows(rejects: pa.Table) -> str:
-    """The first few rejects by row and column; never their values."""
-    first = rejects.slice(0, _SHOWN)
+def _rows(rejected_rows: pa.Table) -> str:
+    """The first few rejected_rows by row and column; never their values."""
+    first = rejected_rows.slice(0, _SHOWN)
     where = [
         f"row {row}" + (f" ({column})" if column else "")
         for row, column in zip(first.column("row").to_pylist(), first.column("column").to_pylist(), strict=True)
     ]
-    return ", ".join(where) + (", …" if rejects.num_rows > len(where) else "")
+    return ", ".join(where) + (", …" if rejected_rows.num_rows > len(where) else "")

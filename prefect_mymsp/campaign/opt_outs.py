@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from prefect_mymsp.errors import InputError, SourceError
 from prefect_mymsp.journal.suppressions import as_msisdn
 from prefect_mymsp.models import OPT_OUT_WORDS, ReceivedMessage
-from prefect_mymsp.recipients import to_msisdn
+from prefect_mymsp.recipients import normalize_number
 
 # Letters and digits; an apostrophe or a dash within a word is part of it.
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001
@@ -57,6 +57,6 @@ def sender_msisdn(sender: str) -> str | None:
     """The MSISDN of an sender as campaigns have it; None for what is no phone number, such as a name."""
     written = as_msisdn(sender.strip())
     try:
-        return to_msisdn(sender if written is None else f"+{written}")
+        return normalize_number(sender if written is None else f"+{written}")
     except SourceError:
         return written  # no mobile number we know of; to suppress it does no harm

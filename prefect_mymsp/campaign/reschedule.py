@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconcile import NO_SUCH_MESSAGE, SENT_ALREADY, LookOptions, Reconciler, minute
+from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, ReconcileOptions, Reconciler, minute
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefect_mymsp.campaign.send import JournalThread
+    from prefect_mymsp.campaign.sender import JournalThread
     from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal.store import CampaignKey, Journal, ScheduledBatch
+    from prefect_mymsp.journal.journal import CampaignKey, Journal, ScheduledBatch
 
 #: Requests whose new time is recorded together.
 _TOGETHER = 100
@@ -48,7 +48,7 @@ class Rescheduled:
     assumed: int
 
 
-async def reschedule_scheduled(
+async def reschedule_at_gateway(
     journal: Journal,
     thread: JournalThread,
     client: AsyncMyMSPClient,
@@ -79,17 +79,17 @@ async def reschedule_scheduled(
         JournalError: The journal failed. What was moved meanwhile is found by rescheduling to the same time once more.
     """
     target = _whole_minute(send_at)
-    await thread(journal.take_over, campaign)
+    await thread(journal.claims.expire_leases, campaign)
     # Doubt whose request is there is settled by a look; only what is left needs a person.
-    await Reconciler(journal, thread, client, campaign, LookOptions()).look()
-    times = {one.message_id: minute(one.send_at) for one in await client.scheduled() if one.send_at is not None}
-    waiting = await thread(journal.reschedule, campaign, target)
+    await Reconciler(journal, thread, client, campaign, ReconcileOptions()).reconcile()
+    times = {one.message_id: minute(one.send_at) for one in await client.list_scheduled() if one.send_at is not None}
+    waiting = await thread(journal.schedule.reschedule, campaign, target)
     moving = _Moving(journal, thread, client, times, waiting)
     for _ in range(rounds):
         if not moving.left:
             break
         await moving.round()
-    counts = await thread(journal.counts, campaign)
+    counts = await thread(journal.campaigns.counts, campaign)
     return Rescheduled(moving.moved, moving.sent, len(moving.left), moving.changed, counts.planned, counts.assumed)
 
 
@@ -142,9 +142,9 @@ class _Moving:
         for message_id, batch in turns:
             try:
                 at = self._times.get(message_id) or await self._look_up(message_id)
-                if at == batch.send_at and batch.moves_to is not None:
-                    await self._client.reschedule(message_id, batch.moves_to)
-                    at = batch.moves_to
+                if at == batch.send_at and batch.rescheduled_to is not None:
+                    await self._client.reschedule(message_id, batch.rescheduled_to)
+                    at = batch.rescheduled_to
             except RefusedError as error:
                 if error.code == SENT_ALREADY:
                     self.sent += 1
@@ -157,7 +157,7 @@ class _Moving:
                 self._times.pop(message_id, None)  # the next round looks it up
                 continue
             else:
-                if at == batch.moves_to:
+                if at == batch.rescheduled_to:
                     self.moved += 1
                     self._done.append(batch.id)
                 else:
@@ -167,10 +167,10 @@ class _Moving:
 
     async def _look_up(self, message_id: str) -> datetime | None:
         """For when the gateway has a message; None when it is for no time."""
-        shown = await self._client.delivery_time(message_id)
+        shown = await self._client.get_scheduled_time(message_id)
         return None if shown is None else minute(shown)
 
     async def _record(self) -> None:
         moved, self._done = self._done, []
         stayed, self._stayed = self._stayed, []
-        await self._thread(self._journal.mark_moved, moved, stayed)
+        await self._thread(self._journal.schedule.mark_rescheduled, moved, stayed)

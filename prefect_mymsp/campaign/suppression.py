@@ -41,7 +41,7 @@ class NumberList:
 
 
 @dataclass(frozen=True)
-class Suppressed:
+class SuppressedNumbers:
     """Numbers that must get nothing, by the reason why.
 
     Attributes:
@@ -50,10 +50,10 @@ class Suppressed:
 
     lists: Mapping[str, Numbers] = field(repr=False)
 
-    def __or__(self, other: Suppressed) -> Suppressed:
+    def __or__(self, other: SuppressedNumbers) -> SuppressedNumbers:
         """Who is suppressed by either."""
         reasons = dict.fromkeys((*self.lists, *other.lists))
-        return Suppressed({reason: np.union1d(self._of(reason), other._of(reason)) for reason in reasons})
+        return SuppressedNumbers({reason: np.union1d(self._of(reason), other._of(reason)) for reason in reasons})
 
     def _of(self, reason: str) -> Numbers:
         return self.lists.get(reason, np.empty(0, np.int64))
@@ -68,8 +68,8 @@ class Suppressed:
         return found
 
 
-def numbers_of(msisdns: Iterable[str]) -> Numbers:
-    """MSISDNs as :class:`Suppressed` holds them."""
+def number_array(msisdns: Iterable[str]) -> Numbers:
+    """MSISDNs as :class:`SuppressedNumbers` holds them."""
     return np.unique(np.fromiter(map(int, msisdns), np.int64))
 
 
@@ -82,7 +82,7 @@ def _in_its_words() -> Iterator[None]:
         raise SourceError(str(error).replace("phone_column", "the column of the suppression list")) from None
 
 
-def read_file(file: str, *, column: str | None = None, country: str = "SE") -> NumberList:
+def read_suppression_file(file: str, *, column: str | None = None, country: str = "SE") -> NumberList:
     """The numbers in a CSV file.
 
     Args:
@@ -98,7 +98,7 @@ def read_file(file: str, *, column: str | None = None, country: str = "SE") -> N
         return _collected([open_source(file, phone_column=column, country=country)])
 
 
-def read_table(database: str, table: str, *, column: str | None = None, country: str = "SE") -> NumberList:
+def read_suppression_table(database: str, table: str, *, column: str | None = None, country: str = "SE") -> NumberList:
     """The numbers in a table or view of a database.
 
     Args:
@@ -176,9 +176,9 @@ def _collected(sources: Iterable[Source]) -> NumberList:
     before = 0
     for source in sources:
         length = 0
-        for block in source.blocks():
+        for block in source.chunks():
             parts.append(block.rows.column("msisdn").cast(pa.int64()).to_numpy())
-            unreadable += [before + row for row in block.rejects.column("row").to_pylist()]
-            length += block.rows.num_rows + block.rejects.num_rows
+            unreadable += [before + row for row in block.rejected_rows.column("row").to_pylist()]
+            length += block.rows.num_rows + block.rejected_rows.num_rows
         before += length  # of a table in parts; a file is one
     return NumberList(np.unique(np.concatenate(parts)), len(unreadable), tuple(unreadable[:5]))

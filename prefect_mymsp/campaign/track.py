@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.cancel import cancel_scheduled
-from prefect_mymsp.campaign.reconcile import LookOptions, Reconciler
-from prefect_mymsp.campaign.results import Results
-from prefect_mymsp.campaign.send import JournalThread
+from prefect_mymsp.campaign.cancel import cancel_at_gateway
+from prefect_mymsp.campaign.reconciler import ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.result_poller import ResultPoller
+from prefect_mymsp.campaign.sender import JournalThread
 from prefect_mymsp.errors import InputError, RefusedError
-from prefect_mymsp.journal.tracking import Waiting
+from prefect_mymsp.journal.deliveries import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -43,17 +43,17 @@ class TrackOptions:
 
     Attributes:
         max_age_days: Days after which nothing more is expected of a message that was to leave then.
-        max_requests: Results a pass asks for at most. What it does not come to is asked first by the next one.
+        max_requests: ResultPoller a pass asks for at most. What it does not come to is asked first by the next one.
         requests_per_minute: How fast it asks, at most.
         deadline_s: Seconds a pass lasts at most, but for answers on their way.
-        look: How doubt about scheduled messages is looked up.
+        reconcile: How doubt about scheduled messages is looked up.
     """
 
     max_age_days: float = 7.0
     max_requests: int = 10_000
     requests_per_minute: int = 3000
     deadline_s: float = 240.0
-    look: LookOptions = field(default_factory=LookOptions)
+    reconcile: ReconcileOptions = field(default_factory=ReconcileOptions)
 
     def __post_init__(self) -> None:
         if not 0 < self.max_age_days <= 36_500:
@@ -63,7 +63,7 @@ class TrackOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CampaignProgress:
     """Where a campaign stands, and what is left to do.
 
     Attributes:
@@ -81,7 +81,7 @@ class Standing:
     active_at: datetime
     cancelled: bool
     counts: Counts
-    waiting: Waiting
+    waiting: Pending
     newly_delivered: int = 0
 
     @property
@@ -92,7 +92,7 @@ class Standing:
         or too old. A campaign that is given more messages is not complete any more.
         """
         unsent = 0 if self.cancelled else self.counts.planned
-        return unsent + self.counts.sending + self.waiting.open + self.waiting.doubtful == 0
+        return unsent + self.counts.sending + self.waiting.open + self.waiting.in_doubt == 0
 
     def todo(self, now: datetime | None = None) -> str:
         """What a person should do, as sentences; empty when there is nothing."""
@@ -106,39 +106,39 @@ class Standing:
         if doubtful := self.counts.in_doubt - self.waiting.scheduled:
             told.append(
                 f"{doubtful} messages may or may not have been sent: look for evidence, "
-                "then settle them with resolve_in_doubt."
+                "then settle them with resolve_campaign."
             )
         return " ".join(told)
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class TrackingResult:
     """What a pass came to.
 
     Attributes:
-        standings: The campaigns it saw, the newest first.
-        requests: Results it asked for.
+        campaigns: The campaigns it saw, the newest first.
+        requests: ResultPoller it asked for.
         unanswered: Those of them that got no answer.
-        unasked: Whether it did not come to everything: the next pass begins there.
+        incomplete: Whether it did not come to everything: the next pass begins there.
         refusal: Why the gateway refuses the account; None when it does not.
     """
 
-    standings: tuple[Standing, ...]
+    campaigns: tuple[CampaignProgress, ...]
     requests: int
     unanswered: int
-    unasked: bool
+    incomplete: bool
     refusal: RefusedError | None
 
 
-async def track_open(
+async def track_account(
     journal: Journal, client: AsyncMyMSPClient, account: str, options: TrackOptions | None = None
-) -> Pass:
+) -> TrackingResult:
     """Make one pass over what is not final of an account. Two at once do no harm.
 
     Args:
         journal: Where the campaigns are recorded.
         client: The gateway.
-        account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
         options: How far it goes.
 
     Returns:
@@ -163,7 +163,7 @@ class _Tracking:
         self._account = account
         self._options = options
         self._since = datetime.now(UTC) - timedelta(days=options.max_age_days)
-        self._results = Results(
+        self._results = ResultPoller(
             journal,
             thread,
             client,
@@ -172,17 +172,17 @@ class _Tracking:
             max_requests=options.max_requests,
         )
 
-    async def run(self) -> Pass:
-        found = await self._thread(self._journal.campaigns, self._account, open_only=True)
+    async def run(self) -> TrackingResult:
+        found = await self._thread(self._journal.campaigns.summaries, self._account, open_only=True)
         campaigns = [one for one in found if one.active_at >= self._since]
-        completions = Completions(self._journal, self._account)
+        completions = CompletionLog(self._journal, self._account)
         watched = await self._thread(completions.watch, [one.key.id for one in campaigns])
         for one in campaigns:
             if one.counts.sending:
-                await self._thread(self._journal.take_over, one.key)
+                await self._thread(self._journal.claims.expire_leases, one.key)
         looking = asyncio.ensure_future(self._look([one.key for one in campaigns]))
         try:
-            unasked = await self._ask([one.key for one in campaigns])
+            incomplete = await self._ask([one.key for one in campaigns])
             await looking
         finally:
             looking.cancel()
@@ -192,30 +192,32 @@ class _Tracking:
             if one.cancelled_at is not None:
                 await self._take_back(one.key)
         before = {one.key.id: one.counts.delivered for one in campaigns}
-        standings = await self._thread(standings_of, self._journal, self._account, watched, self._since, before)
-        # Forgotten, or stopped halfway and never continued: nobody waits for its completion any more.
+        standings = await self._thread(campaign_progress, self._journal, self._account, watched, self._since, before)
+        # PurgeResult, or stopped halfway and never continued: nobody waits for its completion any more.
         living = {one.campaign.id for one in standings if one.complete or one.active_at >= self._since}
         await self._thread(completions.unwatch, watched - living)
-        return Pass(tuple(standings), self._results.requests, self._results.unanswered, unasked, self._results.refusal)
+        return TrackingResult(
+            tuple(standings), self._results.requests, self._results.unanswered, incomplete, self._results.refusal
+        )
 
     async def _look(self, campaigns: Sequence[CampaignKey]) -> None:
         """Look up what is in doubt and waits for its delivery time, for as long as it takes to settle it."""
-        look = self._options.look
-        late, can_be_absent = 0, time.monotonic() + look.absent_after_s
+        look = self._options.reconcile
+        late, can_be_absent = 0, time.monotonic() + look.late_arrival_s
         left = [Reconciler(self._journal, self._thread, self._client, one, look) for one in campaigns]
         while left:
             for one in left:
-                await one.look()
+                await one.reconcile()
             left = [one for one in left if one.pending]
             late += time.monotonic() >= can_be_absent
-            if not left or late == _LOOKS or time.monotonic() + look.every_s >= self._results.ends:
+            if not left or late == _LOOKS or time.monotonic() + look.interval_s >= self._results.ends_at:
                 return
-            await asyncio.sleep(look.every_s)
+            await asyncio.sleep(look.interval_s)
 
     async def _take_back(self, campaign: CampaignKey) -> None:
         """Of a cancelled campaign, what turned up at the gateway since then must not go out."""
-        if await self._thread(self._journal.scheduled_batches, campaign, datetime.now(UTC)):
-            await cancel_scheduled(self._journal, self._thread, self._client, campaign, patience_s=0.0)
+        if await self._thread(self._journal.schedule.batches, campaign, datetime.now(UTC)):
+            await cancel_at_gateway(self._journal, self._thread, self._client, campaign, patience_s=0.0)
 
     async def _ask(self, campaigns: Sequence[CampaignKey]) -> bool:
         """Ask about each open batch once, campaign by campaign in turns; returns whether some were left."""
@@ -225,7 +227,7 @@ class _Tracking:
         rounds.sort(key=lambda one: (last is not None and one.campaign.id >= int(last), -one.campaign.id))
         waiting = deque(rounds)
         left: list[tuple[_Round, OpenBatch]] = []
-        while waiting and not left and not self._results.over:
+        while waiting and not left and not self._results.exhausted:
             page: list[tuple[_Round, OpenBatch]] = []
             while waiting and len(page) < _PAGE:
                 turn = waiting.popleft()
@@ -235,8 +237,8 @@ class _Tracking:
                     waiting.append(turn)
             if not page:
                 break
-            await self._results.ask([batch for _, batch in page])
-            asked = len(page) - len(self._results.left)
+            await self._results.poll([batch for _, batch in page])
+            asked = len(page) - len(self._results.remaining)
             left = page[asked:]
             if asked:
                 last = str(page[asked - 1][0].campaign.id)
@@ -244,10 +246,10 @@ class _Tracking:
             turn.not_yet(batch)
         for turn in rounds:
             await self._thread(turn.remember)
-        unasked = bool(left or waiting)
-        if unasked and last is not None:
+        incomplete = bool(left or waiting)
+        if incomplete and last is not None:
             await self._thread(self._journal.bookmarks.put, self._account, _LAST_TURN, last)
-        return unasked
+        return incomplete
 
 
 class _Round:
@@ -267,8 +269,8 @@ class _Round:
         if self._start is None:
             self._start = self._after = int(self._journal.bookmarks.get(self.campaign.account, self._bookmark) or 0)
         while not self._done:
-            page = self._journal.tracking.open_batches(
-                self.campaign.id, after=self._after, limit=limit, since=self._since
+            page = self._journal.deliveries.open_batches(
+                self.campaign, after=self._after, limit=limit, since=self._since
             )
             if self._wrapped:
                 page = [one for one in page if one.id <= self._start]
@@ -290,40 +292,40 @@ class _Round:
             self._journal.bookmarks.put(self.campaign.account, self._bookmark, str(after))
 
 
-def standings_of(
+def campaign_progress(
     journal: Journal,
     account: str,
     campaigns: Collection[int],
     since: datetime,
     delivered_before: dict[int, int] | None = None,
-) -> list[Standing]:
+) -> list[CampaignProgress]:
     """Where campaigns of an account stand, the newest first; those whose people were forgotten are left out.
 
     Args:
         journal: Where they are recorded.
-        account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
         campaigns: Their numbers.
         since: Nothing more is expected of messages that were to leave before then, aware.
         delivered_before: Messages delivered before, by campaign number.
     """
     before = delivered_before or {}
-    waiting = journal.tracking.waiting(account, since)
+    waiting = journal.deliveries.pending(account, since)
     return [
-        Standing(
+        CampaignProgress(
             campaign=one.key,
             created_at=one.created_at,
             active_at=one.active_at,
             cancelled=one.cancelled_at is not None,
             counts=one.counts,
-            waiting=waiting.get(one.key.id, Waiting()),
+            waiting=waiting.get(one.key.id, Pending()),
             newly_delivered=max(0, one.counts.delivered - before.get(one.key.id, one.counts.delivered)),
         )
-        for one in journal.campaigns(account, among=campaigns)
-        if one.forgotten_at is None
+        for one in journal.campaigns.summaries(account, among=campaigns)
+        if one.purged_at is None
     ]
 
 
-class Completions:
+class CompletionLog:
     """Which campaigns have been told to be complete: each once, whoever saw it, and none forgotten by a death.
 
     A campaign is watched from when it was seen open until its completion was told. What is told twice after a death
@@ -344,12 +346,12 @@ class Completions:
             self._put(watched)
         return watched
 
-    def untold(self, standing: Standing) -> bool:
+    def is_pending(self, standing: CampaignProgress) -> bool:
         """Whether a campaign is complete and nobody has been told so; given more messages, it can be so again."""
         told = self._journal.bookmarks.get(self._account, f"completed {standing.campaign.id}")
         return standing.complete and told != str(standing.counts.messages)
 
-    def told(self, standing: Standing) -> None:
+    def mark_reported(self, standing: CampaignProgress) -> None:
         """Note down that somebody has been told, and watch the campaign no more."""
         name = f"completed {standing.campaign.id}"
         self._journal.bookmarks.put(self._account, name, str(standing.counts.messages))

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from prefect_mymsp.blocks import MyMSPCredentials
 from prefect_mymsp.errors import MyMSPError
-from prefect_mymsp.flows import listening, send_campaign
-from prefect_mymsp.terminal import Bars, show_paths, show_plan, show_report
+from prefect_mymsp.flows import report_progress_to, send_campaign
+from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
 
 MESSAGE = (
     "Hej {förnamn}! Välkommen till Fjällkliniken i {klinik} {dag} kl {tid}. Svara STOP om du inte vill ha påminnelser."
@@ -37,7 +37,7 @@ def main() -> int:
         with console.status("Starting Prefect and reading the CSV …"):
             planned = send_campaign(source, credentials, MESSAGE, "demo", dry_run=True)
         show_plan(console, planned)
-        with Bars(console) as bars, listening(bars.show):
+        with ProgressBars(console) as bars, report_progress_to(bars.show):
             report = send_campaign(source, credentials, MESSAGE, "demo", deadline_s=30.0, quiet_s=4.0)
         replies = len(sandbox.gateway.inbox())
     show_report(console, report)

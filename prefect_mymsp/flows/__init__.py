@@ -1,14 +1,14 @@
 """Prebuilt flows."""
 
-from prefect_mymsp.flows.collecting import CollectedUpdates, collect_inbox, collect_updates
-from prefect_mymsp.flows.deciding import resolve_in_doubt
-from prefect_mymsp.flows.exporting import export_delivery_report, export_inbox_report
-from prefect_mymsp.flows.following import listening
+from prefect_mymsp.flows.deciding import resolve_campaign
+from prefect_mymsp.flows.export import export_delivery_report, export_inbox_report
+from prefect_mymsp.flows.follow_deliveries import report_progress_to
+from prefect_mymsp.flows.inbox import CollectedUpdates, collect_inbox, collect_updates
+from prefect_mymsp.flows.manage_campaign import cancel_campaign, reschedule_campaign
 from prefect_mymsp.flows.options import Day, Guard, OnRejects, SendWindow, Suppression
-from prefect_mymsp.flows.purging import purge
-from prefect_mymsp.flows.sending import send_campaign, send_dataframe
-from prefect_mymsp.flows.stopping import cancel_campaign, reschedule_campaign
-from prefect_mymsp.flows.tracking import CampaignStatus, track_campaign, track_open_campaigns
+from prefect_mymsp.flows.purge import purge_journal
+from prefect_mymsp.flows.send_campaign import send_campaign, send_dataframe
+from prefect_mymsp.flows.track import CampaignStatus, track_campaign, track_open_campaigns
 
 __all__ = [
     "CampaignStatus",
@@ -23,10 +23,10 @@ __all__ = [
     "collect_updates",
     "export_delivery_report",
     "export_inbox_report",
-    "listening",
-    "purge",
+    "purge_journal",
+    "report_progress_to",
     "reschedule_campaign",
-    "resolve_in_doubt",
+    "resolve_campaign",
     "send_campaign",
     "send_dataframe",
     "track_campaign",

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from prefect_mymsp.errors import NotApprovedError
 
 if TYPE_CHECKING:
-    from prefect_mymsp.campaign import Plan, Window
+    from prefect_mymsp.campaign import Plan, TimeWindow
 
 #: Seconds between two looks whether somebody has answered.
 _POLL_S = 5
@@ -58,7 +58,7 @@ class Proposal:
     message: str
     sender: str | None
     send_at: datetime | None
-    window: Window | None
+    window: TimeWindow | None
     groups: tuple[str, ...]
     plan: Plan
 
@@ -70,13 +70,16 @@ class Proposal:
     def described(self) -> str:
         """The campaign as markdown, for the form; numbers masked, and of the texts the message alone."""
         plan = self.plan
-        rejects = plan.rejects.column("row").to_pylist()
+        rejected_rows = plan.rejected_rows.column("row").to_pylist()
         when = "at once" if self.send_at is None else f"{self.send_at:%Y-%m-%d %H:%M %Z}"
         pairs = [
             ("source", plan.source),
-            *([("read as", plan.read_as)] if plan.read_as else []),
+            *([("read as", plan.detected_format)] if plan.detected_format else []),
             ("rows", f"{plan.rows:,}"),
-            ("cannot be sent", f"{len(rejects):,}" + (f" (rows {_first(rejects)})" if rejects else "")),
+            (
+                "cannot be sent",
+                f"{len(rejected_rows):,}" + (f" (rows {_first(rejected_rows)})" if rejected_rows else ""),
+            ),
             ("duplicates", f"{plan.duplicates.num_rows:,}"),
             ("suppressed", f"{plan.suppressed.num_rows:,}"),
             *([("recipient groups", ", ".join(self.groups))] if self.groups else []),
@@ -87,7 +90,7 @@ class Proposal:
             ("delivered", when if self.window is None else f"{when}, from {self.window}"),
         ]
         if plan.ucs2:
-            pairs.append(("in UCS-2", f"{plan.ucs2:,} messages, because of {' '.join(plan.forcing)}"))
+            pairs.append(("in UCS-2", f"{plan.ucs2:,} messages, because of {' '.join(plan.non_gsm_characters)}"))
         if plan.samples:
             first = [f"{sample.recipient} (row {sample.row})" for sample in plan.samples]
             pairs.append(("for instance to", ", ".join(first)))

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.flows.stopping import find_campaign
+from prefect_mymsp.flows.manage_campaign import find_campaign
 from prefect_mymsp.models import Decision
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ else:
     DataFrame = Any
 
 
-@flow(name="resolve-in-doubt", retries=0, persist_result=False)
-def resolve_in_doubt(
+@flow(name="resolve-campaign", retries=0, persist_result=False)
+def resolve_campaign(
     campaign: str,
     credentials: MyMSPCredentials,
     decision: Decision | None = None,
@@ -49,7 +49,7 @@ def resolve_in_doubt(
         frame = deliveries_frame(opened, key)
         doubtful = frame[frame["state"] == "in_doubt"].reset_index(drop=True)
         if decision is not None:
-            count = opened.decide(key, decision)
+            count = opened.doubt.resolve(key, decision)
             get_run_logger().info("%d messages of campaign %r are now settled as %s.", count, campaign, decision)
         else:
             get_run_logger().info("%d messages of campaign %r are in doubt.", len(doubtful), campaign)

@@ -18,7 +18,7 @@ from prefect_mymsp.client import DEFAULT_TIMEZONE, check_timezone
 from prefect_mymsp.errors import InputError
 
 if TYPE_CHECKING:
-    from prefect_mymsp.campaign import Window
+    from prefect_mymsp.campaign import TimeWindow
 
 
 class Guard(StrEnum):
@@ -75,16 +75,16 @@ class SendWindow(BaseModel):
         json_schema_extra={"minItems": 1, "uniqueItems": True},
     )
 
-    def window(self) -> Window:
+    def window(self) -> TimeWindow:
         """The same to reckon with.
 
         Raises:
             InputError: A time is no time, no day is given, or the zone is not known.
         """
-        from prefect_mymsp.campaign import Window
+        from prefect_mymsp.campaign import TimeWindow
 
         numbers = {day: number for number, day in enumerate(Day)}
-        return Window(
+        return TimeWindow(
             opens=_clock("opens", self.opens),
             closes=_clock("closes", self.closes),
             zone=ZoneInfo(check_timezone(self.timezone).key),

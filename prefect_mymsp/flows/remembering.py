@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal
 
 
-def warn_if_forgetful(journal: Journal) -> None:
+def warn_if_lost_with_container(journal: Journal) -> None:
     """Log a warning in the flow run when the journal is lost with the container this runs in."""
-    from prefect_mymsp.journal.place import forgetful
+    from prefect_mymsp.journal.container_check import ephemeral_storage_warning
 
-    if warning := forgetful(journal.url):
+    if warning := ephemeral_storage_warning(journal.url):
         get_run_logger().warning("%s", warning)

@@ -1,41 +1,40 @@
 """What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
 
-from prefect_mymsp.journal.forgetting import Forgotten
-from prefect_mymsp.journal.reading import Selection
-from prefect_mymsp.journal.store import (
+from prefect_mymsp.journal.deliveries import CandidateBatch, OpenBatch
+from prefect_mymsp.journal.journal import (
     Batch,
     CampaignKey,
     CampaignSummary,
     Counts,
-    Earlier,
+    EarlierMessage,
     Journal,
     Outcome,
-    PlannedBlock,
+    PlannedChunk,
     Recording,
-    Run,
     ScheduledBatch,
+    SendRun,
     SourceCounts,
-    Watched,
+    WatchedBatch,
 )
-from prefect_mymsp.journal.tracking import Claimant, OpenBatch, Waiting
+from prefect_mymsp.journal.report_queries import Selection
+from prefect_mymsp.journal.retention import PurgeResult
 
 __all__ = [
     "Batch",
     "CampaignKey",
     "CampaignSummary",
-    "Claimant",
+    "CandidateBatch",
     "Counts",
-    "Earlier",
-    "Forgotten",
+    "EarlierMessage",
     "Journal",
     "OpenBatch",
     "Outcome",
-    "PlannedBlock",
+    "PlannedChunk",
+    "PurgeResult",
     "Recording",
-    "Run",
     "ScheduledBatch",
     "Selection",
+    "SendRun",
     "SourceCounts",
-    "Waiting",
-    "Watched",
+    "WatchedBatch",
 ]

@@ -83,7 +83,7 @@ class Database:
         with self.errors("read"), self.engine.connect() as connection:
             yield connection
 
-    def sweep(self) -> None:
+    def checkpoint_wal(self) -> None:
         """Take what was deleted out of SQLite's write-ahead log too, unless somebody reads just now."""
         if self.engine.dialect.name != "sqlite":
             return
@@ -122,7 +122,7 @@ class Database:
             if self._version(connection) == schema.VERSION:
                 return
         with self.engine.execution_options(writes=True, rebuilds=True).begin() as connection:
-            one_at_a_time(connection, PREPARING)  # two processes, one first start
+            advisory_lock(connection, PREPARING)  # two processes, one first start
             found = self._version(connection)
             if found is None:
                 schema.create(connection)
@@ -143,7 +143,7 @@ class Database:
         return int(found)
 
 
-def one_at_a_time(connection: Connection, what: int) -> None:
+def advisory_lock(connection: Connection, what: int) -> None:
     """Wait until no other transaction does this; on SQLite there is one that writes anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(what)))

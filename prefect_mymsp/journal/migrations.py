@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _to_2(operations: Operations) -> None:
-    """Doubt can be resolved, ids are believed or not, campaigns can be cancelled; triggers hold the transitions."""
+    """Doubt can be resolved, ids are confirmed or not, campaigns can be cancelled; triggers hold the transitions."""
     batch, bind = schema.batch, operations.get_bind()
     operations.add_column("campaign", sa.Column("cancelled_at", Instant))
     message = schema.message
@@ -31,7 +31,7 @@ def _to_2(operations: Operations) -> None:
     else:
         operations.alter_column("batch", "state", type_=sa.String(9))
         operations.add_column("batch", sa.Column("doubted_at", Instant))
-        operations.add_column("batch", sa.Column("believed_at", Instant))
+        operations.add_column("batch", sa.Column("confirmed_at", Instant))
         operations.add_column("batch", sa.Column("size", sa.Integer))
         bind.execute(batch.update().values(size=members.scalar_subquery()))
         operations.alter_column("batch", "size", nullable=False)
@@ -77,10 +77,12 @@ def _to_2(operations: Operations) -> None:
 def _to_3(operations: Operations) -> None:
     """Recipient groups, the inbox, suppressions, bookmarks, notices; campaigns can be forgotten."""
     message, ghost, bind = schema.message, schema.ghost, operations.get_bind()
-    operations.add_column("campaign", sa.Column("forgotten_at", Instant))
+    operations.add_column("campaign", sa.Column("purged_at", Instant))
     operations.add_column("collected", sa.Column("parsed_at", Instant))
-    if all(column["name"] != "moves_to" for column in sa.inspect(bind).get_columns("batch")):  # else rebuilt from 1
-        operations.add_column("batch", sa.Column("moves_to", Instant))
+    if all(
+        column["name"] != "rescheduled_to" for column in sa.inspect(bind).get_columns("batch")
+    ):  # else rebuilt from 1
+        operations.add_column("batch", sa.Column("rescheduled_to", Instant))
     if bind.dialect.name == "sqlite":
         _rebuild(bind, message, {})
         _rebuild(bind, ghost, {})
@@ -101,7 +103,7 @@ def _to_3(operations: Operations) -> None:
 def _to_4(operations: Operations) -> None:
     """A campaign remembers what its source came to, and a message when its status was learnt: what reports need."""
     bind = operations.get_bind()
-    for name in ("rows", "invalid", "duplicates", "suppressed"):
+    for name in ("rows", "rejected", "duplicates", "suppressed"):
         operations.add_column("campaign", sa.Column(name, sa.BigInteger))
     # Where the step before has rebuilt the table, it is in its present form already.
     if all(column["name"] != "noted_at" for column in sa.inspect(bind).get_columns("message")):

@@ -15,7 +15,7 @@ its batch's; without a batch it is *planned*::
 
     planned ──► sending         claimed: the request may leave
     sending ──► accepted        the gateway gave an id
-       │ ├────► rejected        the gateway refused, nothing was sent
+       │ ├────► refused        the gateway refused, nothing was sent
        │ ├────► in_doubt        it may have been sent; never sent again without evidence
        │ ├────► released        provably not sent: its messages are planned again
        │ └────► split           refused for a number it did not name: its messages moved to smaller batches
@@ -67,7 +67,7 @@ VERSION = 6
 PLANNED = "planned"
 SENDING = "sending"
 ACCEPTED = "accepted"
-REJECTED = "rejected"
+REFUSED = "refused"
 IN_DOUBT = "in_doubt"
 RELEASED = "released"
 SPLIT = "split"
@@ -77,11 +77,11 @@ CANCELLED = "cancelled"
 #: From each state, those it may turn into.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     PLANNED: (SENDING,),
-    SENDING: (ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT),
-    IN_DOUBT: (ACCEPTED, REJECTED, RELEASED, ASSUMED),
+    SENDING: (ACCEPTED, REFUSED, IN_DOUBT, RELEASED, SPLIT),
+    IN_DOUBT: (ACCEPTED, REFUSED, RELEASED, ASSUMED),
     ACCEPTED: (IN_DOUBT, CANCELLED),
 }
-STATES = (PLANNED, SENDING, ACCEPTED, REJECTED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
+STATES = (PLANNED, SENDING, ACCEPTED, REFUSED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -137,11 +137,11 @@ campaign = Table(
     # Set when a person stopped it for good.
     Column("cancelled_at", Instant),
     # Set when its people were forgotten: what is left are counts.
-    Column("forgotten_at", Instant),
+    Column("purged_at", Instant),
     # Rows of its source when it was read last; of these, rows that cannot be sent, that repeat an earlier one, and
     # whose number must get nothing.
     Column("rows", BigInteger),
-    Column("invalid", BigInteger),
+    Column("rejected", BigInteger),
     Column("duplicates", BigInteger),
     Column("suppressed", BigInteger),
     UniqueConstraint("account", "name"),
@@ -193,18 +193,18 @@ batch = Table(
     # When it first came into doubt; what has been doubtful once is watched until its delivery time.
     Column("doubted_at", Instant),
     # When a result first named our recipients, so that the id is known to be ours.
-    Column("believed_at", Instant),
+    Column("confirmed_at", Instant),
     # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
     Column("size", Integer, nullable=False),
     Column("delivered", Integer, nullable=False, server_default="0"),
     # While it is being rescheduled: it waits at the gateway for ``send_at`` or already for this.
-    Column("moves_to", Instant),
+    Column("rescheduled_to", Instant),
     CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
     CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
     CheckConstraint("(state = 'planned') = (run_id IS NULL)", name="planned_is_nobodys"),
     CheckConstraint("(run_id IS NULL) = (claimed_at IS NULL)", name="claimed"),
     CheckConstraint("(state IN ('planned', 'sending')) = (settled_at IS NULL)", name="settled"),
-    CheckConstraint("state <> 'rejected' OR code IS NOT NULL", name="rejected_has_code"),
+    CheckConstraint("state <> 'refused' OR code IS NOT NULL", name="refused_has_code"),
     CheckConstraint("state <> 'in_doubt' OR reason IS NOT NULL", name="in_doubt_has_reason"),
     Index("ix_batch_state", "campaign_id", "state", "id"),
     Index("ix_batch_message_id", "campaign_id", "message_id", unique=True),
@@ -352,7 +352,7 @@ _BATCH_BROKEN = f"NEW.state <> OLD.state AND NOT ({_LEGAL})"
 _ITS_STATE = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id)"
 _HELD = f"{_ITS_STATE} NOT IN ('planned', 'released', 'split')"
 _CLAIMED = f"{_ITS_STATE} <> 'planned'"
-_REMEMBERED = "(SELECT forgotten_at FROM campaign WHERE id = OLD.campaign_id) IS NULL"
+_REMEMBERED = "(SELECT purged_at FROM campaign WHERE id = OLD.campaign_id) IS NULL"
 _TRIGGERS = (
     (
         "batch_transition",
@@ -372,8 +372,8 @@ _TRIGGERS = (
     (
         "campaign_forgotten",
         "campaign",
-        "UPDATE OF forgotten_at",
-        "OLD.forgotten_at IS NOT NULL AND NEW.forgotten_at IS NULL",
+        "UPDATE OF purged_at",
+        "OLD.purged_at IS NOT NULL AND NEW.purged_at IS NULL",
         "a campaign that was forgotten stays so",
     ),
 )

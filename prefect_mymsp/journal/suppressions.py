@@ -32,7 +32,7 @@ class Suppressions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of(self, account: str) -> set[str]:
+    def msisdns(self, account: str) -> set[str]:
         """The MSISDNs on an account's list."""
         table = schema.suppression
         with self._database.read() as connection:
@@ -42,7 +42,7 @@ class Suppressions:
         """Put numbers on an account's list; those that are there stay as they are.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
             msisdns: Country code and number, digits only; a plus sign before them does no harm.
             reason: ``opt-out``, ``import`` or ``person``.
 

@@ -2,15 +2,15 @@
 
 from prefect_mymsp.reports.campaign import CampaignReport
 from prefect_mymsp.reports.exports import Exported
-from prefect_mymsp.reports.files import append_rows, write_csv, write_excel, write_parquet
 from prefect_mymsp.reports.frames import (
     campaigns_frame,
     deliveries_frame,
     inbox_frame,
-    recorded_rejects_frame,
-    rejects_frame,
+    recorded_rejected_rows_frame,
+    rejected_rows_frame,
     scheduled_frame,
 )
+from prefect_mymsp.reports.writers import append_rows, write_csv, write_excel, write_parquet
 
 __all__ = [
     "CampaignReport",
@@ -19,8 +19,8 @@ __all__ = [
     "campaigns_frame",
     "deliveries_frame",
     "inbox_frame",
-    "recorded_rejects_frame",
-    "rejects_frame",
+    "recorded_rejected_rows_frame",
+    "rejected_rows_frame",
     "scheduled_frame",
     "write_csv",
     "write_excel",

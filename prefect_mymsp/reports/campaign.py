@@ -6,12 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.reports.frames import DELIVERY_DTYPES, duplicates_frame, empty_frame, rejects_frame, suppressed_frame
+from prefect_mymsp.reports.frames import (
+    DELIVERY_DTYPES,
+    duplicate_rows_frame,
+    empty_frame,
+    rejected_rows_frame,
+    suppressed_rows_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prefect_mymsp.campaign.plan import Plan, Sample
+    from prefect_mymsp.campaign.planning import Plan, Sample
     from prefect_mymsp.journal import Counts
 
 
@@ -22,10 +28,10 @@ class CampaignReport:
     Attributes:
         campaign: Its name.
         source: Where its rows come from.
-        read_as: How that was read: the column of the numbers, and a file's encoding and separator.
+        detected_format: How that was read: the column of the numbers, and a file's encoding and separator.
         dry_run: Whether nothing was recorded or sent.
         rows: Rows of the source.
-        invalid: Rows that cannot be sent; see :attr:`rejects`.
+        rejected: Rows that cannot be sent; see :attr:`rejected_rows`.
         duplicates: Rows whose number and text stand further up.
         suppressed: Rows left out because their number must get nothing; see :attr:`suppressed_rows`.
         groups: Recipient groups of the gateway that this start named; each is one of the messages.
@@ -36,24 +42,24 @@ class CampaignReport:
         planned: Not sent yet; in a dry run, what a start would send.
         sending: On the way in another run.
         accepted: Taken by the gateway.
-        rejected: Refused by the gateway.
+        refused: Refused by the gateway.
         in_doubt: May have been sent; never sent again without evidence.
         assumed: Were in doubt until a person said they were sent.
         cancelled: Taken back at the gateway before their delivery time.
         delivered: Confirmed by the phone.
-        forcing: Characters that force UCS-2, at most 20.
+        non_gsm_characters: Characters that force UCS-2, at most 20.
         samples: A few messages, numbers masked.
-        objection: In a dry run, why a start would be refused; empty when it would not.
+        conflict: In a dry run, why a start would be refused; empty when it would not.
         report_path: The delivery report as CSV; None in a dry run.
-        rejects_path: The rejects as CSV; None when there are none, or in a dry run.
+        rejected_rows_path: The rejects as CSV; None when there are none, or in a dry run.
     """
 
     campaign: str
     source: str
-    read_as: str
+    detected_format: str
     dry_run: bool
     rows: int
-    invalid: int
+    rejected: int
     duplicates: int
     suppressed: int
     groups: int
@@ -64,16 +70,16 @@ class CampaignReport:
     planned: int
     sending: int
     accepted: int
-    rejected: int
+    refused: int
     in_doubt: int
     assumed: int
     cancelled: int
     delivered: int
-    forcing: tuple[str, ...] = ()
+    non_gsm_characters: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = field(default=(), repr=False)
-    objection: str = ""
+    conflict: str = ""
     report_path: Path | None = None
-    rejects_path: Path | None = None
+    rejected_rows_path: Path | None = None
     _rejects: pd.DataFrame | None = field(default=None, repr=False)
     _duplicates: pd.DataFrame | None = field(default=None, repr=False)
     _suppressed: pd.DataFrame | None = field(default=None, repr=False)
@@ -85,10 +91,10 @@ class CampaignReport:
         return cls(
             campaign=name,
             source=plan.source,
-            read_as=plan.read_as,
+            detected_format=plan.detected_format,
             dry_run=counts is None,
             rows=plan.rows,
-            invalid=plan.rejects.num_rows,
+            rejected=plan.rejected_rows.num_rows,
             duplicates=plan.duplicates.num_rows,
             suppressed=plan.suppressed.num_rows,
             groups=plan.groups,
@@ -99,17 +105,17 @@ class CampaignReport:
             planned=(plan.due if plan.known else plan.messages) if counts is None else counts.planned,
             sending=0 if counts is None else counts.sending,
             accepted=0 if counts is None else counts.accepted,
-            rejected=0 if counts is None else counts.rejected,
+            refused=0 if counts is None else counts.refused,
             in_doubt=0 if counts is None else counts.in_doubt,
             assumed=0 if counts is None else counts.assumed,
             cancelled=0 if counts is None else counts.cancelled,
             delivered=0 if counts is None else counts.delivered,
-            forcing=plan.forcing,
+            non_gsm_characters=plan.non_gsm_characters,
             samples=plan.samples,
-            objection=plan.objection,
-            _rejects=rejects_frame(plan.rejects, name),
-            _duplicates=duplicates_frame(plan.duplicates),
-            _suppressed=suppressed_frame(plan.suppressed),
+            conflict=plan.conflict,
+            _rejects=rejected_rows_frame(plan.rejected_rows, name),
+            _duplicates=duplicate_rows_frame(plan.duplicates),
+            _suppressed=suppressed_rows_frame(plan.suppressed),
             _deliveries=deliveries,
         )
 
@@ -119,8 +125,8 @@ class CampaignReport:
         return empty_frame(DELIVERY_DTYPES) if self._deliveries is None else self._deliveries
 
     @property
-    def rejects(self) -> pd.DataFrame:
-        """Rows that cannot be sent; see :func:`rejects_frame`."""
+    def rejected_rows(self) -> pd.DataFrame:
+        """Rows that cannot be sent; see :func:`rejected_rows_frame`."""
         assert self._rejects is not None  # noqa: S101  always made by of()
         return self._rejects
 
@@ -144,9 +150,9 @@ class CampaignReport:
         pairs = [
             ("campaign", self.campaign),
             ("source", self.source),
-            *([("read as", self.read_as)] if self.dry_run and self.read_as else []),
+            *([("read as", self.detected_format)] if self.dry_run and self.detected_format else []),
             ("rows", f"{self.rows:,}"),
-            ("invalid rows", f"{self.invalid:,}"),
+            ("invalid rows", f"{self.rejected:,}"),
             ("duplicate rows", f"{self.duplicates:,}"),
             *([("suppressed rows", f"{self.suppressed:,}")] if self.suppressed else []),
             ("messages", f"{self.messages:,}" + (f" ({self.groups:,} of them to groups)" if self.groups else "")),
@@ -159,7 +165,7 @@ class CampaignReport:
         pairs += [
             ("accepted", f"{self.accepted:,}"),
             ("delivered", f"{self.delivered:,}"),
-            ("rejected", f"{self.rejected:,}"),
+            ("refused", f"{self.refused:,}"),
             ("in doubt", f"{self.in_doubt:,}"),
         ]
         rare = (

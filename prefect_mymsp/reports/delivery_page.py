@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REJECTED, SENDING
+from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
 from prefect_mymsp.reports import charts
 from prefect_mymsp.reports.charts import Chart, share
 from prefect_mymsp.reports.frames import percentile
-from prefect_mymsp.reports.harmless import masked, masked_text, visible
 from prefect_mymsp.reports.page import (
     LONG,
     MIDDLING,
@@ -34,6 +33,7 @@ from prefect_mymsp.reports.page import (
     span_caption,
     within,
 )
+from prefect_mymsp.reports.sanitize import escape_control_characters, masked, masked_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ class DeliveryPage(Page):
     failures: Listed = NOTHING
     doubtful: Listed = NOTHING
     commands: list[str] = field(default_factory=list)
-    rejects: Listed = NOTHING
+    rejected_rows: Listed = NOTHING
     all_rejects: str = ""
     replies: Listed = NOTHING
     replies_about: str = ""
@@ -126,7 +126,7 @@ class DeliveryMaterial:
         campaigns: The campaigns it is about, the newest first.
         whole: Whether the deliveries are all that these campaigns have.
         deliveries: In :data:`~prefect_mymsp.reports.frames.DELIVERY_DTYPES`.
-        rejects: In :data:`~prefect_mymsp.reports.frames.REJECT_DTYPES`.
+        rejected_rows: In :data:`~prefect_mymsp.reports.frames.REJECTED_ROW_DTYPES`.
         inbox: What came since, in :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`, from anybody.
         opt_outs: Numbers that want no more SMS, and since when.
         text: The text that everybody got; None when there are several.
@@ -137,7 +137,7 @@ class DeliveryMaterial:
     campaigns: Sequence[CampaignSummary]
     whole: bool
     deliveries: pd.DataFrame
-    rejects: pd.DataFrame
+    rejected_rows: pd.DataFrame
     inbox: pd.DataFrame
     opt_outs: Mapping[str, datetime]
     text: str | None
@@ -239,7 +239,7 @@ def _tell_delivery(
     page: DeliveryPage, material: DeliveryMaterial, tally: _Tally, price_per_segment: float | None
 ) -> None:
     """The sentence at the top, the figures below it, and the funnel."""
-    forgotten = [one for one in material.campaigns if one.forgotten_at is not None]
+    forgotten = [one for one in material.campaigns if one.purged_at is not None]
     counts = [one.counts for one in material.campaigns]
     if forgotten and material.whole:
         # Nothing is left of them but their counts.
@@ -247,7 +247,7 @@ def _tell_delivery(
             messages=sum(one.messages for one in counts),
             states={
                 state: sum(getattr(one, state) for one in counts)
-                for state in (PLANNED, SENDING, ACCEPTED, REJECTED, IN_DOUBT, ASSUMED, CANCELLED)
+                for state in (PLANNED, SENDING, ACCEPTED, REFUSED, IN_DOUBT, ASSUMED, CANCELLED)
             },
             sent=max(tally.sent, sum(one.delivered for one in counts)),
             delivered=sum(one.delivered for one in counts),
@@ -273,7 +273,7 @@ def _verdict(tally: _Tally) -> list[Part]:
         told.append(Part(f"{many(pending, 'message was', 'messages were')} accepted and not delivered so far."))
     if unsent := tally.count(PLANNED) + tally.count(SENDING):
         told.append(Part(f"{many(unsent, 'message has', 'messages have')} not been sent yet."))
-    if refused := tally.count(REJECTED):
+    if refused := tally.count(REFUSED):
         told.append(Part(f"The gateway refused {refused:,}.", "bad"))
     if doubtful := tally.count(IN_DOUBT):
         waiting = many(doubtful, "may or may not have been sent and waits", "may or may not have been sent and wait")
@@ -320,15 +320,15 @@ def _funnel(material: DeliveryMaterial, tally: _Tally) -> tuple[list[Step], str]
     known = [one for one in sources if one is not None]
     whole = material.whole and known and len(known) == len(sources)
     if whole:
-        rows, invalid, duplicates, suppressed = (
-            sum(getattr(one, name) for one in known) for name in ("rows", "invalid", "duplicates", "suppressed")
+        rows, rejected, duplicates, suppressed = (
+            sum(getattr(one, name) for one in known) for name in ("rows", "rejected", "duplicates", "suppressed")
         )
         left_out = [
-            (invalid, "cannot be sent", "cannot be sent"),
+            (rejected, "cannot be sent", "cannot be sent"),
             (duplicates, "repeats an earlier one", "repeat an earlier one"),
             (suppressed, "must get nothing", "must get nothing"),
         ]
-        valid = rows - invalid - duplicates - suppressed
+        valid = rows - rejected - duplicates - suppressed
         steps += [("Rows of the source", rows, ""), ("Valid", valid, _listed(left_out))]
         if tally.messages != valid:
             steps.append(("Messages", tally.messages, "of this and of earlier readings of the source"))
@@ -336,7 +336,7 @@ def _funnel(material: DeliveryMaterial, tally: _Tally) -> tuple[list[Step], str]
         steps.append(("Messages", tally.messages, ""))
     accepted = tally.count(ACCEPTED)
     away = [
-        (tally.count(REJECTED), "refused", "refused"),
+        (tally.count(REFUSED), "refused", "refused"),
         (tally.count(IN_DOUBT), "in doubt", "in doubt"),
         (tally.count(PLANNED) + tally.count(SENDING), "not sent yet", "not sent yet"),
         (tally.count(CANCELLED), "taken back", "taken back"),
@@ -421,7 +421,7 @@ def _tell_undelivered(page: DeliveryPage, material: DeliveryMaterial, *, show_nu
     doubtful = failed[~settled]
     if not doubtful.empty:
         page.doubtful = _lines(doubtful, reasons[~settled], MIDDLING, show_numbers=show_numbers)
-        page.commands = [_resolving(visible(str(name))) for name in doubtful["campaign"].unique()[:5]]
+        page.commands = [_resolving(escape_control_characters(str(name))) for name in doubtful["campaign"].unique()[:5]]
 
 
 def _resolving(campaign: str) -> str:
@@ -508,10 +508,10 @@ def _tell_rejects(page: DeliveryPage, material: DeliveryMaterial, *, show_number
             column=str(column or ""),
             reason=str(reason) if show_numbers else masked_text(str(reason)),
         )
-        for campaign, row, column, reason in material.rejects.head(LONG)[list(columns)].itertuples(index=False)
+        for campaign, row, column, reason in material.rejected_rows.head(LONG)[list(columns)].itertuples(index=False)
     ]
-    invalid = sum(one.source_rows.invalid for one in material.campaigns if one.source_rows is not None)
-    page.rejects = Listed(rows, max(invalid, len(material.rejects)) - len(rows))
+    rejected = sum(one.source_rows.rejected for one in material.campaigns if one.source_rows is not None)
+    page.rejected_rows = Listed(rows, max(rejected, len(material.rejected_rows)) - len(rows))
 
 
 def _tell_replies(page: DeliveryPage, material: DeliveryMaterial, zone: tzinfo, *, show_numbers: bool) -> None:

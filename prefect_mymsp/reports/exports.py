@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.journal.reading import Selection
+from prefect_mymsp.journal.report_queries import Selection
 from prefect_mymsp.journal.schema import EPOCH, MICROSECOND, microseconds
 from prefect_mymsp.models import ReportFormat
-from prefect_mymsp.reports.files import append_rows, file_name, write_csv, write_excel, write_parquet, write_text
 from prefect_mymsp.reports.frames import (
-    REJECT_DTYPES,
+    REJECTED_ROW_DTYPES,
     campaigns_frame,
     deliveries,
     empty_frame,
     inbox_frame,
     read_deliveries,
-    recorded_rejects_frame,
+    recorded_rejected_rows_frame,
 )
-from prefect_mymsp.reports.harmless import masked_frame
+from prefect_mymsp.reports.sanitize import mask_frame
+from prefect_mymsp.reports.writers import append_rows, file_name, write_csv, write_excel, write_parquet, write_text
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -139,14 +139,14 @@ class Exported:
         rows: Rows that were written; for a table those that were inserted or changed.
         path: The file; None for a table.
         table: The table; None for a file.
-        rejects_path: The rows that could not be sent, beside a CSV or Parquet file; None when there are none.
+        rejected_rows_path: The rows that could not be sent, beside a CSV or Parquet file; None when there are none.
         charts: Of a page to look at, its charts for places that show images: (title, what it shows, address).
     """
 
     rows: int
     path: Path | None = None
     table: str | None = None
-    rejects_path: Path | None = None
+    rejected_rows_path: Path | None = None
     charts: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
 
 
@@ -253,7 +253,7 @@ def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: T
     import pyarrow.compute as pc
 
     now = datetime.now(UTC)
-    known = journal.campaigns(account)
+    known = journal.campaigns.summaries(account)
     mark = None
     if wanted.new_only:
         mark = _Mark.read(journal.bookmarks.get(account, target.bookmark("deliveries", wanted.campaign)))
@@ -262,11 +262,11 @@ def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: T
         campaigns=None if wanted.campaign is None else [_named(known, wanted.campaign).key.id],
         since=wanted.since,
         until=wanted.until,
-        closed_since=None if mark is None else EPOCH + mark.at * MICROSECOND - _OVERLAP,
-        closed_until=now if only_final else None,
+        final_since=None if mark is None else EPOCH + mark.at * MICROSECOND - _OVERLAP,
+        final_until=now if only_final else None,
     )
     table = read_deliveries(journal, account, selection, {one.key.id: one.key.name for one in known})
-    closed = table.column("closed_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    closed = table.column("final_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     left = microseconds(now)
     written = None
     if wanted.new_only:
@@ -312,7 +312,7 @@ def write_deliveries(
         JournalError: The journal cannot be read.
     """
     # A page masks what it shows; of a million rows that is not worth a copy.
-    frame = found.frame if show_numbers or target.format is ReportFormat.HTML else masked_frame(found.frame)
+    frame = found.frame if show_numbers or target.format is ReportFormat.HTML else mask_frame(found.frame)
     if target.format is ReportFormat.SQL:
         assert target.url is not None  # noqa: S101  checked
         assert target.table is not None  # noqa: S101  checked
@@ -327,29 +327,31 @@ def write_deliveries(
         title = file_name(wanted.campaign or "") + ("" if target.format is ReportFormat.HTML else "-deliveries")
     path = target.file(title, new_only=wanted.new_only)
     keys_of = [one.key for one in found.campaigns]
-    rejects = recorded_rejects_frame(journal, *keys_of) if wanted.whole else empty_frame(REJECT_DTYPES)
-    rejects_path: Path | None = None
+    rejected_rows = (
+        recorded_rejected_rows_frame(journal, *keys_of) if wanted.whole else empty_frame(REJECTED_ROW_DTYPES)
+    )
+    rejected_rows_path: Path | None = None
     drawn: tuple[tuple[str, str, str], ...] = ()
     if target.format is ReportFormat.HTML:
-        page = _delivery_page(journal, found, wanted, rejects, zone, price_per_segment, show_numbers=show_numbers)
+        page = _delivery_page(journal, found, wanted, rejected_rows, zone, price_per_segment, show_numbers=show_numbers)
         write_text(page.html, path)
         drawn = _addresses(page)
     elif target.format is ReportFormat.EXCEL:
         campaigns = campaigns_frame(journal, found.campaigns, price_per_segment=price_per_segment)
-        write_excel({"deliveries": frame, "rejects": rejects, "campaigns": campaigns}, path)
+        write_excel({"deliveries": frame, "rejects": rejected_rows, "campaigns": campaigns}, path)
     else:
         write: Callable[[pd.DataFrame, Path], Path] = write_csv if target.format is ReportFormat.CSV else write_parquet
         write(frame, path)
-        if len(rejects):
-            rejects_path = write(rejects, path.with_name(f"{path.stem}-rejects{path.suffix}"))
-    return Exported(len(frame), path=path, rejects_path=rejects_path, charts=drawn)
+        if len(rejected_rows):
+            rejected_rows_path = write(rejected_rows, path.with_name(f"{path.stem}-rejects{path.suffix}"))
+    return Exported(len(frame), path=path, rejected_rows_path=rejected_rows_path, charts=drawn)
 
 
 def _delivery_page(
     journal: Journal,
     found: Deliveries,
     wanted: Wanted,
-    rejects: pd.DataFrame,
+    rejected_rows: pd.DataFrame,
     zone: ZoneInfo,
     price_per_segment: float | None,
     *,
@@ -363,13 +365,13 @@ def _delivery_page(
     text = None
     # A text that everybody got is nobody's own; that of a single message may be.
     if wanted.campaign is not None and (show_numbers or len(found.frame) > 1):
-        text = journal.reading.one_text(found.campaigns[0].key.id)
+        text = journal.report_queries.shared_text(found.campaigns[0].key.id)
     material = DeliveryMaterial(
         campaigns=found.campaigns,
         whole=wanted.whole,
         deliveries=found.frame,
-        rejects=rejects,
-        inbox=inbox_frame(journal.received.rows(found.account, since=began)),
+        rejected_rows=rejected_rows,
+        inbox=inbox_frame(journal.inbox.rows(found.account, since=began)),
         opt_outs=opt_outs(journal, found.account),
         text=text,
         read_at=found.read_at,
@@ -432,7 +434,7 @@ def collect_inbox_rows(
     """
     now = datetime.now(UTC)
     mark = _Mark.read(journal.bookmarks.get(account, target.bookmark("inbox", None))) if new_only else None
-    parts = journal.received.rows(account, since=since, until=until, after=0 if mark is None else mark.at)
+    parts = journal.inbox.rows(account, since=since, until=until, after=0 if mark is None else mark.at)
     if not new_only:
         return Letters(account, inbox_frame(parts), now, None)
     had = mark.had if mark is not None else frozenset()
@@ -462,7 +464,7 @@ def write_inbox(
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
-    frame = found.frame if show_numbers else masked_frame(found.frame)
+    frame = found.frame if show_numbers else mask_frame(found.frame)
     if target.format is ReportFormat.SQL:
         assert target.url is not None  # noqa: S101  checked
         assert target.table is not None  # noqa: S101  checked

@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from prefect_mymsp import wire
-from prefect_mymsp.journal.reading import Selection
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REJECTED
+from prefect_mymsp import protocol
+from prefect_mymsp.journal.report_queries import Selection
+from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REFUSED
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
     from prefect_mymsp.journal import CampaignKey, CampaignSummary, Journal
-    from prefect_mymsp.journal.reading import Columns
+    from prefect_mymsp.journal.report_queries import Columns
     from prefect_mymsp.models import ScheduledMessage
 
 _TEXT, _COUNT, _TIME, _FRACTION = "string", "Int64", "datetime64[us, UTC]", "Float64"
@@ -43,11 +43,17 @@ DELIVERY_DTYPES: dict[str, str] = {
     "status": _TEXT,
     "error": _TEXT,
 }
-#: A row of a source that cannot be sent; see :func:`rejects_frame`.
-REJECT_DTYPES: dict[str, str] = {"campaign": _TEXT, "row": _COUNT, "column": _TEXT, "value": _TEXT, "reason": _TEXT}
+#: A row of a source that cannot be sent; see :func:`rejected_rows_frame`.
+REJECTED_ROW_DTYPES: dict[str, str] = {
+    "campaign": _TEXT,
+    "row": _COUNT,
+    "column": _TEXT,
+    "value": _TEXT,
+    "reason": _TEXT,
+}
 #: A row of a source that repeats an earlier one.
-DUPLICATE_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "first_row": _COUNT}
-SUPPRESSED_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "reason": _TEXT}
+DUPLICATE_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "first_row": _COUNT}
+SUPPRESSED_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "reason": _TEXT}
 #: A received message a row; see :func:`inbox_frame`.
 INBOX_DTYPES: dict[str, str] = {
     "message_id": _TEXT,
@@ -77,14 +83,14 @@ CAMPAIGN_DTYPES: dict[str, str] = {
     "sender": _TEXT,
     "source": _TEXT,
     "rows": _COUNT,
-    "invalid": _COUNT,
+    "rejected": _COUNT,
     "duplicates": _COUNT,
     "suppressed": _COUNT,
     "messages": _COUNT,
     "planned": _COUNT,
     "sending": _COUNT,
     "accepted": _COUNT,
-    "rejected": _COUNT,
+    "refused": _COUNT,
     "in_doubt": _COUNT,
     "assumed": _COUNT,
     "cancelled": _COUNT,
@@ -120,7 +126,7 @@ def deliveries_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
         - ``campaign``: its name;
         - ``row``: the line of its source, by which to join back to the source's other columns; 0 for a recipient group;
         - ``recipient``: the MSISDN, or ``@`` and a recipient group's name;
-        - ``state``: planned, sending, accepted, rejected, in_doubt, assumed or cancelled;
+        - ``state``: planned, sending, accepted, refused, in_doubt, assumed or cancelled;
         - ``message_id``: the gateway's id; NA unless the gateway has it;
         - ``text_key``: tells texts apart;
         - ``segments``: SMS the text takes;
@@ -149,20 +155,20 @@ def read_deliveries(
 
     Args:
         journal: Where they are recorded.
-        account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
         selection: Which ones.
         names: Names of campaigns by their numbers in the journal; the default is to look them up.
 
     Returns:
-        The deliveries' columns, ``number`` (the message's in the journal) and ``closed_at``: when the outcome became
+        The deliveries' columns, ``number`` (the message's in the journal) and ``final_at``: when the outcome became
         final, null or in the future while it may change.
     """
     import numpy as np
     import pyarrow as pa
 
     if names is None:
-        names = {one.key.id: one.key.name for one in journal.campaigns(account)}
-    parts = [_delivery_part(columns, names) for columns in journal.reading.messages(account, selection)]
+        names = {one.key.id: one.key.name for one in journal.campaigns.summaries(account)}
+    parts = [_delivery_part(columns, names) for columns in journal.report_queries.messages(account, selection)]
     table = pa.concat_tables([*parts, _delivery_part({}, names)])
     order = [table.column(name).to_numpy() for name in ("number", "row", "order")]
     table = table.drop_columns(["order"])
@@ -209,7 +215,7 @@ def _delivery_part(columns: Columns, names: Mapping[int, str]) -> pa.Table:
         "status": array("status", text),
         "error": pa.array([errors[each] for each in told], text),
         "number": array("number", pa.int64()),
-        "closed_at": array("closed_at", pa.int64()).cast(time),
+        "final_at": array("final_at", pa.int64()).cast(time),
         "order": array("campaign", pa.int64()),
     }
     return pa.table(values)
@@ -217,54 +223,56 @@ def _delivery_part(columns: Columns, names: Mapping[int, str]) -> pa.Table:
 
 def _error(state: str, code: int | None, reason: str | None) -> str | None:
     """What went wrong with a message, for a person."""
-    if state == REJECTED and code == 28:
+    if state == REFUSED and code == 28:
         return "28: the gateway cannot use this number"  # by now it stood alone in its request
-    if state == REJECTED and code is not None:
-        return f"{code}: {wire.meaning(wire.SEND, code)}"
+    if state == REFUSED and code is not None:
+        return f"{code}: {protocol.meaning(protocol.SEND, code)}"
     return f"may have been sent ({reason})" if state == IN_DOUBT else None
 
 
 # ---- rejects ---------------------------------------------------------------------------------------------------------
 
 
-def rejects_frame(source: pa.Table, campaign: str) -> pd.DataFrame:
+def rejected_rows_frame(source: pa.Table, campaign: str) -> pd.DataFrame:
     """Rows of a campaign's source that cannot be sent, as the source was read just now.
 
     Returns:
-        Columns as in :data:`REJECT_DTYPES`: ``campaign``; ``row``, the source's line; ``column``, empty when the fault
+        Columns as in :data:`REJECTED_ROW_DTYPES`: ``campaign``; ``row``, the source's line; ``column``, empty when the
+        fault
         is the line's; ``value``, as it stands there; ``reason``, for who mends it.
     """
     columns = {"campaign": [campaign] * source.num_rows}
-    columns |= {name: source.column(name).to_pylist() for name in REJECT_DTYPES if name != "campaign"}
-    return _frame(_table(columns, REJECT_DTYPES), REJECT_DTYPES)
+    columns |= {name: source.column(name).to_pylist() for name in REJECTED_ROW_DTYPES if name != "campaign"}
+    return _frame(_table(columns, REJECTED_ROW_DTYPES), REJECTED_ROW_DTYPES)
 
 
-def recorded_rejects_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
+def recorded_rejected_rows_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
     """Rows of campaigns' sources that could not be sent when they were last read, also weeks later.
 
     Returns:
-        Columns as in :data:`REJECT_DTYPES`, the first 10,000 of each campaign. The journal keeps where a row is, not
+        Columns as in :data:`REJECTED_ROW_DTYPES`, the first 10,000 of each campaign. The journal keeps where a row
+        is, not
         what stands there: ``value`` is NA, and numbers that a reason quotes are masked.
 
     Raises:
         JournalError: The journal cannot be read.
     """
     names = {one.id: one.name for one in campaigns}
-    columns = journal.reading.rejects(list(names))
+    columns = journal.report_queries.rejected_rows(list(names))
     columns["campaign"] = [names[number] for number in columns["campaign"]]
-    return _frame(_table(columns, REJECT_DTYPES), REJECT_DTYPES)
+    return _frame(_table(columns, REJECTED_ROW_DTYPES), REJECTED_ROW_DTYPES)
 
 
-def duplicates_frame(source: pa.Table) -> pd.DataFrame:
+def duplicate_rows_frame(source: pa.Table) -> pd.DataFrame:
     """Rows of a source that repeat an earlier one: ``row``, ``msisdn``, ``first_row``."""
-    columns = {name: source.column(name).to_pylist() for name in DUPLICATE_DTYPES}
-    return _frame(_table(columns, DUPLICATE_DTYPES), DUPLICATE_DTYPES)
+    columns = {name: source.column(name).to_pylist() for name in DUPLICATE_ROW_DTYPES}
+    return _frame(_table(columns, DUPLICATE_ROW_DTYPES), DUPLICATE_ROW_DTYPES)
 
 
-def suppressed_frame(source: pa.Table) -> pd.DataFrame:
+def suppressed_rows_frame(source: pa.Table) -> pd.DataFrame:
     """Rows left out because their number must get nothing: ``row``, ``msisdn``, ``reason``."""
-    columns = {name: source.column(name).to_pylist() for name in SUPPRESSED_DTYPES}
-    return _frame(_table(columns, SUPPRESSED_DTYPES), SUPPRESSED_DTYPES)
+    columns = {name: source.column(name).to_pylist() for name in SUPPRESSED_ROW_DTYPES}
+    return _frame(_table(columns, SUPPRESSED_ROW_DTYPES), SUPPRESSED_ROW_DTYPES)
 
 
 # ---- the inbox, the schedule, the campaigns --------------------------------------------------------------------------
@@ -274,7 +282,7 @@ def inbox_frame(parts: Iterable[Sequence[tuple[Any, ...]]]) -> pd.DataFrame:
     """Received messages, a row each, in the order they were stored.
 
     Args:
-        parts: As ``journal.received.rows`` yields them.
+        parts: As ``journal.inbox.rows`` yields them.
 
     Returns:
         Columns as in :data:`INBOX_DTYPES`: ``message_id``, the gateway's; ``received_at``, the gateway's time, NA when
@@ -302,7 +310,7 @@ def scheduled_frame(
 
     Args:
         journal: Where our campaigns are recorded.
-        account: See :func:`~prefect_mymsp.journal.store.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
         listed: What the gateway says is waiting; None for what the journal believes.
         now: The moment, aware; the default is the present.
 
@@ -311,8 +319,8 @@ def scheduled_frame(
         ``campaign``, ``recipients`` and ``segments`` (SMS, for all of its recipients), NA for messages that other
         systems have scheduled on this account.
     """
-    columns = journal.reading.scheduled(account, now or datetime.now(UTC))
-    names = {one.key.id: one.key.name for one in journal.campaigns(account)} if columns["campaign"] else {}
+    columns = journal.report_queries.scheduled(account, now or datetime.now(UTC))
+    names = {one.key.id: one.key.name for one in journal.campaigns.summaries(account)} if columns["campaign"] else {}
     columns["campaign"] = [names[number] for number in columns["campaign"]]
     if listed is not None:
         ours = {message_id: at for at, message_id in enumerate(columns["message_id"])}
@@ -336,13 +344,13 @@ def campaigns_frame(
 
     Args:
         journal: Where they are recorded.
-        campaigns: As ``journal.campaigns`` gives them, all of one account.
+        campaigns: As ``journal.campaigns.summaries`` gives them, all of one account.
         price_per_segment: What one SMS costs, in a currency of yours.
 
     Returns:
         Columns as in :data:`CAMPAIGN_DTYPES`: ``campaign``; ``created_at``, when it was first recorded;
         ``send_at``, NA for at once; ``sender``, NA for the account's; ``source``; ``rows`` of the source when it
-        was last read, and of these the ``invalid``, ``duplicates`` and ``suppressed`` ones, NA where the journal did
+        was last read, and of these the ``rejected``, ``duplicates`` and ``suppressed`` ones, NA where the journal did
         not count them yet; ``messages`` by state, which add up; ``delivered`` and ``final`` ones of the accepted;
         ``delivery_rate``, delivered of accepted, NA when none was; ``latency_p50_s``, ``latency_p95_s`` and
         ``latency_max_s`` of the delivered (see :func:`deliveries_frame` for what a latency is), in whole seconds, NA
@@ -355,7 +363,7 @@ def campaigns_frame(
     columns: Columns = {name: [] for name in CAMPAIGN_DTYPES}
     took = {}
     if campaigns:
-        took = journal.reading.latencies(campaigns[0].key.account, [one.key.id for one in campaigns])
+        took = journal.report_queries.latencies(campaigns[0].key.account, [one.key.id for one in campaigns])
     price = None if price_per_segment is None else Decimal(str(price_per_segment))
     for one in campaigns:
         key, counts, source = one.key, one.counts, one.source_rows
@@ -369,7 +377,7 @@ def campaigns_frame(
             "segments": counts.segments,
             "cost": None if price is None else float(price * counts.segments),
         }
-        for name in ("rows", "invalid", "duplicates", "suppressed"):
+        for name in ("rows", "rejected", "duplicates", "suppressed"):
             values[name] = None if source is None else getattr(source, name)
         latencies = took.get(key.id, [])
         for name, share in (("latency_p50_s", 0.5), ("latency_p95_s", 0.95), ("latency_max_s", 1.0)):

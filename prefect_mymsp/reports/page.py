@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.reports.charts import Chart
-from prefect_mymsp.reports.harmless import masked, masked_text, visible
+from prefect_mymsp.reports.sanitize import escape_control_characters, masked, masked_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +195,7 @@ def made(template: str, page: Page, *charts: tuple[str, Chart | None]) -> Made:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "visible": lambda text: visible(str(text)),
+        "visible": lambda text: escape_control_characters(str(text)),
         "count": lambda number: f"{number:,}",
         "moment": moment,
         "brief": lambda time: f"{time.day} {time:%b %Y %H:%M}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prefect_mymsp.campaign import Standing
+    from prefect_mymsp.campaign import CampaignProgress
 
 #: The columns of a tracking frame, in order, with their dtypes.
 TRACKING_DTYPES: dict[str, str] = {
@@ -19,7 +19,7 @@ TRACKING_DTYPES: dict[str, str] = {
     "planned": "Int64",
     "sending": "Int64",
     "accepted": "Int64",
-    "rejected": "Int64",
+    "refused": "Int64",
     "in_doubt": "Int64",
     "assumed": "Int64",
     "cancelled": "Int64",
@@ -31,7 +31,7 @@ TRACKING_DTYPES: dict[str, str] = {
 }
 
 
-def tracking_frame(standings: Sequence[Standing]) -> pd.DataFrame:
+def tracking_frame(campaigns: Sequence[CampaignProgress]) -> pd.DataFrame:
     """Where campaigns stand, a row each.
 
     Returns:
@@ -46,14 +46,14 @@ def tracking_frame(standings: Sequence[Standing]) -> pd.DataFrame:
     def column(name: str) -> list[Any]:
         match name:
             case "campaign":
-                return [one.campaign.name for one in standings]
+                return [one.campaign.name for one in campaigns]
             case "open" | "given_up":
-                return [getattr(one.waiting, name) for one in standings]
+                return [getattr(one.waiting, name) for one in campaigns]
             case "created_at" | "complete" | "newly_delivered":
-                return [getattr(one, name) for one in standings]
+                return [getattr(one, name) for one in campaigns]
             case "todo":
-                return [one.todo() for one in standings]
+                return [one.todo() for one in campaigns]
             case _:
-                return [getattr(one.counts, name) for one in standings]
+                return [getattr(one.counts, name) for one in campaigns]
 
     return pd.DataFrame({name: pd.Series(column(name), dtype=dtype) for name, dtype in TRACKING_DTYPES.items()})

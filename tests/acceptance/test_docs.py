@@ -359,7 +359,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 
 #: What is run and not imported, and what is of no use by itself.
-NO_NAMES = {"cli", "demo", "lane", "terminal"}
+NO_NAMES = {"cli", "demo", "transport", "terminal"}
 
 
 def public_names() -> dict[str, Any]:

@@ -18,9 +18,9 @@ from prefect.settings import PREFECT_API_URL
 from prefect_mymsp import CampaignJournal, MyMSPCredentials, cli
 from prefect_mymsp.campaign import Cancelled
 from prefect_mymsp.errors import CampaignStoppedError, ConfigurationError, InputError
-from prefect_mymsp.flows import Guard, cancel_campaign, resolve_in_doubt, send_campaign
+from prefect_mymsp.flows import Guard, cancel_campaign, resolve_campaign, send_campaign
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
 
@@ -45,7 +45,7 @@ def test_a_person_settles_doubt(
     source = people(tmp_path, 605, 606, 681)  # 681: the connection is lost, every time
     report = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
     assert (report.accepted, report.in_doubt) == (2, 1)
-    doubtful = resolve_in_doubt("doubt", credentials)
+    doubtful = resolve_campaign("doubt", credentials)
     assert doubtful["recipient"].tolist() == ["46701740681"]
     assert doubtful["row"].tolist() == [4]
     # The command shows the same, with the number masked, and settles it.
@@ -57,7 +57,7 @@ def test_a_person_settles_doubt(
     assert "1 messages were in doubt and are settled as not-sent." in told
     again = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
     assert (again.accepted, again.in_doubt) == (2, 1)  # tried again, and lost again
-    assert len(resolve_in_doubt("doubt", credentials, Decision.SENT)) == 1
+    assert len(resolve_campaign("doubt", credentials, Decision.SENT)) == 1
     last = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
     assert (last.accepted, last.in_doubt, last.assumed) == (2, 0, 1)
     assert set(times_sent(gateway).values()) == {1}
@@ -206,7 +206,7 @@ def test_cancelling_what_another_process_is_sending(
     with pytest.raises(InputError, match="was cancelled"):
         send_campaign(source, credentials, "Hello {name}!", "half")
     with Journal(workspace.journal) as journal:
-        campaign = journal.campaign(account_fingerprint(credentials.base_url, credentials.user), "half")
+        campaign = journal.campaigns.get(account_fingerprint(credentials.base_url, credentials.user), "half")
         assert campaign is not None
-        counts = journal.counts(campaign)
+        counts = journal.campaigns.counts(campaign)
     assert (counts.accepted, counts.planned) == (len(reached), rows - len(reached))

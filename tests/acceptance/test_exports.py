@@ -23,7 +23,7 @@ from prefect_mymsp.blocks import open_journal
 from prefect_mymsp.errors import ExportError, InputError
 from prefect_mymsp.flows import export_delivery_report, export_inbox_report, send_campaign
 from prefect_mymsp.journal import CampaignSummary, Journal
-from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports import CampaignReport, campaigns_frame, deliveries_frame, inbox_frame
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES
@@ -60,7 +60,7 @@ def account(credentials: MyMSPCredentials) -> str:
 
 
 def summary(journal: Journal, account: str) -> CampaignSummary:
-    (one,) = journal.campaigns(account)
+    (one,) = journal.campaigns.summaries(account)
     return one
 
 
@@ -71,8 +71,8 @@ def minute(time: str | None) -> datetime | None:
 def collect(journal: Journal, credentials: MyMSPCredentials, account: str) -> int:
     """Store what is in the inbox, as the collecting flow does."""
     with credentials.get_client() as client:
-        messages = client.inbox(journal.received.cursor(account))
-    return len(journal.received.store(account, messages, lambda one: one.text.strip().upper() == "STOP"))
+        messages = client.fetch_inbox(journal.inbox.cursor(account))
+    return len(journal.inbox.store(account, messages, lambda one: one.text.strip().upper() == "STOP"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
     assert silent - {"46701740672"} == taken_silently  # that one is taken five seconds after its connection was closed
     assert silent <= set(doubtful["recipient"])
     assert len(ledger) == len(silent)
-    refused = frame[frame["state"] == "rejected"]
+    refused = frame[frame["state"] == "refused"]
     assert refused["recipient"].tolist() == ["46701740654", "46701740699"]
     assert refused["error"].str.slice(0, 4).tolist() == ["28: ", "999:"]
     assert len(known) + len(doubtful) + len(refused) == len(frame)
@@ -128,7 +128,7 @@ def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
     assert set(frame.loc[frame["status"] == "delivered", "recipient"]) == delivered - silent
     assert figures["delivered"] == int((frame["status"] == "delivered").sum())
     assert figures["delivery_rate"] == figures["delivered"] / len(known)
-    assert (figures["rows"], figures["invalid"], figures["duplicates"]) == (len(OUTCOMES) + 4, 3, 1)
+    assert (figures["rows"], figures["rejected"], figures["duplicates"]) == (len(OUTCOMES) + 4, 3, 1)
     assert (figures["segments"], figures["cost"]) == (len(known), 2.0 * len(known))
 
 
@@ -148,9 +148,9 @@ def test_every_format_holds_the_same_rows(
     pd.testing.assert_frame_equal(parquet, frame)
     csv = read_csv(tmp_path / "every-outcome-deliveries.csv")
     assert csv["recipient"].tolist() == frame["recipient"].tolist()
-    rejects = read_csv(tmp_path / "every-outcome-deliveries-rejects.csv")
-    assert rejects["row"].tolist() == ["34", "35", "36"]
-    assert rejects["reason"].str.contains("landline|missing|no such number").all()
+    rejected_rows = read_csv(tmp_path / "every-outcome-deliveries-rejected-rows.csv")
+    assert rejected_rows["row"].tolist() == ["34", "35", "36"]
+    assert rejected_rows["reason"].str.contains("landline|missing|no such number").all()
     book = openpyxl.load_workbook(tmp_path / "every-outcome-deliveries.xlsx", read_only=True)
     assert book.sheetnames == ["deliveries", "rejects", "campaigns"]
     sheet = list(book["deliveries"].iter_rows(min_row=2, values_only=True))
@@ -193,7 +193,7 @@ def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_
     done = export_delivery_report(credentials, "every outcome")
     assert done.path is not None
     assert done.path == workspace.reports / "every-outcome-deliveries.csv"
-    assert done.rejects_path == workspace.reports / "every-outcome-deliveries-rejects.csv"
+    assert done.rejected_rows_path == workspace.reports / "every-outcome-deliveries-rejected-rows.csv"
     assert set(read_csv(done.path)["recipient"]) == {"46•••••••" + str(suffix)[-2:] for suffix in OUTCOMES}
     assert campaign.report_path.read_bytes() == before
 
@@ -239,7 +239,7 @@ def test_a_table_gets_each_row_once_and_only_when_it_is_final(
             return connection.execute(f"SELECT {columns} FROM sms ORDER BY row").fetchall()
 
     frame = campaign.deliveries
-    final = frame[(frame["status"] == "delivered").fillna(False) | (frame["state"] == "rejected")]
+    final = frame[(frame["status"] == "delivered").fillna(False) | (frame["state"] == "refused")]
     assert export_delivery_report(credentials, **where).rows == len(final)
     assert export_delivery_report(credentials, **where).rows == 0
     assert [row for row, _, _ in rows()] == final["row"].tolist()
@@ -252,7 +252,7 @@ def test_a_table_gets_each_row_once_and_only_when_it_is_final(
         from prefect_mymsp.models import Decision
 
         one = summary(journal, account_fingerprint(credentials.base_url, credentials.user))
-        settled = journal.decide(one.key, Decision.SENT)
+        settled = journal.doubt.resolve(one.key, Decision.SENT)
     assert settled > 5
     assert export_delivery_report(credentials, **where).rows == settled
     assert len(rows()) == len(frame)
@@ -265,7 +265,7 @@ def test_a_table_of_received_messages(
     where = {"format": ReportFormat.SQL, "database": database(tmp_path / "warehouse.db"), "table": "inbox"}
     with open_journal() as journal:
         collect(journal, credentials, account)
-        frame = inbox_frame(journal.received.rows(account))
+        frame = inbox_frame(journal.inbox.rows(account))
     assert export_inbox_report(credentials, **where, show_numbers=True).rows == len(frame) == 3
     assert export_inbox_report(credentials, **where).rows == 0
     gateway.gateway.receive(originator="46701740605", text="Tack")
@@ -312,7 +312,9 @@ def test_what_is_new_is_in_one_file_each(
     with open_journal() as journal:
         from prefect_mymsp.models import Decision
 
-        journal.decide(next(one.key for one in journal.campaigns(account) if one.key.name == "a"), Decision.SENT)
+        journal.doubt.resolve(
+            next(one.key for one in journal.campaigns.summaries(account) if one.key.name == "a"), Decision.SENT
+        )
     late = int((datetime.now(UTC) - timedelta(minutes=3)).timestamp() * 1e6)
     with closing(sqlite3.connect(workspace.journal)) as connection, connection:
         connection.execute("UPDATE batch SET settled_at = ? WHERE state = 'assumed'", (late,))

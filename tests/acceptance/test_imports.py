@@ -39,11 +39,11 @@ def test_the_import_is_light() -> None:
         "prefect_mymsp.blocks",
         "prefect_mymsp.client",
         "prefect_mymsp.errors",
-        "prefect_mymsp.lane",
+        "prefect_mymsp.transport",
         "prefect_mymsp.models",
         "prefect_mymsp.notifications",
         "prefect_mymsp.settings",
-        "prefect_mymsp.wire",
+        "prefect_mymsp.protocol",
     }
 
 
@@ -62,9 +62,9 @@ def test_public_names() -> None:
     assert {name: value.name for name, value in declared.items()} == {
         "send_campaign": "send-campaign",
         "cancel_campaign": "cancel-campaign",
-        "resolve_in_doubt": "resolve-in-doubt",
+        "resolve_campaign": "resolve-campaign",
         "reschedule_campaign": "reschedule-campaign",
-        "purge": "purge",
+        "purge_journal": "purge-journal",
         "collect_inbox": "collect-inbox",
         "collect_updates": "collect-updates",
         "track_campaign": "track-campaign",
@@ -75,7 +75,7 @@ def test_public_names() -> None:
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)
     values = {"CampaignStatus", "CollectedUpdates", "Day", "Guard", "OnRejects", "SendWindow", "Suppression"}
-    assert set(flows.__all__) == {*declared, *values, "listening", "send_dataframe"}
+    assert set(flows.__all__) == {*declared, *values, "report_progress_to", "send_dataframe"}
     for module in (prefect_mymsp, flows):
         assert all(hasattr(module, name) for name in module.__all__)
 
@@ -85,9 +85,9 @@ def test_sixteen_tasks() -> None:
     plain = {
         "send_sms",
         "fetch_sms_result",
-        "get_delivery_time",
+        "get_scheduled_time",
         "list_scheduled",
-        "update_delivery_time",
+        "update_scheduled_time",
         "cancel_scheduled",
         "fetch_inbox",
         "fetch_updates",

@@ -172,9 +172,9 @@ def every_endpoint(
     read = tasks.fetch_sms_result.with_options(**quick)
     inbox = tasks.fetch_inbox.with_options(**quick)
     read(credentials, first)
-    tasks.get_delivery_time(credentials, later)
+    tasks.get_scheduled_time(credentials, later)
     tasks.list_scheduled(credentials)
-    tasks.update_delivery_time(credentials, later, LATER)
+    tasks.update_scheduled_time(credentials, later, LATER)
     tasks.cancel_scheduled(credentials, later)
     inbox(credentials)
     tasks.fetch_updates(credentials)
@@ -215,7 +215,7 @@ def test_nothing_leaks(
 ) -> None:
     password = credentials.password.get_secret_value()
     defaults: Any = MyMSPCredentials.get_client.__kwdefaults__
-    monkeypatch.setitem(defaults, "patience_s", 0.0)
+    monkeypatch.setitem(defaults, "retry_for_s", 0.0)
     errors: list[BaseException] = []
 
     def collect(action: Callable[[], object]) -> None:
@@ -291,7 +291,7 @@ def test_nothing_leaks(
     private = [(path.name, path.read_bytes()) for path in [*files_under(tmp_path), *files_under(prefect_home)]]
     private += [("error with an answer", b"\n".join(told(error))) for error in errors]
     private += [("sandbox", b"\n".join(shown))]
-    assert {"journal.db", "unsaved.csv", "unsaved-rejects.csv", "stopped.csv"} <= {name for name, _ in private}
+    assert {"journal.db", "unsaved.csv", "unsaved-rejected-rows.csv", "stopped.csv"} <= {name for name, _ in private}
 
     secrets = [*forms(password), *forms(WRONG)]
     assert searched([*public, *private], secrets, None) == []

@@ -63,7 +63,7 @@ def test_a_campaign_in_ten_lines(in_a_folder: Path, mymsp_sandbox: Sandbox) -> N
     names, printed = run(code)
     assert "2 of 2 delivered, 0 in doubt" in printed
     assert "landline" in printed
-    assert names["report"].rejects["row"].tolist() == [4]
+    assert names["report"].rejected_rows["row"].tolist() == [4]
     assert names["report"].report_path.exists()
     assert {message["text"] for message in mymsp_sandbox.gateway.ledger()} == {
         "Hello Åsa, see you on Monday!",

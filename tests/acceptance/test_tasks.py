@@ -37,8 +37,8 @@ T = TypeVar("T")
 LATER = datetime(2090, 1, 31, 9, 0, tzinfo=UTC)
 LATEST = datetime(2090, 2, 1, 9, 0, tzinfo=UTC)
 
-ONCE = ["send_sms", "update_delivery_time", "cancel_scheduled", "fetch_updates"]
-READS = ["fetch_sms_result", "get_delivery_time", "list_scheduled", "fetch_inbox"]
+ONCE = ["send_sms", "update_scheduled_time", "cancel_scheduled", "fetch_updates"]
+READS = ["fetch_sms_result", "get_scheduled_time", "list_scheduled", "fetch_inbox"]
 
 
 def in_flow(body: Callable[[], T]) -> T:
@@ -70,11 +70,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def get_client(self: MyMSPCredentials) -> MyMSPClient:
         made.append("sync")
-        return sync(self, patience_s=0.0)
+        return sync(self, retry_for_s=0.0)
 
     def get_async_client(self: MyMSPCredentials) -> AsyncMyMSPClient:
         made.append("async")
-        return asynchronous(self, patience_s=0.0)
+        return asynchronous(self, retry_for_s=0.0)
 
     monkeypatch.setattr(MyMSPCredentials, "get_client", get_client)
     monkeypatch.setattr(MyMSPCredentials, "get_async_client", get_async_client)
@@ -98,11 +98,11 @@ def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbo
         result = tasks.fetch_sms_result(credentials, first)
         assert (result.recipients, result.sent, result.delivered) == (1, 1, 1)
         assert [(s.recipient, s.status) for s in result.statuses] == [("46701740605", "delivered")]
-        assert tasks.get_delivery_time(credentials, first) is None
-        assert tasks.get_delivery_time(credentials, later) == LATER
+        assert tasks.get_scheduled_time(credentials, first) is None
+        assert tasks.get_scheduled_time(credentials, later) == LATER
         assert tasks.list_scheduled(credentials) == [ScheduledMessage(later, LATER)]
-        tasks.update_delivery_time(credentials, later, LATEST)
-        assert tasks.get_delivery_time(credentials, later) == LATEST
+        tasks.update_scheduled_time(credentials, later, LATEST)
+        assert tasks.get_scheduled_time(credentials, later) == LATEST
         tasks.cancel_scheduled(credentials, later)
         assert tasks.list_scheduled(credentials) == []
         inbox = tasks.fetch_inbox(credentials)
@@ -159,10 +159,10 @@ def test_every_endpoint_in_an_async_flow(credentials: MyMSPCredentials, gateway:
         later = await tasks.asend_sms(credentials, "46701740607", "Sedan", send_at=LATER, sender="Acme")
         result = await tasks.afetch_sms_result(credentials, first)
         assert [(s.recipient, s.status) for s in result.statuses] == [("46701740605", "delivered")]
-        assert await tasks.aget_delivery_time(credentials, other) is None
+        assert await tasks.aget_scheduled_time(credentials, other) is None
         assert await tasks.alist_scheduled(credentials) == [ScheduledMessage(later, LATER)]
-        await tasks.aupdate_delivery_time(credentials, later, LATEST)
-        assert await tasks.aget_delivery_time(credentials, later) == LATEST
+        await tasks.aupdate_scheduled_time(credentials, later, LATEST)
+        assert await tasks.aget_scheduled_time(credentials, later) == LATEST
         await tasks.acancel_scheduled(credentials, later)
         assert await tasks.alist_scheduled(credentials) == []
         assert [m.text for m in await tasks.afetch_inbox(credentials)] == ["Nej tack"]
@@ -198,7 +198,7 @@ def test_users_settings_never_make_a_send_happen_twice_or_not_at_all(
             tasks.send_sms.submit(credentials, "46701740605", "bad gateway").result()
         faults.replace(scripted=[Fault("answer_lost", endpoints=("sendlater/update",))])
         with pytest.raises(NoAnswerError):
-            tasks.update_delivery_time(credentials, later, LATEST)
+            tasks.update_scheduled_time(credentials, later, LATEST)
         faults.replace(scripted=[Fault("answer_lost", endpoints=("sendlater/cancel",))])
         with pytest.raises(NoAnswerError):
             tasks.cancel_scheduled(credentials, later)

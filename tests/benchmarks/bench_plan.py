@@ -56,44 +56,44 @@ def _number(rng: random.Random) -> str:
 
 
 def by_column(path: Path) -> tuple[int, int, int]:
-    """Return the rows to send, the rejects and the segments."""
+    """Return the rows to send, the rejected_rows and the segments."""
     from prefect_mymsp.recipients import open_source
-    from prefect_mymsp.texts import Template
+    from prefect_mymsp.templates import Template
 
     source = open_source(path)
     template = Template(MESSAGE)
     template.check_columns(source.columns, source_label=source.label)
-    rows = rejects = segments = 0
-    for block in source.blocks():
-        rendered = template.render_block(block)
+    rows = rejected_rows = segments = 0
+    for block in source.chunks():
+        rendered = template.render_chunk(block)
         rows += rendered.rows.num_rows
-        rejects += block.rejects.num_rows + rendered.rejects.num_rows
+        rejected_rows += block.rejected_rows.num_rows + rendered.rejected_rows.num_rows
         segments += int(rendered.rows.column("segments").to_numpy().sum(dtype="int64"))
-    return rows, rejects, segments
+    return rows, rejected_rows, segments
 
 
 def row_by_row(path: Path) -> tuple[int, int, int]:
     """As people write it; keeps nothing but the sums."""
     import phonenumbers
 
-    from prefect_mymsp.texts import count_segments
+    from prefect_mymsp.templates import count_segments
 
-    rows = rejects = segments = 0
+    rows = rejected_rows = segments = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
         for record in csv.DictReader(file, delimiter=";"):
             try:
                 number = phonenumbers.parse(record["Mobilnummer"], "SE")
             except phonenumbers.NumberParseException:
-                rejects += 1
+                rejected_rows += 1
                 continue
             mobile = phonenumbers.is_valid_number(number) and phonenumbers.number_type(number) in (1, 2)
             if not mobile or any(map(str.isalpha, record["Mobilnummer"])):
-                rejects += 1
+                rejected_rows += 1
                 continue
             phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
             segments += count_segments(MESSAGE.format_map(record)).segments
             rows += 1
-    return rows, rejects, segments
+    return rows, rejected_rows, segments
 
 
 WAYS = {"column": by_column, "row": row_by_row}
@@ -123,7 +123,7 @@ def main() -> None:
         import phonenumbers  # noqa: F401  its import is no part of either way
 
         import prefect_mymsp.recipients
-        import prefect_mymsp.texts  # noqa: F401
+        import prefect_mymsp.templates  # noqa: F401
 
         # Processor time of all threads: the figures hold on a machine that others use too.
         started = time.process_time()
@@ -145,7 +145,8 @@ def main() -> None:
             rates[way] = rows / seconds
             print(f"{way:>7}: {seconds:6.2f} s, {rates[way]:9,.0f} rows/s, {1e6 / rates[way]:5.2f} µs a row,", end=" ")
             print(
-                f"peak {peak:4.0f} MB; {found[way][0]:,} to send, {found[way][1]:,} rejects, {found[way][2]:,} segments"
+                f"peak {peak:4.0f} MB; {found[way][0]:,} to send, {found[way][1]:,} rejected, "
+                f"{found[way][2]:,} segments"
             )
         print(f"  ratio: {rates['column'] / rates['row']:.1f}")
         if counts["row"] == counts["column"] and found["row"] != found["column"]:

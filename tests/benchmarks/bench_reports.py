@@ -31,9 +31,9 @@ BEGAN = datetime(2030, 1, 31, 8, 30, tzinfo=UTC)
 
 def make_journal(path: Path, rows: int) -> None:
     """A journal with one campaign, delivered."""
-    from prefect_mymsp.journal import Journal, Outcome, PlannedBlock
-    from prefect_mymsp.journal.store import text_digest
-    from prefect_mymsp.models import Statuses
+    from prefect_mymsp.journal import Journal, Outcome, PlannedChunk
+    from prefect_mymsp.journal.journal import text_digest
+    from prefect_mymsp.models import RecipientStatuses
 
     rng = random.Random(7)
     with Journal(path) as journal:
@@ -42,7 +42,7 @@ def make_journal(path: Path, rows: int) -> None:
             for start in range(0, rows, 50_000):
                 count = min(50_000, rows - start)
                 recording.add(
-                    PlannedBlock(
+                    PlannedChunk(
                         rows=range(start + 2, start + 2 + count),
                         msisdns=[f"4670{start + at:07d}" for at in range(count)],
                         text_of=[0] * count,
@@ -52,19 +52,21 @@ def make_journal(path: Path, rows: int) -> None:
                         segments=[1],
                     )
                 )
-        run = journal.start_run(recording.campaign, lease_s=3600)
-        while batches := journal.claim(run, requests=200, batch_size=AT_ONCE):
+        run = journal.claims.start_run(recording.campaign, lease_s=3600)
+        while batches := journal.claims.claim(run, requests=200, batch_size=AT_ONCE):
             now = datetime.now(UTC)
-            journal.settle([Outcome(one.id, "accepted", now, message_id=str(12_000_000 + one.id)) for one in batches])
+            journal.claims.settle(
+                [Outcome(one.id, "accepted", now, message_id=str(12_000_000 + one.id)) for one in batches]
+            )
             statuses = {}
             for one in batches:
                 got = [
                     BEGAN + timedelta(minutes=rng.randrange(90)) if rng.random() < 0.9 else None for _ in one.msisdns
                 ]
                 words = ["sent" if at is None else "delivered" for at in got]
-                statuses[one.id] = Statuses(one.msisdns, [BEGAN] * len(got), words, got)
-            journal.note_statuses(statuses)
-        journal.end_run(run)
+                statuses[one.id] = RecipientStatuses(one.msisdns, [BEGAN] * len(got), words, got)
+            journal.deliveries.record_statuses(statuses)
+        journal.claims.end_run(run)
 
 
 def make_answer(path: Path, rows: int) -> None:
@@ -84,7 +86,7 @@ def frame(folder: Path) -> int:
     from prefect_mymsp.reports import deliveries_frame
 
     with Journal(folder / "journal.db") as journal:
-        campaign = journal.campaign(ACCOUNT, "big")
+        campaign = journal.campaigns.get(ACCOUNT, "big")
         assert campaign is not None
         return len(deliveries_frame(journal, campaign))
 
@@ -102,9 +104,9 @@ def csv(folder: Path) -> int:
 
 def result(folder: Path) -> int:
     """A large answer, parsed."""
-    from prefect_mymsp.wire import Answer, parse_result
+    from prefect_mymsp.protocol import Response, parse_result
 
-    answer = Answer((folder / "answer.txt").read_bytes(), "text/plain; charset=utf-8", ZONE)
+    answer = Response((folder / "answer.txt").read_bytes(), "text/plain; charset=utf-8", ZONE)
     return len(parse_result(answer, "1").statuses)
 
 
@@ -190,7 +192,7 @@ def _write_csv(folder: Path) -> None:
     from prefect_mymsp.reports import deliveries_frame, write_csv
 
     with Journal(folder / "journal.db") as journal:
-        campaign = journal.campaign(ACCOUNT, "big")
+        campaign = journal.campaigns.get(ACCOUNT, "big")
         assert campaign is not None
         write_csv(deliveries_frame(journal, campaign), folder / "frame.csv")
 

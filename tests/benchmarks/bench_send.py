@@ -26,8 +26,8 @@ import httpx
 
 from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.journal import CampaignKey, Journal, PlannedBlock
-from prefect_mymsp.journal.store import text_digest
+from prefect_mymsp.journal import CampaignKey, Journal, PlannedChunk
+from prefect_mymsp.journal.journal import text_digest
 
 GATEWAY = Path(__file__).with_name("fast_gateway.py")
 CONNECTIONS = 16
@@ -84,7 +84,7 @@ def recorded(journal: Journal, name: str, rows: int, personal: bool) -> Campaign
     texts = texts_of(rows, personal)
     with journal.recording("bench", name, source="bench", sender=None, send_at=None) as recording:
         recording.add(
-            PlannedBlock(
+            PlannedChunk(
                 rows=range(rows),
                 msisdns=[f"46700{row:06d}" for row in range(rows)],
                 text_of=range(rows) if personal else [0] * rows,

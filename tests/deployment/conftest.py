@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.journal import Counts, Journal
-from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Sandbox
 from tests.integration.conftest import postgres  # noqa: F401  a fixture here too
 
@@ -292,14 +292,14 @@ class Worker:
     def counts(self, campaign: str, sandbox: Sandbox, journal: str | None = None) -> Counts:
         """Where a campaign stands, as a journal has it: the worker's own, or another."""
         with Journal(journal or self._installed.home / "mymsp" / "journal.db") as opened:
-            found = opened.campaign(account_fingerprint(sandbox.base_url, sandbox.user), campaign)
+            found = opened.campaigns.get(account_fingerprint(sandbox.base_url, sandbox.user), campaign)
             assert found is not None
-            return opened.counts(found)
+            return opened.campaigns.counts(found)
 
     def states(self, campaign: str, sandbox: Sandbox, journal: str | None = None) -> dict[str, int]:
         """How many messages of a campaign are in which state."""
         counts = asdict(self.counts(campaign, sandbox, journal))
-        states = ("planned", "sending", "accepted", "rejected", "in_doubt", "assumed", "cancelled")
+        states = ("planned", "sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
         return {state: counts[state] for state in states if counts[state]}
 
     def told(self, run_id: UUID) -> str:
@@ -338,7 +338,7 @@ def account(server: Server, mymsp_sandbox_server: Sandbox) -> str:
 _INSTALLED = """
 deployments:
   - name: installed
-    entrypoint: prefect_mymsp.flows.sending.send_campaign
+    entrypoint: prefect_mymsp.flows.send_campaign.send_campaign
     pull: []
     work_pool: {name: sms}
     parameters:

@@ -13,11 +13,11 @@ from prefect import flow
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 
-from prefect_mymsp.campaign import plan_source
+from prefect_mymsp.artifacts import create_rejected_rows_artifact, create_summary_artifact
+from prefect_mymsp.campaign import plan_campaign
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports import CampaignReport
-from prefect_mymsp.showing import show_rejects, show_summary
-from prefect_mymsp.texts import Template
+from prefect_mymsp.templates import Template
 
 if TYPE_CHECKING:
     from tests.deployment.conftest import Server
@@ -44,14 +44,14 @@ def test_what_strangers_wrote_is_text(server: Server, tmp_path: Path, interface:
     people = tmp_path / "people.csv"
     quoted = HOSTILE.replace('"', '""')
     people.write_text(f'telefon,"{quoted}"\n0701740605,Bo\n"{quoted}",Ce\n', encoding="utf-8")
-    plan = plan_source(open_source(people), Template("Hej"))
+    plan = plan_campaign(open_source(people), Template("Hej"))
     report = CampaignReport.of(HOSTILE, plan, None, None)
-    assert report.invalid == 1
+    assert report.rejected == 1
 
     @flow
     def campaign() -> str:
-        show_summary(report, "0" * 32, stopped=HOSTILE)
-        show_rejects(report, "0" * 32)
+        create_summary_artifact(report, "0" * 32, stopped=HOSTILE)
+        create_rejected_rows_artifact(report, "0" * 32)
         return str(flow_run.id)
 
     with server.used():

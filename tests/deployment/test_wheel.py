@@ -57,7 +57,7 @@ def test_the_installed_flow_is_deployed_by_its_name_and_run(
     with server.client() as client:
         for name in (deployment, "send-campaign/in-python"):
             found = client.read_deployment_by_name(name)
-            assert found.entrypoint == "prefect_mymsp.flows.sending.send_campaign"
+            assert found.entrypoint == "prefect_mymsp.flows.send_campaign.send_campaign"
             assert not found.pull_steps
             blocks = (found.parameter_openapi_schema or {})["definitions"]
             assert blocks["MyMSPCredentials"]["block_type_slug"] == "mymsp-credentials"  # the form offers stored ones

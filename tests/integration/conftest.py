@@ -21,8 +21,18 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_mymsp.errors import JournalError
-from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedBlock, Recording, Run, Selection
-from prefect_mymsp.journal.store import text_digest
+from prefect_mymsp.journal import (
+    Batch,
+    CampaignKey,
+    Counts,
+    Journal,
+    Outcome,
+    PlannedChunk,
+    Recording,
+    Selection,
+    SendRun,
+)
+from prefect_mymsp.journal.journal import text_digest
 
 T = TypeVar("T")
 
@@ -157,11 +167,11 @@ class Desk:
         return str(46701740605 + index) if index <= 94 else f"4670174{index % 10_000:04d}"
 
     @staticmethod
-    def block(pairs: Sequence[Pair], first_row: int = 2) -> PlannedBlock:
+    def block(pairs: Sequence[Pair], first_row: int = 2) -> PlannedChunk:
         """(MSISDN, text) pairs as the planner hands them over."""
         texts = list(dict.fromkeys(text for _, text in pairs))
         where = {text: index for index, text in enumerate(texts)}
-        return PlannedBlock(
+        return PlannedChunk(
             rows=list(range(first_row, first_row + len(pairs))),
             msisdns=[msisdn for msisdn, _ in pairs],
             text_of=[where[text] for _, text in pairs],
@@ -201,10 +211,10 @@ class Desk:
             recording.add(self.block(pairs))
         return recording.campaign
 
-    def claimed(self, pairs: Sequence[Pair], *, batch_size: int = 500, **how: Any) -> tuple[Run, list[Batch]]:
+    def claimed(self, pairs: Sequence[Pair], *, batch_size: int = 500, **how: Any) -> tuple[SendRun, list[Batch]]:
         """Record a campaign and claim all of it."""
-        run = self.journal.start_run(self.record(pairs, batch_size=batch_size, **how))
-        return run, self.journal.claim(run, requests=10_000, batch_size=batch_size)
+        run = self.journal.claims.start_run(self.record(pairs, batch_size=batch_size, **how))
+        return run, self.journal.claims.claim(run, requests=10_000, batch_size=batch_size)
 
     # -- what came of it ---------------------------------------------------------------------------------------
 
@@ -213,26 +223,26 @@ class Desk:
         number = batch if isinstance(batch, int) else batch.id
         needs: dict[str, dict[str, Any]] = {
             "accepted": {"message_id": str(7_000_000 + number)},
-            "rejected": {"code": 11},
+            "refused": {"code": 11},
             "in_doubt": {"reason": "timeout"},
             "released": {"reason": "not-reached"},
         }
-        self.journal.settle([Outcome(number, state, datetime.now(UTC), **{**needs.get(state, {}), **more})])
+        self.journal.claims.settle([Outcome(number, state, datetime.now(UTC), **{**needs.get(state, {}), **more})])
 
     def bring(self, batch: Batch | int, state: str) -> None:
         """Bring a batch that is being sent into a state by the ways there are."""
         number = batch if isinstance(batch, int) else batch.id
         if state == "split":
             select = "SELECT account, name FROM campaign JOIN batch ON campaign_id = campaign.id WHERE batch.id = :id"
-            campaign = self.journal.campaign(*self.sql(select, id=number)[0])
+            campaign = self.journal.campaigns.get(*self.sql(select, id=number)[0])
             assert campaign is not None
-            self.journal.split(self.journal.start_run(campaign), number)
+            self.journal.claims.split(self.journal.claims.start_run(campaign), number)
         elif state == "assumed":
             self.settle(number, "in_doubt")
             self.sql("UPDATE batch SET state = 'assumed' WHERE id = :id", id=number)
         elif state == "cancelled":
             self.settle(number, "accepted")
-            self.journal.mark_cancelled([number])
+            self.journal.schedule.mark_cancelled([number])
         elif state != "sending":
             self.settle(number, state)
         assert self.state(number) == state
@@ -248,19 +258,19 @@ class Desk:
         found: str | None = self.one("SELECT reason FROM batch WHERE id = :id", id=number)
         return found
 
-    def pass_time(self, run: Run, seconds: float) -> None:
+    def pass_time(self, run: SendRun, seconds: float) -> None:
         """Have a run's lease end so much earlier, as if that time had passed."""
         sooner = round(seconds * 1_000_000)
         self.sql("UPDATE run SET lease_until = lease_until - :sooner WHERE id = :id", sooner=sooner, id=run.id)
 
-    def expire(self, run: Run) -> None:
+    def expire(self, run: SendRun) -> None:
         """Let a run's lease end."""
         self.sql("UPDATE run SET lease_until = 1 WHERE id = :id", id=run.id)
 
     def counts(self, campaign: CampaignKey) -> dict[str, int]:
         """The states of a campaign's messages that are not zero, having checked that they add up."""
-        counts: Counts = self.journal.counts(campaign)
-        states = ("planned", "sending", "accepted", "rejected", "in_doubt", "assumed", "cancelled")
+        counts: Counts = self.journal.campaigns.counts(campaign)
+        states = ("planned", "sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
         found = {state: getattr(counts, state) for state in states if getattr(counts, state)}
         assert sum(found.values()) == counts.messages
         return found
@@ -270,12 +280,12 @@ class Desk:
 
         Returns:
             Tuples of (row, msisdn, state, message id, text digest, segments, claimed_at, settled_at, sent_at,
-            delivered_at, status, code, reason), as :meth:`Reading.messages` tells them by column.
+            delivered_at, status, code, reason), as :meth:`ReportQueries.messages` tells them by column.
         """
         names = ("row", "msisdn", "state", "message_id", "text_key", "segments", "claimed_at", "settled_at", "sent_at",
                  "delivered_at", "status", "code", "reason", "number")  # fmt: skip
         selection = Selection(campaigns=[campaign.id])
-        parts = self.journal.reading.messages(campaign.account, selection, chunk=70)
+        parts = self.journal.report_queries.messages(campaign.account, selection, chunk=70)
         found = [row for part in parts for row in zip(*(part[name] for name in names), strict=True)]
         found.sort(key=lambda row: (row[0], row[-1]))
         return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in found]

