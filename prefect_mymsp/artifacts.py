@@ -212,7 +212,7 @@ class CampaignArtifacts:
     @property
     def account(self) -> str:
         """Fingerprint of gateway and user."""
-        from prefect_mymsp.journal.journal import account_fingerprint
+        from prefect_mymsp.account import account_fingerprint
 
         return account_fingerprint(self._credentials.base_url, self._credentials.user)
 

@@ -156,7 +156,7 @@ class MyMSPNotification(NotificationBlock):
 
     def _admitted(self) -> bool:
         """Whether one more may go now; if so it counts."""
-        from prefect_mymsp.journal.journal import account_fingerprint
+        from prefect_mymsp.account import account_fingerprint
 
         account, per_s = account_fingerprint(self.credentials.base_url, self.credentials.user), 60 * self.per_minutes
         try:

@@ -9,11 +9,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import FollowOptions, SendOptions, follow, plan_campaign, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient, check_timezone
 from prefect_mymsp.demo.__main__ import MESSAGE
 from prefect_mymsp.journal import CampaignKey, Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports.exports import (

@@ -182,7 +182,7 @@ class ResultPoller:
         """Take an id for that of a batch in doubt, if its result names just that batch's recipients.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             message_id: An id that no campaign of the account has.
             since: Only batches whose messages were to leave then or later, aware.
 

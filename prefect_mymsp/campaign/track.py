@@ -138,7 +138,7 @@ async def track_account(
     Args:
         journal: Where the campaigns are recorded.
         client: The gateway.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         options: How far it goes.
 
     Returns:
@@ -303,7 +303,7 @@ def campaign_progress(
 
     Args:
         journal: Where they are recorded.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         campaigns: Their numbers.
         since: Nothing more is expected of messages that were to leave before then, aware.
         delivered_before: Messages delivered before, by campaign number.

@@ -76,7 +76,7 @@ class UpdateReader:
         journal: Where answers are kept, and campaigns recorded.
         thread: The journal's thread.
         client: The gateway.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         results: Who asks for results.
         since: Messages that were to leave before then are not looked for any more, aware.
         besides: A campaign whose messages are all asked about anyway.
@@ -200,7 +200,7 @@ async def read_inbox(
         journal: Where messages are stored, and the suppression list is.
         thread: The journal's thread.
         client: The gateway.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         opt_outs: Which messages ask for no more SMS.
 
     Raises:

@@ -201,7 +201,7 @@ def export_inbox_report(
 
 
 def _account(credentials: MyMSPCredentials) -> str:
-    from prefect_mymsp.journal.journal import account_fingerprint
+    from prefect_mymsp.account import account_fingerprint
 
     return account_fingerprint(credentials.base_url, credentials.user)
 

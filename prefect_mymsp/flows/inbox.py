@@ -168,7 +168,7 @@ def collect_updates(
         InDoubtError: The inbox could not be read; the next run begins where this one did.
         JournalError: The journal failed.
     """
-    from prefect_mymsp.journal.journal import account_fingerprint
+    from prefect_mymsp.account import account_fingerprint
 
     logger = get_run_logger()
     opt_outs = _checked(opt_out_words, events_max_age_days)
@@ -209,7 +209,7 @@ def _inbox(
     credentials: MyMSPCredentials, journal: Journal, opt_outs: OptOuts, include_text: bool, max_age_days: float
 ) -> tuple[DataFrame, InboxResult]:
     """Read the inbox, tell of what is new, and return it."""
-    from prefect_mymsp.journal.journal import account_fingerprint
+    from prefect_mymsp.account import account_fingerprint
     from prefect_mymsp.reports import inbox_frame
 
     logger = get_run_logger()

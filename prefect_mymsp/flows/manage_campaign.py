@@ -28,7 +28,7 @@ def find_campaign(journal: Journal, credentials: MyMSPCredentials, name: str) ->
     Raises:
         InputError: There is none for this account.
     """
-    from prefect_mymsp.journal.journal import account_fingerprint
+    from prefect_mymsp.account import account_fingerprint
 
     key = journal.campaigns.get(account_fingerprint(credentials.base_url, credentials.user), name)
     if key is None:

@@ -44,7 +44,7 @@ def purge_journal(
         InputError: Fewer than one day.
         JournalError: The journal failed; what it forgot before that is forgotten.
     """
-    from prefect_mymsp.journal.journal import account_fingerprint
+    from prefect_mymsp.account import account_fingerprint
 
     if not older_than_days >= 1:
         raise InputError("older_than_days must be at least 1.")

@@ -95,7 +95,7 @@ class _Job:
 
     @property
     def account(self) -> str:
-        from prefect_mymsp.journal.journal import account_fingerprint
+        from prefect_mymsp.account import account_fingerprint
 
         return account_fingerprint(self.credentials.base_url, self.credentials.user)
 

@@ -211,8 +211,8 @@ def track_open_campaigns(
         RefusedError: The gateway refuses the account, and nothing was learnt.
         JournalError: The journal failed.
     """
+    from prefect_mymsp.account import account_fingerprint
     from prefect_mymsp.campaign import TrackOptions
-    from prefect_mymsp.journal.journal import account_fingerprint
     from prefect_mymsp.reports.tracking import tracking_frame
 
     logger = get_run_logger()

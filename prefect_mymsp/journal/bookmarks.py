@@ -49,7 +49,7 @@ class NotificationLimiter:
         """Whether one more notification may go; if so, it counts from now on, for every process.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             topic: What is counted together.
             at_most: How many may go.
             per_s: In so many seconds.

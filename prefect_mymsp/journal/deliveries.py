@@ -136,7 +136,7 @@ class Deliveries:
         """What an account's campaigns wait for, by campaign number; campaigns that wait for nothing are left out.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             since: Requests whose messages were to leave before then are too old, aware.
             now: The moment, aware; the default is the present.
         """
@@ -194,7 +194,7 @@ class Deliveries:
         """Batches for any of these people that may have a message at the gateway under an id we do not know.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             msisdns: For whom.
             since: Only batches whose messages were to leave then or later, aware.
         """

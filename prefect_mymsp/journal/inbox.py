@@ -50,7 +50,7 @@ class Inbox:
         account's suppression list; one that was there already, or was taken off after an older message, stays as it is.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             messages: As ``getMsgReceived`` gave them, in any order. Never those of an update, which can be forged.
             opt_out: Whether a message asks for no more SMS.
 

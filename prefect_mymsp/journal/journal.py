@@ -340,11 +340,6 @@ def digits(recipient: str) -> str:
     return number.removeprefix("00") or recipient.replace("\x00", "\ufffd")
 
 
-def account_fingerprint(base_url: str, user: str) -> str:
-    """Tells accounts apart without storing who they are."""
-    return hashlib.blake2b(f"{base_url}\n{user}".encode(), digest_size=16).hexdigest()
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -426,7 +421,7 @@ class Journal(Deliveries):
         """Record what a campaign is to send; all of it or, when the block raises, nothing.
 
         Args:
-            account: See :func:`account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             name: The campaign's name. The same name continues the same campaign.
             source: Where the rows come from, as a person knows it.
             sender: The sender to send with.
@@ -1300,7 +1295,7 @@ class Journal(Deliveries):
         """An account's campaigns and where they stand, the newest first.
 
         Args:
-            account: See :func:`account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             since: First recorded then or later, aware.
             until: First recorded before then, aware.
             among: Only those with these numbers.
@@ -1330,7 +1325,7 @@ class Journal(Deliveries):
         Each campaign is forgotten in a transaction of its own: after a failure, call it again.
 
         Args:
-            account: See :func:`account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             before: Aware; see :class:`CampaignSummary` for when a campaign was last active.
 
         Raises:

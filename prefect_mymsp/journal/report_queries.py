@@ -57,7 +57,7 @@ class ReportQueries:
         """Messages in the order they were recorded, by column, as they were when the reading began.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             selection: Which ones.
             chunk: Messages in a chunk, at most.
 

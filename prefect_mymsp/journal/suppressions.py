@@ -42,7 +42,7 @@ class Suppressions:
         """Put numbers on an account's list; those that are there stay as they are.
 
         Args:
-            account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
             msisdns: Country code and number, digits only; a plus sign before them does no harm.
             reason: ``opt-out``, ``import`` or ``person``.
 

@@ -155,7 +155,7 @@ def read_deliveries(
 
     Args:
         journal: Where they are recorded.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         selection: Which ones.
         names: Names of campaigns by their numbers in the journal; the default is to look them up.
 
@@ -310,7 +310,7 @@ def scheduled_frame(
 
     Args:
         journal: Where our campaigns are recorded.
-        account: See :func:`~prefect_mymsp.journal.journal.account_fingerprint`.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         listed: What the gateway says is waiting; None for what the journal believes.
         now: The moment, aware; the default is the present.
 

@@ -26,6 +26,7 @@ from prefect.states import Scheduled
 from pydantic import SecretStr
 
 from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.errors import (
     CampaignStoppedError,
     ConfigurationError,
@@ -46,7 +47,6 @@ from prefect_mymsp.flows import (
 )
 from prefect_mymsp.flows.concurrency import concurrency_gate
 from prefect_mymsp.journal import Journal, Selection
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.reports import CampaignReport
 from prefect_mymsp.reports.frames import SUPPRESSED_ROW_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.cli import main
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from tests.conftest import CANARY_PASSWORD, Workspace
 

@@ -16,11 +16,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials, cli
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import Cancelled
 from prefect_mymsp.errors import CampaignStoppedError, ConfigurationError, InputError
 from prefect_mymsp.flows import Guard, cancel_campaign, resolve_campaign, send_campaign
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
 

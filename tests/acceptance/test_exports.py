@@ -19,11 +19,11 @@ from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
 from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.blocks import open_journal
 from prefect_mymsp.errors import ExportError, InputError
 from prefect_mymsp.flows import export_delivery_report, export_inbox_report, send_campaign
 from prefect_mymsp.journal import CampaignSummary, Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports import CampaignReport, campaigns_frame, deliveries_frame, inbox_frame
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES

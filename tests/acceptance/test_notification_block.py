@@ -17,8 +17,8 @@ from prefect.blocks.abstract import NotificationError
 from pydantic import SecretStr
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials, MyMSPNotification, notifications
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from prefect_mymsp.templates import count_segments
 

@@ -21,6 +21,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from prefect_mymsp import CampaignJournal, MyMSPCredentials
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.errors import InDoubtError, InputError, RefusedError
 from prefect_mymsp.flows import (
     CampaignStatus,
@@ -33,7 +34,6 @@ from prefect_mymsp.flows import (
     track_open_campaigns,
 )
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.models import OPT_OUT_WORDS
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES, INBOX_DTYPES
 from prefect_mymsp.reports.tracking import TRACKING_DTYPES

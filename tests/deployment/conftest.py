@@ -26,8 +26,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_mymsp import MyMSPCredentials
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.journal import Counts, Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Sandbox
 from tests.integration.conftest import postgres  # noqa: F401  a fixture here too
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import CampaignCancelledError, JournalError
@@ -28,7 +29,6 @@ from prefect_mymsp.journal.claim_queries import ClaimQueries, acceptances
 from prefect_mymsp.journal.claimer import Claimer, left
 from prefect_mymsp.journal.claiming import ClaimingProcess
 from prefect_mymsp.journal.database import PRAGMAS
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Sandbox
 from tests.integration.conftest import Desk
 

@@ -9,10 +9,10 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import Cancelled, JournalThread, ReconcileOptions, cancel_at_gateway
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.journal import CampaignKey, Journal, Selection
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from tests.integration.campaign import sending_process
 from tests.integration.conftest import Desk

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import (
     Cancelled,
     FollowOptions,
@@ -45,7 +46,7 @@ from prefect_mymsp.errors import (
     JournalError,
 )
 from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedChunk, Selection, SendRun
-from prefect_mymsp.journal.journal import account_fingerprint, text_digest
+from prefect_mymsp.journal.journal import text_digest
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
 from prefect_mymsp.sandbox.state import Reply

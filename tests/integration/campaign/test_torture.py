@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.journal import Counts, Journal, PlannedChunk
-from prefect_mymsp.journal.journal import account_fingerprint, text_digest
+from prefect_mymsp.journal.journal import text_digest
 from prefect_mymsp.sandbox import Fault
 from prefect_mymsp.sandbox.server import Sandbox
 from tests.integration.campaign import sending_process

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import (
     CompletionLog,
     FollowOptions,
@@ -33,7 +34,6 @@ from prefect_mymsp.campaign import (
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, ProtocolError, RefusedError
 from prefect_mymsp.journal import CampaignKey, Counts, Journal
-from prefect_mymsp.journal.journal import account_fingerprint
 from prefect_mymsp.sandbox import Fault, Sandbox
 from prefect_mymsp.sandbox.state import Reply
 
