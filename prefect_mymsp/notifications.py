@@ -1,4 +1,4 @@
-"""A block that texts the people on call: for Prefect's Automations, and for flows and hooks."""
+"""A notification block that texts the people on call, for Prefect's Automations, flows and hooks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,36 @@ from prefect_mymsp.errors import MyMSPError
 if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
 
-#: When notifications went out that the journal could not be asked about, by topic, on the monotonic clock.
-_remembered: defaultdict[str, deque[float]] = defaultdict(deque)
-_remembering = threading.Lock()
+
+class LocalLimiter:
+    """Limits notifications within this process, for use while the journal cannot be reached."""
+
+    def __init__(self) -> None:
+        self._sent_at: defaultdict[str, deque[float]] = defaultdict(deque)  # by topic, on the monotonic clock
+        self._lock = threading.Lock()
+
+    def try_acquire(self, topic: str, *, max_notifications: int, period_s: float) -> bool:
+        """Whether one more notification may be sent now; if so, it is counted."""
+        now = time.monotonic()
+        with self._lock:
+            sent_at = self._sent_at[topic]
+            while sent_at and sent_at[0] <= now - period_s:
+                sent_at.popleft()
+            if len(sent_at) >= max_notifications:
+                return False
+            sent_at.append(now)
+            return True
+
+
+_local_limiter = LocalLimiter()
 
 
 class MyMSPNotification(NotificationBlock):
     """Texts the people on call, from an Automation, a flow or a hook.
 
-    Each of them gets one SMS for a notification, also when its answer is lost: what may have been sent is never sent
-    again. How many notifications may go is limited across all processes that share the journal, so that a deployment
-    that fails all night does not text all night.
+    Each recipient gets one SMS per notification. When the gateway's response is lost, the SMS is not sent again. The
+    number of notifications in a period is limited across all processes that share the journal, so a deployment that
+    fails all night does not text all night.
 
     Example:
         Load a stored notification block and text the people on call:
@@ -46,35 +65,35 @@ class MyMSPNotification(NotificationBlock):
     _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
 
-    # Prefect's server shows why a stored block cannot be used; what is in it must not be part of that.
+    # Prefect's server shows the validation error of a stored block; the error must not quote the block's values.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    credentials: MyMSPCredentials = Field(default=..., description="The gateway account that sends.")
+    credentials: MyMSPCredentials = Field(default=..., description="Gateway account to send from.")
     recipients: list[str] = Field(
         default=...,
-        description="The phone numbers to text, with country code: +46701740605.",
+        description="Phone numbers to text, with country code, such as +46701740605.",
         min_length=1,
         max_length=50,
         repr=False,
     )
     sender: str | None = Field(
-        default=None, description="A registered sender. The default is the account's own.", min_length=1
+        default=None, description="Registered sender that phones show. The default is the account's own.", min_length=1
     )
     max_segments: int = Field(
         default=1,
-        description="SMS that one notification may take for each recipient. Longer texts are shortened.",
+        description="Most SMS segments that one notification may take. Longer texts are truncated.",
         ge=1,
         le=5,
     )
-    at_most: int = Field(
-        default=5, description="How many notifications of this block may go out within the minutes below.", ge=1
+    max_notifications: int = Field(
+        default=5, description="Most notifications that this block sends within the period.", ge=1
     )
-    per_minutes: float = Field(
-        default=60.0, description="The minutes within which at most so many go out.", gt=0, allow_inf_nan=False
+    period_minutes: float = Field(
+        default=60.0, description="Length of that period, in minutes.", gt=0, allow_inf_nan=False
     )
     journal: CampaignJournal | None = Field(
         default=None,
-        description="Where it is remembered what went out. The default is the journal that the settings name.",
+        description="Journal that counts the notifications. The default is the journal from the settings.",
     )
 
     @field_validator("recipients")
@@ -87,101 +106,94 @@ class MyMSPNotification(NotificationBlock):
             try:
                 msisdns[normalize_number(number)] = None
             except MyMSPError:
-                # Its own words name the number.
-                raise ValueError(f"recipient {position} is no mobile number; write it like +46701740605") from None
+                # The original error names the number.
+                raise ValueError(f"recipient {position} is not a mobile number; write it like +46701740605") from None
         return list(msisdns)
 
     def notify(self, body: str, subject: str | None = None) -> Any:
-        """Text the recipients, unless too many notifications went out lately: then it is logged and nothing is sent.
+        """Text the recipients. Above the limit, log a warning and send nothing.
 
-        Where asynchronous code runs this is to be awaited, as with Prefect's own notification blocks.
+        In asynchronous code, await the result, as with Prefect's own notification blocks.
 
         Args:
-            body: What to say. Subject and body are shortened together to ``max_segments``.
+            body: The message. Subject and body are truncated together to ``max_segments``.
             subject: The first line.
 
         Raises:
-            NotificationError: Somebody was not texted, or may not have been. No other error is raised: after any other
-                Prefect's server tries again, and the people on call would be texted once for each try.
+            NotificationError: At least one recipient was not texted, or may not have been. No other error is raised:
+                Prefect's server retries after any other error, and each retry would text the recipients again.
         """
         return sync_compatible(self.anotify)(body, subject)
 
     async def anotify(self, body: str, subject: str | None = None) -> None:
         """Text the recipients; the async twin of :meth:`notify`."""
-        fault = ""
+        failure = ""
         try:
             await self._notify(body, subject)
         except NotificationError as error:
-            fault = error.log
+            failure = error.log
         except MyMSPError as error:
-            fault = str(error)
-        except Exception as error:  # noqa: BLE001  nothing else may reach the server
-            # The error's own words may hold anything, its type does not.
-            fault = f"The notification failed in an unexpected way: {type(error).__name__}."
-        if fault:
-            # Raised here, not above: an error's context travels with it to other processes, request and password
-            # included.
-            raise NotificationError(fault)
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001  no other error may reach the server
+            # The message of an unknown error may hold secrets; its type does not.
+            failure = f"The notification failed with an unexpected error: {type(error).__name__}."
+        if failure:
+            # Raised outside the except blocks: an error's context is pickled with it, and would hold the request and
+            # the password.
+            raise NotificationError(failure)
 
     async def _notify(self, body: str, subject: str | None) -> None:
         from prefect_mymsp.templates import truncate
 
         text = truncate(f"{subject or ''}\n{body}", self.max_segments)
         if not text:
-            raise NotificationError("Subject and body are empty: nobody was texted.")
-        if not await asyncio.to_thread(self._admitted):
+            raise NotificationError("Subject and body are empty. Nothing was sent.")
+        if not await asyncio.to_thread(self._try_acquire):
             self.logger.warning(
-                "Nobody was texted: %d notifications went out within %g minutes already.",
-                self.at_most,
-                self.per_minutes,
+                "Notification not sent: the limit of %d notifications in %g minutes is reached.",
+                self.max_notifications,
+                self.period_minutes,
             )
             return
-        # A request for each recipient, so that one bad number does not silence the others.
+        # One request per recipient, so that one bad number does not stop the others.
         count = len(self.recipients)
         async with self.credentials.get_async_client(connections=min(count, 16)) as client:
-            answers = await asyncio.gather(*(self._text(client, recipient, text) for recipient in self.recipients))
-        failures = [answer for answer in answers if answer is not None]
+            results = await asyncio.gather(*(self._send(client, recipient, text) for recipient in self.recipients))
+        failures = [failure for failure in results if failure is not None]
         if failures:
-            told = " ".join(dict.fromkeys(failures))
-            raise NotificationError(f"{len(failures)} of {count} people were not texted, or may not have been: {told}")
-        self.logger.info("Texted %d %s.", count, "person" if count == 1 else "people")
+            reasons = " ".join(dict.fromkeys(failures))
+            raise NotificationError(
+                f"{len(failures)} of {count} recipients were not texted, or may not have been: {reasons}"
+            )
+        self.logger.info("Texted %d %s.", count, "recipient" if count == 1 else "recipients")
 
-    async def _text(self, client: AsyncMyMSPClient, recipient: str, text: str) -> str | None:
-        """Text one of them; returns what went wrong."""
+    async def _send(self, client: AsyncMyMSPClient, recipient: str, text: str) -> str | None:
+        """Text one recipient; returns the reason when it failed."""
         try:
             await client.send([recipient], text, sender=self.sender)
         except MyMSPError as error:
             return str(error)
         return None
 
-    def _admitted(self) -> bool:
-        """Whether one more may go now; if so it counts."""
+    def _try_acquire(self) -> bool:
+        """Whether one more notification may be sent now; if so, it is counted."""
         from prefect_mymsp.account import account_fingerprint
 
-        account, per_s = account_fingerprint(self.credentials.base_url, self.credentials.user), 60 * self.per_minutes
+        account = account_fingerprint(self.credentials.base_url, self.credentials.user)
+        topic, period_s = self._topic(), 60 * self.period_minutes
         try:
             with open_journal(self.journal) as journal:
-                return journal.notifications.try_acquire(account, self._topic(), at_most=self.at_most, per_s=per_s)
+                return journal.notifications.try_acquire(account, topic, at_most=self.max_notifications, per_s=period_s)
         except MyMSPError as error:
-            # What took the journal away may be what somebody must be told of.
-            self.logger.warning("Notifications are counted in this process alone: %s", error)
-            return _admitted_here(f"{account} {self._topic()}", self.at_most, per_s)
+            # The journal's failure may be the very thing to notify about.
+            self.logger.warning("The journal failed, so the limit holds for this process only: %s", error)
+            return _local_limiter.try_acquire(
+                f"{account} {topic}", max_notifications=self.max_notifications, period_s=period_s
+            )
 
     def _topic(self) -> str:
-        """What is limited together: this block, or all unsaved ones for the same people. Holds no number in clear."""
+        """What the limit applies to: this saved block, or all unsaved blocks with the same recipients; no numbers."""
         if self._block_document_id is not None:
             return f"notification {self._block_document_id}"
-        people = "\n".join(sorted(self.recipients))
-        return f"notification {hashlib.blake2b(people.encode(), digest_size=16).hexdigest()}"
-
-
-def _admitted_here(topic: str, at_most: int, per_s: float) -> bool:
-    now = time.monotonic()
-    with _remembering:
-        went_out = _remembered[topic]
-        while went_out and went_out[0] <= now - per_s:
-            went_out.popleft()
-        if len(went_out) >= at_most:
-            return False
-        went_out.append(now)
-        return True
+        numbers = "\n".join(sorted(self.recipients))
+        return f"notification {hashlib.blake2b(numbers.encode(), digest_size=16).hexdigest()}"

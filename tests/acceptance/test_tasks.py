@@ -1,4 +1,4 @@
-"""The sixteen tasks from flows, over real HTTP: what they do, and above all what Prefect may not make of them."""
+"""The sixteen tasks in flows, over real HTTP; no send is repeated or skipped, whatever Prefect's settings say."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def sent(sandbox: Sandbox) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Clients that give up at once, and a note of each one made: one a try."""
+def clients_made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Clients that do not retry; the list has one entry per client made, so one per try."""
     made: list[str] = []
     sync, asynchronous = MyMSPCredentials.get_client, MyMSPCredentials.get_async_client
 
@@ -81,7 +81,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbox) -> None:
+def test_every_task_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbox) -> None:
     gateway.gateway.receive(originator="46701740640", text="Ja;;tack")
 
     def body() -> None:
@@ -115,7 +115,7 @@ def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbo
         assert [m.text for m in updates.received_messages] == ["Ja;;tack"]
         assert tasks.fetch_updates(credentials).delivery_reports == ()
 
-        # What Prefect gives every task.
+        # submit, map and with_options, as for every Prefect task.
         assert tasks.send_sms.submit(credentials, "46701740608", "submitted").result().isdigit()
         mapped = tasks.send_sms.map(unmapped(credentials), ["46701740609", "46701740610"], "mapped").result()
         results = tasks.fetch_sms_result.map(unmapped(credentials), mapped).result()
@@ -149,7 +149,7 @@ def test_every_endpoint_in_a_flow(credentials: MyMSPCredentials, gateway: Sandbo
     }
 
 
-def test_every_endpoint_in_an_async_flow(credentials: MyMSPCredentials, gateway: Sandbox) -> None:
+def test_every_task_in_an_async_flow(credentials: MyMSPCredentials, gateway: Sandbox) -> None:
     gateway.gateway.receive(originator="46701740640", text="Nej tack")
 
     async def body() -> None:
@@ -175,7 +175,7 @@ def test_every_endpoint_in_an_async_flow(credentials: MyMSPCredentials, gateway:
         futures: Any = tasks.asend_sms.map(unmapped(credentials), ["46701740609", "46701740610"], "mapped")
         assert len(set(futures.result())) == 2
         assert (await tasks.asend_sms.with_options(name="reminder")(credentials, "46701740611", "renamed")).isdigit()
-        # The plain twins work in an async flow too, they only keep its loop waiting.
+        # The sync tasks work in an async flow too, but block its loop.
         assert tasks.send_sms(credentials, "46701740612", "plain").isdigit()
 
     in_async_flow(body)
@@ -183,9 +183,7 @@ def test_every_endpoint_in_an_async_flow(credentials: MyMSPCredentials, gateway:
     assert len(set(sent(gateway))) == 8
 
 
-def test_users_settings_never_make_a_send_happen_twice_or_not_at_all(
-    credentials: MyMSPCredentials, gateway: Sandbox
-) -> None:
+def test_prefect_settings_never_repeat_or_skip_a_send(credentials: MyMSPCredentials, gateway: Sandbox) -> None:
     faults = gateway.gateway.faults
 
     def body() -> None:
@@ -206,7 +204,7 @@ def test_users_settings_never_make_a_send_happen_twice_or_not_at_all(
         with pytest.raises(UnexpectedStatusError) as caught:
             tasks.fetch_updates(credentials)
         assert caught.value.raw is not None
-        # The same again is meant.
+        # Sending the same text again is meant.
         ids = [tasks.send_sms(credentials, "46701740606", "again") for _ in range(2)]
         assert len(set(ids)) == 2
 
@@ -248,8 +246,8 @@ def test_users_settings_never_make_a_send_happen_twice_or_not_at_all(
 
 
 @pytest.mark.parametrize("persist", [False, True])
-def test_asked_for_retries_happen_only_when_nothing_was_sent(
-    credentials: MyMSPCredentials, gateway: Sandbox, impatient: list[str], persist: bool
+def test_requested_retries_happen_only_when_nothing_was_sent(
+    credentials: MyMSPCredentials, gateway: Sandbox, clients_made: list[str], persist: bool
 ) -> None:
     faults = gateway.gateway.faults
     nobody = credentials.model_copy(update={"base_url": "http://127.0.0.1:9/external"})
@@ -260,14 +258,14 @@ def test_asked_for_retries_happen_only_when_nothing_was_sent(
     def body() -> None:
         with pytest.raises(UnreachableError):
             send(nobody, "46701740605", "refused")
-        assert len(impatient) == 3
+        assert len(clients_made) == 3
 
         faults.replace(scripted=[Fault("rate_limited", retry_after_s=1, times=2)])
         assert send(credentials, "46701740605", "too much").isdigit()
         faults.replace(scripted=[Fault("rate_limited", times=3)])
         with pytest.raises(RateLimitedError):
             send(credentials, "46701740605", "much too much")
-        assert len(impatient) == 9
+        assert len(clients_made) == 9
 
         for fault in (
             Fault("answer_lost"),
@@ -286,7 +284,7 @@ def test_asked_for_retries_happen_only_when_nothing_was_sent(
         faults.replace(scripted=[Fault("error_before", endpoints=("sendlater/cancel",))])
         with pytest.raises(InDoubtError):
             cancel(credentials, "1")
-        assert len(impatient) == 17
+        assert len(clients_made) == 17
 
     async def async_body() -> None:
         with pytest.raises(UnreachableError):
@@ -302,14 +300,14 @@ def test_asked_for_retries_happen_only_when_nothing_was_sent(
         ("46701740606", "empty"),
         ("46701740606", "cut_short"),
     ]
-    impatient.clear()
+    clients_made.clear()
     in_async_flow(async_body)
-    assert len(impatient) == 4
+    assert len(clients_made) == 4
     assert sent(gateway)[4:] == [("46701740605", "lost")]
 
 
 def test_reads_are_retried_unless_the_gateway_refuses(
-    credentials: MyMSPCredentials, gateway: Sandbox, impatient: list[str]
+    credentials: MyMSPCredentials, gateway: Sandbox, clients_made: list[str]
 ) -> None:
     with credentials.get_client() as client:
         message_id = client.send("46701740605", "Hej")
@@ -352,7 +350,7 @@ def test_reads_are_retried_unless_the_gateway_refuses(
 
 
 @pytest.mark.parametrize("name", ONCE + READS)
-def test_how_tasks_are_declared(name: str) -> None:
+def test_tasks_have_no_cache_and_the_right_retries(name: str) -> None:
     for declared in (getattr(tasks, name), getattr(tasks, f"a{name}")):
         assert isinstance(declared, Task)
         assert declared.cache_policy == NO_CACHE

@@ -1,4 +1,4 @@
-"""The notification block's form: Prefect's own standard tests, what it refuses, and what it never shows."""
+"""The notification block: Prefect's standard tests, its validation, and the values it never shows."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TestStandard(BlockStandardTestSuite):
         return MyMSPNotification
 
     def test_has_a_valid_image(self, block: type[Block]) -> None:
-        # Prefect's test fetches the picture; it is the one of the other blocks, whose address is tested with them.
+        # Prefect's test fetches the logo. All blocks share one; test_blocks.py checks its address.
         assert block._logo_url == MyMSPCredentials._logo_url
 
 
-def test_what_it_is_called_and_what_it_asks_for() -> None:
+def test_slug_capabilities_and_required_fields() -> None:
     assert issubclass(MyMSPNotification, NotificationBlock)
     assert MyMSPNotification.get_block_type_slug() == "mymsp-notification"
     assert "notify" in MyMSPNotification.get_block_capabilities()
@@ -46,9 +46,9 @@ def test_what_it_is_called_and_what_it_asks_for() -> None:
     assert "MyMSPNotification" in prefect_mymsp.__all__
 
 
-def test_defaults() -> None:
+def test_default_values() -> None:
     block = make()
-    assert (block.sender, block.max_segments, block.at_most, block.per_minutes, block.journal) == (
+    assert (block.sender, block.max_segments, block.max_notifications, block.period_minutes, block.journal) == (
         None,
         1,
         5,
@@ -57,7 +57,7 @@ def test_defaults() -> None:
     )
 
 
-def test_numbers_as_people_write_them() -> None:
+def test_recipients_are_normalized_and_deduplicated() -> None:
     block = make(recipients=["+46 70-174 06 05", "0701740606", "46701740605", "0046701740605"])
     assert block.recipients == ["46701740605", "46701740606"]
 
@@ -66,19 +66,19 @@ def test_numbers_as_people_write_them() -> None:
     ("changes", "message"),
     [
         ({"recipients": []}, "at least 1 item"),
-        ({"recipients": ["46701740606", "08-465 004 00"]}, "recipient 2 is no mobile number"),
-        ({"recipients": ["Anna"]}, "recipient 1 is no mobile number"),
-        ({"recipients": [""]}, "recipient 1 is no mobile number"),
+        ({"recipients": ["46701740606", "08-465 004 00"]}, "recipient 2 is not a mobile number"),
+        ({"recipients": ["Anna"]}, "recipient 1 is not a mobile number"),
+        ({"recipients": [""]}, "recipient 1 is not a mobile number"),
         ({"sender": ""}, "at least 1 character"),
         ({"max_segments": 0}, "greater than or equal to 1"),
         ({"max_segments": 6}, "less than or equal to 5"),
-        ({"at_most": 0}, "greater than or equal to 1"),
-        ({"per_minutes": 0}, "greater than 0"),
-        ({"per_minutes": float("inf")}, "finite number"),
-        ({"per_minutes": float("nan")}, "finite number"),
+        ({"max_notifications": 0}, "greater than or equal to 1"),
+        ({"period_minutes": 0}, "greater than 0"),
+        ({"period_minutes": float("inf")}, "finite number"),
+        ({"period_minutes": float("nan")}, "finite number"),
     ],
 )
-def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused_without_quoting_them(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
         make(**changes)
     assert not re.search("701740606|465 004|Anna", str(caught.value) + repr(caught.value))
@@ -101,27 +101,26 @@ ACCOUNT = {"user": "anna", "password": SECRET}
         (CampaignJournal, {"uri": SECRET}),
     ],
 )
-def test_a_stored_block_that_cannot_be_used_is_not_quoted(model: type[Block], stored: dict[str, Any]) -> None:
+def test_a_validation_error_never_quotes_the_stored_values(model: type[Block], stored: dict[str, Any]) -> None:
     # Prefect's server shows this error in the event of the failed action.
     with pytest.raises(ValidationError) as caught:
         model.model_validate(stored)
     assert not re.search(f"{SECRET}|701740", str(caught.value) + repr(caught.value))
 
 
-def test_secrets_and_numbers_are_not_shown() -> None:
+def test_repr_json_and_topic_hide_secrets_and_numbers() -> None:
     journal: Any = {"url": f"postgresql://anna:{SECRET}@db.example/sms"}
     block = make(journal=CampaignJournal(**journal))
-    for shown in (repr(block), str(block)):
-        assert SECRET not in shown
-        assert NUMBER not in shown
+    for text in (repr(block), str(block)):
+        assert SECRET not in text
+        assert NUMBER not in text
     assert SECRET not in block.model_dump_json()
     assert NUMBER not in block._topic()
     copied = pickle.loads(pickle.dumps(block))
     assert copied.credentials.password.get_secret_value() == SECRET
 
 
-def test_what_is_limited_together() -> None:
-    # Unsaved blocks for the same people count together, whatever their order; a saved block counts for itself.
+def test_unsaved_blocks_with_the_same_recipients_share_a_topic() -> None:
     other = "46701740606"
     assert make(recipients=[NUMBER, other])._topic() == make(recipients=[other, NUMBER])._topic()
     assert make()._topic() != make(recipients=[other])._topic()
