@@ -222,7 +222,7 @@ MUTATIONS = [
     Mutation(
         "beyond a limit nothing is recorded",
         "flows/send_campaign.py",
-        "        job.limits.check(plan)",
+        "        check_limits(job.limits, plan)",
         "        pass",
         f"{OPTIONS} -k test_beyond_a_limit",
     ),

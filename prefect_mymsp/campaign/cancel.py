@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.options import ReconcileOptions
+from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefect_mymsp.campaign.sender import JournalThread
+    from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal.journal import CampaignKey, Journal
+    from prefect_mymsp.journal.journal import CampaignKey
 
 #: Times that a message is tried to be cancelled when the gateway does not say what came of it.
 _TRIES = 5
@@ -39,9 +40,7 @@ class Cancelled:
 
 
 async def cancel_at_gateway(
-    journal: Journal,
-    thread: JournalThread,
-    client: AsyncMyMSPClient,
+    context: CampaignContext,
     campaign: CampaignKey,
     *,
     patience_s: float = 90.0,
@@ -53,15 +52,15 @@ async def cancel_at_gateway(
     end, and looks up what is in doubt: else that would go out which was accepted a moment too late.
 
     Args:
-        journal: Where the campaign is cancelled already, so that nothing more of it is claimed.
-        thread: Where the journal's calls are made.
-        client: The gateway; its ``connections`` requests are in flight at once.
+        context: The journal, where the campaign is cancelled already so that nothing more of it is claimed, and the
+            gateway; the client's ``connections`` requests are in flight at once.
         campaign: Which campaign.
         patience_s: Seconds to wait at most for other runs and for doubt; the lease of a dead run ends in less.
         reconcile: How doubt is looked up.
     """
+    journal, thread, client = context.journal, context.thread, context.client
     options = reconcile or ReconcileOptions()
-    reconciler = Reconciler(journal, thread, client, campaign, options)
+    reconciler = Reconciler(context, campaign, options)
     until = time.monotonic() + patience_s
     taking = _TakingBack(client)
     while True:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.cancel import cancel_at_gateway
-from prefect_mymsp.campaign.reconciler import ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.context import CampaignContext, Progress, ProgressListener
+from prefect_mymsp.campaign.options import FollowOptions, ReconcileOptions
+from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
-from prefect_mymsp.campaign.sender import JournalThread, Progress, ProgressListener
 from prefect_mymsp.campaign.updates import EVIDENCE, UpdateReader
 from prefect_mymsp.errors import RefusedError
 
@@ -24,30 +24,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
 
 _PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class FollowOptions:
-    """How long and how often the gateway is asked.
-
-    Attributes:
-        deadline_s: Seconds to follow at most.
-        quiet_s: Seconds without any change after which nothing more is expected; counted from the delivery time on
-            when the campaign has one.
-        first_pause_s: Seconds between the first two rounds; each pause is half as long again as the one before, and
-            after a change the pauses begin anew.
-        longest_pause_s: Seconds a pause lasts at most.
-        requests_per_minute: Requests the following may make, at most.
-        use_updates: Whether to read ``getMsgUpdates`` for hints. Reading removes them: no other system that works
-            with this account will see them.
-    """
-
-    deadline_s: float = 3600.0
-    quiet_s: float = 900.0
-    first_pause_s: float = 1.0
-    longest_pause_s: float = 60.0
-    requests_per_minute: int = 3000
-    use_updates: bool = False
 
 
 async def follow(
@@ -77,12 +53,9 @@ async def follow(
         JournalError: The journal failed.
     """
     options = options or FollowOptions()
-    thread = JournalThread()
-    try:
-        await thread(journal.campaigns.check_not_purged, campaign)
-        return await CampaignFollower(journal, thread, client, campaign, options, listener).run()
-    finally:
-        thread.close()
+    with CampaignContext(journal, client, campaign.account) as context:
+        await context.thread(journal.campaigns.check_not_purged, campaign)
+        return await CampaignFollower(context, campaign, options, listener).run()
 
 
 class CampaignFollower:
@@ -96,27 +69,24 @@ class CampaignFollower:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
+        context: CampaignContext,
         campaign: CampaignKey,
         options: FollowOptions,
         listener: ProgressListener | None = None,
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
+        self._context = context
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._campaign = campaign
         self._options = options
         self._listener = listener
         self.results = ResultPoller(
-            journal, thread, client, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
+            context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
         self.updates_refusal: RefusedError | None = None
         self.unanswered = 0
         since = datetime.now(UTC) - EVIDENCE
-        self._collector = UpdateReader(journal, thread, client, campaign.account, self.results, since, besides=campaign)
-        self._reconciler = Reconciler(journal, thread, client, campaign, ReconcileOptions())
+        self._collector = UpdateReader(context, self.results, since, besides=campaign)
+        self._reconciler = Reconciler(context, campaign, ReconcileOptions())
 
     async def run(self) -> Counts:
         """Follow until nothing more is to be learnt, nothing moves any more, or time is up."""
@@ -135,7 +105,7 @@ class CampaignFollower:
             await self._reconciler.reconcile()
             if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
                 # It turned up since somebody cancelled the campaign.
-                await cancel_at_gateway(self._journal, self._thread, self._client, self._campaign, patience_s=0.0)
+                await cancel_at_gateway(self._context, self._campaign, patience_s=0.0)
             counts = await self._thread(self._journal.campaigns.counts, self._campaign)
             if self._listener is not None:
                 self._listener(Progress("follow", counts.final, counts.accepted))

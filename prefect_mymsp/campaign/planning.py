@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefect_mymsp.campaign.limits import Limits
+from prefect_mymsp.campaign.options import Limits
 from prefect_mymsp.campaign.suppression import SuppressedNumbers
 from prefect_mymsp.errors import ChangedTextError, InputError, RepeatError, TemplateError, first_few
 from prefect_mymsp.journal.journal import EarlierMessage, PlannedChunk, Recording, SourceCounts, text_digest

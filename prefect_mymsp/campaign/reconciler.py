@@ -23,19 +23,18 @@ seen with our time, a message for any other minute may be what is looked for.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
-from prefect_mymsp.journal.journal import CampaignKey, Journal, Outcome, ScheduledBatch, WatchedBatch, digits
+from prefect_mymsp.journal.journal import CampaignKey, Outcome, ScheduledBatch, WatchedBatch, digits
 from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from prefect_mymsp.campaign.sender import JournalThread
-    from prefect_mymsp.client import AsyncMyMSPClient
+    from prefect_mymsp.campaign.context import CampaignContext
+    from prefect_mymsp.campaign.options import ReconcileOptions
     from prefect_mymsp.models import ScheduledMessage, SmsResult
 
 #: Lists in a row that must show a message to be absent.
@@ -54,21 +53,6 @@ _MAY_BE_THERE = frozenset({SENDING, IN_DOUBT, RELEASED, ASSUMED})
 _Key = tuple[datetime | None, frozenset[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcileOptions:
-    """How doubt is looked up.
-
-    Attributes:
-        late_arrival_s: Seconds after which a request whose answer was lost can no longer arrive.
-        cutoff_before_delivery_s: Seconds before the delivery time after which nothing is sent again any more.
-        interval_s: Seconds between two looks.
-    """
-
-    late_arrival_s: float = 30.0
-    cutoff_before_delivery_s: float = 60.0
-    interval_s: float = 3.0
-
-
 def recipients_if_complete(result: SmsResult) -> frozenset[str] | None:
     """The recipients a result names; None when it names fewer than it counts, and so was cut short."""
     found = frozenset(digits(status.recipient) for status in result.statuses)
@@ -80,16 +64,12 @@ class Reconciler:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
+        context: CampaignContext,
         campaign: CampaignKey,
         options: ReconcileOptions,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._campaign = campaign
         self._options = options
         self._clock = clock

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, ReconcileOptions, Reconciler, minute
+from prefect_mymsp.campaign.options import ReconcileOptions
+from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, Reconciler, minute
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefect_mymsp.campaign.sender import JournalThread
-    from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal.journal import CampaignKey, Journal, ScheduledBatch
+    from prefect_mymsp.campaign.context import CampaignContext
+    from prefect_mymsp.journal.journal import CampaignKey, ScheduledBatch
 
 #: Requests whose new time is recorded together.
 _TOGETHER = 100
@@ -49,9 +49,7 @@ class Rescheduled:
 
 
 async def reschedule_at_gateway(
-    journal: Journal,
-    thread: JournalThread,
-    client: AsyncMyMSPClient,
+    context: CampaignContext,
     campaign: CampaignKey,
     send_at: datetime,
     *,
@@ -60,9 +58,7 @@ async def reschedule_at_gateway(
     """Have a scheduled campaign sent at another time; journal and gateway agree afterwards.
 
     Args:
-        journal: Where the campaign is recorded.
-        thread: Where the journal works.
-        client: The gateway.
+        context: The journal and the gateway.
         campaign: Which campaign; nobody may be sending it.
         send_at: The new delivery time, aware and in the future; seconds are rounded up to the next minute.
         rounds: How often a request is tried whose answer says nothing.
@@ -78,13 +74,14 @@ async def reschedule_at_gateway(
         InDoubtError: Likewise.
         JournalError: The journal failed. What was moved meanwhile is found by rescheduling to the same time once more.
     """
+    journal, thread, client = context.journal, context.thread, context.client
     target = _whole_minute(send_at)
     await thread(journal.claims.expire_leases, campaign)
     # Doubt whose request is there is settled by a look; only what is left needs a person.
-    await Reconciler(journal, thread, client, campaign, ReconcileOptions()).reconcile()
+    await Reconciler(context, campaign, ReconcileOptions()).reconcile()
     times = {one.message_id: minute(one.send_at) for one in await client.list_scheduled() if one.send_at is not None}
     waiting = await thread(journal.schedule.reschedule, campaign, target)
-    moving = _Moving(journal, thread, client, times, waiting)
+    moving = _Moving(context, times, waiting)
     for _ in range(rounds):
         if not moving.left:
             break
@@ -107,15 +104,11 @@ class _Moving:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
+        context: CampaignContext,
         times: dict[str, datetime],
         waiting: dict[str, ScheduledBatch],
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
         #: For when the gateway has them, as far as that is known.
         self._times = times
         #: Those that are not known to wait for the new time, by message id.

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
-    from prefect_mymsp.campaign.sender import JournalThread
-    from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal import Journal, OpenBatch
+    from prefect_mymsp.campaign.context import CampaignContext
+    from prefect_mymsp.journal import OpenBatch
     from prefect_mymsp.models import SmsResult
 
 _NO_SUCH_MESSAGE = 32
@@ -53,17 +52,13 @@ class ResultPoller:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
+        context: CampaignContext,
         *,
         deadline_s: float,
         requests_per_minute: int,
         max_requests: int | None = None,
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._max_requests = max_requests
         self._gap_s = 60.0 / requests_per_minute
         self._next_request = 0.0

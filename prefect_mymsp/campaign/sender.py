@@ -12,15 +12,15 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from prefect_mymsp import protocol
-from prefect_mymsp.campaign.rate import RateGate, SendRate, max_requests_per_claim, request_size
-from prefect_mymsp.campaign.reconciler import ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.context import CampaignContext, Progress
+from prefect_mymsp.campaign.options import SendOptions
+from prefect_mymsp.campaign.rate import SendRate, max_requests_per_claim
+from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import (
     CampaignCancelledError,
     CampaignStoppedError,
@@ -35,11 +35,9 @@ from prefect_mymsp.journal.journal import Batch, CampaignKey, Counts, Journal, O
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
 
 if TYPE_CHECKING:
+    from prefect_mymsp.campaign.context import ProgressListener
     from prefect_mymsp.campaign.delivery_schedule import TimeWindow
     from prefect_mymsp.client import AsyncMyMSPClient
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: One of the recipients is not a number; which one is not said (4.1.3).
 _BAD_RECIPIENT = 28
@@ -49,104 +47,6 @@ _SAME_FOR_ALL = frozenset({34, 35, 36, 37, 38})
 _SETTLED_EVERY_S = 0.1
 #: How much of a lease may pass before requests are no longer made by it.
 _SAFE_SHARE = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class SendOptions:
-    """How a campaign is sent.
-
-    Attributes:
-        batch_size: Recipients of one text in one request, at most.
-        flash: Show the SMS at once instead of storing it.
-        destination_port: Port on the phone; None for an ordinary SMS.
-        max_consecutive_failures: Doubtful answers in a row, or refusals in a row, that stop the campaign.
-        claim_window_s: Seconds of work to claim at once. What is claimed when a process dies is in doubt, so keep
-            this short.
-        lease_s: Seconds after which another run may take over what a silent one had claimed.
-        schedule_ahead_s: Seconds ahead to schedule the messages of a campaign without a delivery time, so that a
-            doubtful answer can be looked up. None to send at once.
-        send_window: When people may get messages. Outside it they are scheduled to its next opening; a campaign's own
-            delivery time is taken as it is. None for any time.
-        messages_per_minute: With a number, messages that are sent at once leave at this rate, at most, and the delivery
-            times of scheduled ones are spaced out likewise. Other processes are not counted.
-        gate: Whom to ask before requests are made; None for nobody.
-        reconcile: How doubt about scheduled messages is looked up.
-        shutdown_timeout_s: Seconds that requests in flight may take when the sending is cancelled. Prefect kills a
-            cancelled flow run after 30 s.
-    """
-
-    batch_size: int = 500
-    flash: bool = False
-    destination_port: int | None = None
-    max_consecutive_failures: int = 20
-    claim_window_s: float = 0.065
-    lease_s: float = 60.0
-    schedule_ahead_s: float | None = None
-    send_window: TimeWindow | None = None
-    messages_per_minute: float | None = None
-    gate: RateGate | None = None
-    reconcile: ReconcileOptions = field(default_factory=ReconcileOptions)
-    shutdown_timeout_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_consecutive_failures", "claim_window_s", "lease_s"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above zero.")
-        if self.destination_port is not None:
-            protocol.check_port(self.destination_port)
-        least_s = self.reconcile.cutoff_before_delivery_s + self.reconcile.late_arrival_s
-        if self.schedule_ahead_s is not None and self.schedule_ahead_s < least_s:
-            raise InputError(
-                f"The lead time must be at least {least_s:.0f} s, or doubt "
-                "could not be looked up before the messages go out."
-            )
-        if self.messages_per_minute is not None and not self.messages_per_minute > 0:
-            raise InputError("messages_per_minute must be above zero; leave it out to send as fast as it goes.")
-
-    @property
-    def request_size(self) -> int:
-        """Recipients of one text in one request, at most, at the rate that is asked for."""
-        return request_size(self.batch_size, self.messages_per_minute)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a sending or a following has come, in messages.
-
-    Attributes:
-        step: ``send`` or ``follow``.
-        done: Messages sent one way or another, or those whose delivery is settled.
-        total: Messages there are to do.
-    """
-
-    step: str
-    done: int
-    total: int
-
-
-#: Who is told of the progress, now and then.
-ProgressListener = Callable[[Progress], None]
-
-
-class JournalThread:
-    """The journal from asyncio: its calls, one after the other, on a thread of their own."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mymsp-journal")
-
-    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``function`` there and wait for it, to its end even when cancelled: a claim must not be lost halfway."""
-        call = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await call
-            raise
-
-    def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown(wait=True)
 
 
 async def send_planned(
@@ -180,11 +80,11 @@ async def send_planned(
         JournalError: The journal failed. Nothing was sent without its intent being recorded.
     """
     options = options or SendOptions()
-    thread = JournalThread()
-    try:
+    with CampaignContext(journal, client, campaign.account) as context:
+        thread = context.thread
         await thread(journal.claims.expire_leases, campaign)
         run = await thread(journal.claims.start_run, campaign, lease_s=options.lease_s)
-        sending = _Sender(journal, thread, client, run, options, listener)
+        sending = _Sender(context, run, options, listener)
         try:
             await sending.all()
         except BaseException:
@@ -193,8 +93,6 @@ async def send_planned(
             raise
         await asyncio.shield(asyncio.ensure_future(thread(journal.claims.end_run, run)))
         return await thread(journal.campaigns.counts, campaign)
-    finally:
-        thread.close()
 
 
 class _Sender:
@@ -202,16 +100,12 @@ class _Sender:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
+        context: CampaignContext,
         run: SendRun,
         options: SendOptions,
         listener: ProgressListener | None,
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._run = run
         self._options = options
         self._listener = listener
@@ -231,13 +125,13 @@ class _Sender:
         self._done = 0
         self._total = run.planned
         self._safe_until = _clock() + _SAFE_SHARE * options.lease_s
-        self._window = 2 * client.connections
+        self._window = 2 * self._client.connections
         self._scheduled = (
             options.schedule_ahead_s is not None or options.send_window is not None or run.campaign.send_at is not None
         )
         self._turns = None if options.messages_per_minute is None else SendRate(options.messages_per_minute)
         self._opening: datetime | None = None
-        self._reconciler = Reconciler(journal, thread, client, run.campaign, options.reconcile)
+        self._reconciler = Reconciler(context, run.campaign, options.reconcile)
 
     async def all(self) -> None:
         """Everything that is planned, or up to the reason to stop."""

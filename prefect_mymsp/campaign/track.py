@@ -12,15 +12,16 @@ import contextlib
 import json
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.cancel import cancel_at_gateway
-from prefect_mymsp.campaign.reconciler import ReconcileOptions, Reconciler
+from prefect_mymsp.campaign.context import CampaignContext
+from prefect_mymsp.campaign.options import TrackOptions
+from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
-from prefect_mymsp.campaign.sender import JournalThread
-from prefect_mymsp.errors import InputError, RefusedError
+from prefect_mymsp.errors import RefusedError
 from prefect_mymsp.journal.deliveries import Pending
 
 if TYPE_CHECKING:
@@ -35,31 +36,6 @@ _PAGE, _TURN = 500, 100
 _LAST_TURN = "tracking-turn"
 #: Looks, from when absence counts, after which a doubt that is left is left to the next pass.
 _LOOKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class TrackOptions:
-    """How far a pass goes.
-
-    Attributes:
-        max_age_days: Days after which nothing more is expected of a message that was to leave then.
-        max_requests: ResultPoller a pass asks for at most. What it does not come to is asked first by the next one.
-        requests_per_minute: How fast it asks, at most.
-        deadline_s: Seconds a pass lasts at most, but for answers on their way.
-        reconcile: How doubt about scheduled messages is looked up.
-    """
-
-    max_age_days: float = 7.0
-    max_requests: int = 10_000
-    requests_per_minute: int = 3000
-    deadline_s: float = 240.0
-    reconcile: ReconcileOptions = field(default_factory=ReconcileOptions)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.max_age_days <= 36_500:
-            raise InputError("max_age_days must be above zero, and at most 36,500.")
-        if not self.deadline_s > 0 or min(self.max_requests, self.requests_per_minute) < 1:
-            raise InputError("max_requests, requests_per_minute and deadline_s must be above zero.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,29 +120,21 @@ async def track_account(
     Returns:
         Where the campaigns stand; whatever has been learnt is in the journal.
     """
-    thread = JournalThread()
-    try:
-        return await _Tracking(journal, thread, client, account, options or TrackOptions()).run()
-    finally:
-        thread.close()
+    with CampaignContext(journal, client, account) as context:
+        return await _Tracking(context, options or TrackOptions()).run()
 
 
 class _Tracking:
     """One pass."""
 
-    def __init__(
-        self, journal: Journal, thread: JournalThread, client: AsyncMyMSPClient, account: str, options: TrackOptions
-    ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
-        self._account = account
+    def __init__(self, context: CampaignContext, options: TrackOptions) -> None:
+        self._context = context
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
+        self._account = context.account
         self._options = options
         self._since = datetime.now(UTC) - timedelta(days=options.max_age_days)
         self._results = ResultPoller(
-            journal,
-            thread,
-            client,
+            context,
             deadline_s=options.deadline_s,
             requests_per_minute=options.requests_per_minute,
             max_requests=options.max_requests,
@@ -204,7 +172,7 @@ class _Tracking:
         """Look up what is in doubt and waits for its delivery time, for as long as it takes to settle it."""
         look = self._options.reconcile
         late, can_be_absent = 0, time.monotonic() + look.late_arrival_s
-        left = [Reconciler(self._journal, self._thread, self._client, one, look) for one in campaigns]
+        left = [Reconciler(self._context, one, look) for one in campaigns]
         while left:
             for one in left:
                 await one.reconcile()
@@ -217,7 +185,7 @@ class _Tracking:
     async def _take_back(self, campaign: CampaignKey) -> None:
         """Of a cancelled campaign, what turned up at the gateway since then must not go out."""
         if await self._thread(self._journal.schedule.batches, campaign, datetime.now(UTC)):
-            await cancel_at_gateway(self._journal, self._thread, self._client, campaign, patience_s=0.0)
+            await cancel_at_gateway(self._context, campaign, patience_s=0.0)
 
     async def _ask(self, campaigns: Sequence[CampaignKey]) -> bool:
         """Ask about each open batch once, campaign by campaign in turns; returns whether some were left."""

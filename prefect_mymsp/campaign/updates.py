@@ -25,9 +25,9 @@ from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
 from prefect_mymsp.journal.suppressions import as_msisdn
 
 if TYPE_CHECKING:
+    from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.campaign.opt_outs import OptOuts
     from prefect_mymsp.campaign.result_poller import ResultPoller
-    from prefect_mymsp.campaign.sender import JournalThread
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey, CandidateBatch, Journal
     from prefect_mymsp.models import Inbox, ReceivedMessage
@@ -73,10 +73,7 @@ class UpdateReader:
     """Who reads an account's updates and looks where they point.
 
     Args:
-        journal: Where answers are kept, and campaigns recorded.
-        thread: The journal's thread.
-        client: The gateway.
-        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
+        context: The journal, the gateway and the account.
         results: Who asks for results.
         since: Messages that were to leave before then are not looked for any more, aware.
         besides: A campaign whose messages are all asked about anyway.
@@ -84,18 +81,13 @@ class UpdateReader:
 
     def __init__(
         self,
-        journal: Journal,
-        thread: JournalThread,
-        client: AsyncMyMSPClient,
-        account: str,
+        context: CampaignContext,
         results: ResultPoller,
         since: datetime,
         besides: CampaignKey | None = None,
     ) -> None:
-        self._journal = journal
-        self._thread = thread
-        self._client = client
-        self._account = account
+        self._journal, self._thread, self._client = context.journal, context.thread, context.client
+        self._account = context.account
         self._results = results
         self._since = since
         self._besides = besides
@@ -191,16 +183,11 @@ class InboxResult:
     unparsed: tuple[str, ...] = field(default=(), repr=False)
 
 
-async def read_inbox(
-    journal: Journal, thread: JournalThread, client: AsyncMyMSPClient, account: str, opt_outs: OptOuts
-) -> InboxResult:
+async def read_inbox(context: CampaignContext, opt_outs: OptOuts) -> InboxResult:
     """Store what the inbox has above the cursor, each message once, and who wants no more SMS.
 
     Args:
-        journal: Where messages are stored, and the suppression list is.
-        thread: The journal's thread.
-        client: The gateway.
-        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
+        context: The journal, the gateway and the account.
         opt_outs: Which messages ask for no more SMS.
 
     Raises:
@@ -208,7 +195,8 @@ async def read_inbox(
         InDoubtError: It does not answer, or differently each time. Nothing is stored then; the next reading begins
             where this one did.
     """
-    inbox = await _agreed(client, await thread(journal.inbox.cursor, account))
+    journal, thread, account = context.journal, context.thread, context.account
+    inbox = await _agreed(context.client, await thread(journal.inbox.cursor, account))
     if inbox.unparsed:
         await thread(_keep_bad, journal, account, inbox.unparsed)
     asking = {message.message_id: message for message in inbox.messages if opt_outs(message)}

@@ -43,17 +43,14 @@ def follow_deliveries(
     credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, options: FollowOptions
 ) -> CampaignFollower:
     """Ask the gateway until every delivery is settled, nothing moves any more, or time is up."""
-    from prefect_mymsp.campaign import CampaignFollower, JournalThread
+    from prefect_mymsp.campaign import CampaignContext, CampaignFollower
 
     async def run(listener: ProgressListener) -> CampaignFollower:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                following = CampaignFollower(journal, thread, client, campaign, options, listener)
+        async with credentials.get_async_client() as client:
+            with CampaignContext(journal, client, campaign.account) as context:
+                following = CampaignFollower(context, campaign, options, listener)
                 await following.run()
                 return following
-        finally:
-            thread.close()
 
     with progress_listener(campaign.name, credentials) as listener:
         return run_interruptibly(run(listener))

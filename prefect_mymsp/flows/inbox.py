@@ -57,15 +57,12 @@ class CollectedUpdates:
 @task(name="read-inbox", **_STEP)
 def store_inbox(credentials: MyMSPCredentials, journal: Journal, account: str, opt_outs: OptOuts) -> InboxResult:
     """Store what is in the inbox above the cursor, each message once, and who wants no more SMS."""
-    from prefect_mymsp.campaign import JournalThread, read_inbox
+    from prefect_mymsp.campaign import CampaignContext, read_inbox
 
     async def run() -> InboxResult:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                return await read_inbox(journal, thread, client, account, opt_outs)
-        finally:
-            thread.close()
+        async with credentials.get_async_client() as client:
+            with CampaignContext(journal, client, account) as context:
+                return await read_inbox(context, opt_outs)
 
     return run_interruptibly(run())
 
@@ -75,23 +72,18 @@ def read_updates(
     credentials: MyMSPCredentials, journal: Journal, account: str, deadline_s: float, requests_per_minute: int
 ) -> UpdatesResult:
     """Read the updates, keep them, and ask about the messages they point to. Never tried twice."""
-    from prefect_mymsp.campaign import EVIDENCE, JournalThread, ResultPoller, UpdateReader
+    from prefect_mymsp.campaign import EVIDENCE, CampaignContext, ResultPoller, UpdateReader
 
     for one in journal.campaigns.summaries(account, open_only=True):
         if one.counts.sending:
             journal.claims.expire_leases(one.key)  # what a dead run had on its way may be what an update tells of
 
     async def run() -> UpdatesResult:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                results = ResultPoller(
-                    journal, thread, client, deadline_s=deadline_s, requests_per_minute=requests_per_minute
-                )
+        async with credentials.get_async_client() as client:
+            with CampaignContext(journal, client, account) as context:
+                results = ResultPoller(context, deadline_s=deadline_s, requests_per_minute=requests_per_minute)
                 since = datetime.now(UTC) - EVIDENCE
-                return await UpdateReader(journal, thread, client, account, results, since).collect()
-        finally:
-            thread.close()
+                return await UpdateReader(context, results, since).collect()
 
     return run_interruptibly(run())
 

@@ -77,15 +77,12 @@ def reschedule_scheduled_messages(
     credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, send_at: datetime
 ) -> Rescheduled:
     """Move what waits at the gateway to the new time."""
-    from prefect_mymsp.campaign import JournalThread, reschedule_at_gateway
+    from prefect_mymsp.campaign import CampaignContext, reschedule_at_gateway
 
     async def run() -> Rescheduled:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                return await reschedule_at_gateway(journal, thread, client, campaign, send_at)
-        finally:
-            thread.close()
+        async with credentials.get_async_client() as client:
+            with CampaignContext(journal, client, campaign.account) as context:
+                return await reschedule_at_gateway(context, campaign, send_at)
 
     return run_interruptibly(run())
 

@@ -222,8 +222,10 @@ def _suppressed(job: _Job, journal: Journal | None) -> SuppressedNumbers:
 
 def _keep_to_limits(job: _Job, plan: Plan) -> None:
     """Refuse a plan beyond its limits; its rejects are left as a file, to be mended."""
+    from prefect_mymsp.campaign import check_limits
+
     try:
-        job.limits.check(plan)
+        check_limits(job.limits, plan)
     except LimitError as error:
         path = _write_rejects(job, plan)
         raise LimitError(f"{error} What cannot be sent is listed in {path}." if path else str(error)) from None
@@ -249,15 +251,12 @@ async def send_planned_for(
 @task(name="cancel-scheduled-messages", **_STEP)
 def cancel_scheduled_messages(credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey) -> Cancelled:
     """Cancel the campaign for good, and at the gateway what still waits there for its delivery time."""
-    from prefect_mymsp.campaign import JournalThread, cancel_at_gateway
+    from prefect_mymsp.campaign import CampaignContext, cancel_at_gateway
 
     async def run() -> Cancelled:
-        thread = JournalThread()
-        try:
-            async with credentials.get_async_client() as client:
-                return await cancel_at_gateway(journal, thread, client, campaign)
-        finally:
-            thread.close()
+        async with credentials.get_async_client() as client:
+            with CampaignContext(journal, client, campaign.account) as context:
+                return await cancel_at_gateway(context, campaign)
 
     journal.campaigns.cancel(campaign)
     return run_interruptibly(run())

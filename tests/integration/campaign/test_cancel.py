@@ -10,7 +10,7 @@ from multiprocessing.context import ForkServerContext
 import pytest
 
 from prefect_mymsp.account import account_fingerprint
-from prefect_mymsp.campaign import Cancelled, JournalThread, ReconcileOptions, cancel_at_gateway
+from prefect_mymsp.campaign import CampaignContext, Cancelled, ReconcileOptions, cancel_at_gateway
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.journal import CampaignKey, Journal, Selection
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -22,13 +22,10 @@ ROWS = 400
 
 def cancel(journal: Journal, campaign: CampaignKey, sandbox: Sandbox) -> Cancelled:
     async def run() -> Cancelled:
-        thread = JournalThread()
-        try:
-            async with AsyncMyMSPClient(sandbox.user, sandbox.password, base_url=sandbox.base_url) as client:
+        async with AsyncMyMSPClient(sandbox.user, sandbox.password, base_url=sandbox.base_url) as client:
+            with CampaignContext(journal, client, campaign.account) as context:
                 options = ReconcileOptions(late_arrival_s=0.5, interval_s=0.1)
-                return await cancel_at_gateway(journal, thread, client, campaign, reconcile=options)
-        finally:
-            thread.close()
+                return await cancel_at_gateway(context, campaign, reconcile=options)
 
     journal.campaigns.cancel(campaign)
     return asyncio.run(run())

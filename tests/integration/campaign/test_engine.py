@@ -24,9 +24,9 @@ import pytest
 
 from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import (
+    CampaignContext,
     Cancelled,
     FollowOptions,
-    JournalThread,
     Progress,
     ProgressListener,
     RateGate,
@@ -130,12 +130,9 @@ class Bench:
 
     def cancel(self, campaign: CampaignKey) -> Cancelled:
         async def run() -> Cancelled:
-            thread = JournalThread()
-            try:
-                async with self.client() as client:
-                    return await cancel_at_gateway(self.journal, thread, client, campaign, reconcile=LOOK)
-            finally:
-                thread.close()
+            async with self.client() as client:
+                with CampaignContext(self.journal, client, campaign.account) as context:
+                    return await cancel_at_gateway(context, campaign, reconcile=LOOK)
 
         return asyncio.run(run())
 

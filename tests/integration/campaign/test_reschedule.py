@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mymsp.campaign import Cancelled, JournalThread, ReconcileOptions, Rescheduled, reschedule_at_gateway
+from prefect_mymsp.campaign import CampaignContext, Cancelled, ReconcileOptions, Rescheduled, reschedule_at_gateway
 from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, NotSentError
 from prefect_mymsp.journal import CampaignKey, Outcome
 from prefect_mymsp.models import Decision
@@ -34,12 +34,9 @@ def bench(mymsp_sandbox: Sandbox, tmp_path: Path, empty_journal: Path) -> Iterat
 
 def reschedule(bench: Bench, campaign: CampaignKey, send_at: datetime, *, rounds: int = 5) -> Rescheduled:
     async def run() -> Rescheduled:
-        thread = JournalThread()
-        try:
-            async with bench.client(connections=2) as client:
-                return await reschedule_at_gateway(bench.journal, thread, client, campaign, send_at, rounds=rounds)
-        finally:
-            thread.close()
+        async with bench.client(connections=2) as client:
+            with CampaignContext(bench.journal, client, campaign.account) as context:
+                return await reschedule_at_gateway(context, campaign, send_at, rounds=rounds)
 
     return asyncio.run(run())
 

@@ -13,10 +13,10 @@ import pytest
 
 from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import (
+    CampaignContext,
     CompletionLog,
     FollowOptions,
     InboxResult,
-    JournalThread,
     OptOuts,
     ReconcileOptions,
     ResultPoller,
@@ -100,25 +100,19 @@ class Lab:
 
     def collect(self, journal: Journal | None = None, *, deadline_s: float = 10.0) -> UpdatesResult:
         async def run() -> UpdatesResult:
-            thread, used = JournalThread(), journal or self.journal
-            try:
-                async with self.client() as client:
-                    results = ResultPoller(used, thread, client, deadline_s=deadline_s, requests_per_minute=100_000)
+            async with self.client() as client:
+                with CampaignContext(journal or self.journal, client, self.account) as context:
+                    results = ResultPoller(context, deadline_s=deadline_s, requests_per_minute=100_000)
                     since = datetime.now(UTC) - timedelta(days=7)
-                    return await UpdateReader(used, thread, client, self.account, results, since).collect()
-            finally:
-                thread.close()
+                    return await UpdateReader(context, results, since).collect()
 
         return asyncio.run(run())
 
     def read(self, journal: Journal | None = None) -> InboxResult:
         async def run() -> InboxResult:
-            thread = JournalThread()
-            try:
-                async with self.client() as client:
-                    return await read_inbox(journal or self.journal, thread, client, self.account, OptOuts())
-            finally:
-                thread.close()
+            async with self.client() as client:
+                with CampaignContext(journal or self.journal, client, self.account) as context:
+                    return await read_inbox(context, OptOuts())
 
         return asyncio.run(run())
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_mymsp.campaign import Limits, Plan, SuppressedNumbers, plan_campaign
+from prefect_mymsp.campaign import Limits, Plan, SuppressedNumbers, check_limits, plan_campaign
 from prefect_mymsp.campaign.suppression import number_array, read_suppression_file
 from prefect_mymsp.errors import InputError, LimitError, SourceError, TemplateError
 from prefect_mymsp.recipients import open_source
@@ -144,42 +144,42 @@ BAD = [(number(0), "A"), ("12", "B"), (number(1), ""), (number(2), "C")]
 def test_rows_that_cannot_be_sent(share: float | None, refused: bool) -> None:
     limits, plan = Limits(max_rejected=share), planned(BAD)
     if not refused:
-        limits.check(plan)
+        check_limits(limits, plan)
         return
     with pytest.raises(LimitError, match=r"2 of 4 rows of DataFrame.*row 2 \(mobil\), row 3 \(name\)") as caught:
-        limits.check(plan)
+        check_limits(limits, plan)
     assert "on_rejects" in str(caught.value)
 
 
 def test_a_share_is_held_to_the_row() -> None:
     rows = [(number(index), "A") for index in range(71)] + [("12", "B")] * 29
-    Limits(max_rejected=0.29).check(planned(rows))  # 0.29 * 100 is less than 29 to a computer
+    check_limits(Limits(max_rejected=0.29), planned(rows))  # 0.29 * 100 is less than 29 to a computer
     with pytest.raises(LimitError):
-        Limits(max_rejected=0.289).check(planned(rows))
+        check_limits(Limits(max_rejected=0.289), planned(rows))
 
 
 def test_too_many_people() -> None:
     rows = [(number(0), "A"), (number(0), "B"), (number(1), "C"), (number(2), "D")]
-    Limits(max_recipients=3).check(planned(rows))  # two messages to one person are one person
-    Limits(max_recipients=2).check(planned(rows, suppressed=suppressed(1)))
+    check_limits(Limits(max_recipients=3), planned(rows))  # two messages to one person are one person
+    check_limits(Limits(max_recipients=2), planned(rows, suppressed=suppressed(1)))
     with pytest.raises(LimitError, match=r"3 people would get messages.*allows 2"):
-        Limits(max_recipients=2).check(planned(rows))
+        check_limits(Limits(max_recipients=2), planned(rows))
 
 
 def test_too_long_messages_are_told_by_row() -> None:
     rows = [(number(0), "A"), (number(1), "B" * 160), (number(1), "B" * 160), (number(2), "Ł" * 70), (number(3), "D")]
     limits = Limits(max_segments=1)
     with pytest.raises(LimitError, match=r"2 messages.*the longest takes 2\. Rows 2, 4\. .*'Ł' occur") as caught:
-        limits.check(planned(rows, limits=limits))
+        check_limits(limits, planned(rows, limits=limits))
     assert "BBB" not in str(caught.value)
     wider = Limits(max_segments=2)
-    wider.check(planned(rows, limits=wider))
+    check_limits(wider, planned(rows, limits=wider))
     many = [(number(index), "B" * 160) for index in range(9)]
     to_groups = plan_campaign(None, Template("x" * 161), groups=["staff"], limits=limits)
     with pytest.raises(LimitError, match=r"1 messages.*the longest takes 2\. Nothing was sent"):
-        limits.check(to_groups)
+        check_limits(limits, to_groups)
     with pytest.raises(LimitError, match=r"9 messages.*Rows 1, 2, 3, 4, 5, …\."):
-        limits.check(planned(many, limits=limits))
+        check_limits(limits, planned(many, limits=limits))
 
 
 @pytest.mark.parametrize(
