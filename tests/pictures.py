@@ -17,12 +17,11 @@ from prefect_mymsp.journal import CampaignKey, Journal
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports.exports import (
-    Target,
-    Wanted,
-    collect_deliveries,
-    collect_inbox_rows,
-    write_deliveries,
-    write_inbox,
+    DeliverySelection,
+    FileTarget,
+    InboxSelection,
+    export_deliveries,
+    export_inbox,
 )
 from prefect_mymsp.sandbox import Sandbox
 from prefect_mymsp.templates import Template
@@ -44,12 +43,10 @@ def main() -> None:
             _send(sandbox, journal)
             _reply(sandbox, journal)
             account = account_fingerprint(sandbox.base_url, sandbox.user)
-            delivery = Target(ReportFormat.HTML, folder / "delivery.html", None, None, folder)
-            inbox = Target(ReportFormat.HTML, folder / "inbox.html", None, None, folder)
-            wanted = Wanted(NAME)
-            found = collect_deliveries(journal, account, wanted, delivery)
-            write_deliveries(journal, found, wanted, delivery, ZONE, price_per_segment=0.42)
-            write_inbox(journal, collect_inbox_rows(journal, account, inbox), inbox, ZONE)
+            delivery = FileTarget(ReportFormat.HTML, folder / "delivery.html", folder)
+            inbox = FileTarget(ReportFormat.HTML, folder / "inbox.html", folder)
+            export_deliveries(journal, account, DeliverySelection(NAME), delivery, zone=ZONE, price_per_segment=0.42)
+            export_inbox(journal, account, InboxSelection(), inbox, zone=ZONE)
         IMAGES.mkdir(exist_ok=True)
         with Chromium() as browsing:
             for file, page, width, height, dark, of in (

@@ -21,7 +21,7 @@ from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal
-    from prefect_mymsp.reports.exports import Exported, Target, Wanted
+    from prefect_mymsp.reports.exports import DeliverySelection, Exported, FileTarget, InboxSelection, TableTarget
 else:
     # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
     Exported = Any
@@ -38,50 +38,38 @@ Place = Annotated[Path | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"t
 def write_delivery_report(
     journal: Journal,
     credentials: MyMSPCredentials,
-    wanted: Wanted,
-    target: Target,
+    selection: DeliverySelection,
+    target: FileTarget | TableTarget,
     price_per_segment: float | None,
     show_numbers: bool,
 ) -> Exported:
-    """Read deliveries from the journal and write them; what was written is remembered when it is there."""
-    from prefect_mymsp.reports.exports import collect_deliveries, write_deliveries
+    """Read deliveries from the journal and write them to a file or a table."""
+    from prefect_mymsp.reports.exports import export_deliveries
 
-    account = _account(credentials)
-    found = collect_deliveries(journal, account, wanted, target)
-    done = write_deliveries(
+    return export_deliveries(
         journal,
-        found,
-        wanted,
+        _account(credentials),
+        selection,
         target,
-        ZoneInfo(credentials.timezone),
+        zone=ZoneInfo(credentials.timezone),
         price_per_segment=price_per_segment,
         show_numbers=show_numbers,
     )
-    if found.mark is not None:
-        journal.bookmarks.put(account, target.bookmark("deliveries", wanted.campaign), found.mark)
-    return done
 
 
 @task(name="write-inbox-report", **_STEP)
 def write_inbox_report(
     journal: Journal,
     credentials: MyMSPCredentials,
-    target: Target,
-    since: datetime | None,
-    until: datetime | None,
-    new_only: bool,
+    selection: InboxSelection,
+    target: FileTarget | TableTarget,
     show_numbers: bool,
 ) -> Exported:
-    """Read received messages from the journal and write them; what was written is remembered when it is there."""
-    from prefect_mymsp.reports.exports import collect_inbox_rows, write_inbox
+    """Read received messages from the journal and write them to a file or a table."""
+    from prefect_mymsp.reports.exports import export_inbox
 
-    account = _account(credentials)
-    found = collect_inbox_rows(journal, account, target, since=since, until=until, new_only=new_only)
     zone = ZoneInfo(credentials.timezone)
-    done = write_inbox(journal, found, target, zone, new_only=new_only, show_numbers=show_numbers)
-    if found.mark is not None:
-        journal.bookmarks.put(account, target.bookmark("inbox", None), found.mark)
-    return done
+    return export_inbox(journal, _account(credentials), selection, target, zone=zone, show_numbers=show_numbers)
 
 
 @flow(name="export-delivery-report", retries=0, persist_result=False)
@@ -133,19 +121,18 @@ def export_delivery_report(
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
-    from prefect_mymsp.reports.exports import Wanted, check_period
+    from prefect_mymsp.reports.exports import DeliverySelection
 
-    check_period(since, until, new_only=new_only)
-    target = _target(format, path, database, table)
+    selection = DeliverySelection((campaign or "").strip() or None, since, until, new_only=new_only)
+    selection.check()
+    target = _target(format, path, database, table, update=update)
     if update and format is not ReportFormat.SQL:
         raise InputError("update is for format='sql'; a file always shows how things stand.")
     if price_per_segment is not None and not price_per_segment >= 0:
         raise InputError("price_per_segment is negative.")
-    name = (campaign or "").strip() or None
-    wanted = Wanted(name, since, until, new_only=new_only, update=update)
     with open_journal(journal) as opened:
-        done: Exported = write_delivery_report(opened, credentials, wanted, target, price_per_segment, show_numbers)
-    _tell(done, target, "deliveries")
+        done: Exported = write_delivery_report(opened, credentials, selection, target, price_per_segment, show_numbers)
+    _tell(done, format, "deliveries")
     return done
 
 
@@ -190,13 +177,14 @@ def export_inbox_report(
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
-    from prefect_mymsp.reports.exports import check_period
+    from prefect_mymsp.reports.exports import InboxSelection
 
-    check_period(since, until, new_only=new_only)
+    selection = InboxSelection(since, until, new_only=new_only)
+    selection.check()
     target = _target(format, path, database, table)
     with open_journal(journal) as opened:
-        done: Exported = write_inbox_report(opened, credentials, target, since, until, new_only, show_numbers)
-    _tell(done, target, "received messages")
+        done: Exported = write_inbox_report(opened, credentials, selection, target, show_numbers)
+    _tell(done, format, "received messages")
     return done
 
 
@@ -206,16 +194,31 @@ def _account(credentials: MyMSPCredentials) -> str:
     return account_fingerprint(credentials.base_url, credentials.user)
 
 
-def _target(format: ReportFormat, path: Path | None, database: Database, table: str | None) -> Target:  # noqa: A002
-    from prefect_mymsp.reports.exports import Target
+def _target(
+    format: ReportFormat,  # noqa: A002
+    path: Path | None,
+    database: Database,
+    table: str | None,
+    *,
+    update: bool = False,
+) -> FileTarget | TableTarget:
+    from prefect_mymsp.reports.exports import FileTarget, TableTarget
 
+    target: FileTarget | TableTarget
     url = None if database is None else str(database.get())
-    target = Target(format, path, url, table, MyMSPSettings().reports_folder())
+    if format is ReportFormat.SQL:
+        if path is not None:
+            raise InputError("format='sql' writes to a table: leave path out, or choose another format.")
+        target = TableTarget(url or "", table or "", include_pending=update)
+    elif url or table:
+        raise InputError("database and table are for format='sql'.")
+    else:
+        target = FileTarget(format, path, MyMSPSettings().reports_folder())
     target.check()
     return target
 
 
-def _tell(done: Exported, target: Target, what: str) -> None:
+def _tell(done: Exported, format: ReportFormat, what: str) -> None:  # noqa: A002
     """Say in the log, and in an artifact, what was written where."""
     from prefect_mymsp.reports.sanitize import escape_control_characters
 
@@ -223,12 +226,12 @@ def _tell(done: Exported, target: Target, what: str) -> None:
     where = f"table {done.table}" if done.path is None else str(done.path.absolute())
     logger.info("%d %s are in %r.", done.rows, what, where)
     shown = escape_control_characters(where).replace("`", "'").replace("\n", " ")
-    lines = [f"**{done.rows:,}** {what} as {target.format.value} in", "", f"`{shown}`"]
+    lines = [f"**{done.rows:,}** {what} as {format.value} in", "", f"`{shown}`"]
     if done.rejected_rows_path is not None:
         shown = escape_control_characters(str(done.rejected_rows_path)).replace("`", "'").replace("\n", " ")
         lines += ["", "and the rows that could not be sent in", "", f"`{shown}`"]
-    for title, shows, address in done.charts:  # both of Prefect's user interfaces show images of such addresses
-        lines += ["", f"### {title}", "", f"![{shows}]({address})"]
+    for chart in done.charts:  # both of Prefect's user interfaces show images with such addresses
+        lines += ["", f"### {chart.title}", "", f"![{chart.description}]({chart.data_uri})"]
     try:
         create_markdown_artifact(markdown="\n".join(lines), key=f"mymsp-export-{what.replace(' ', '-')}")
     except Exception as error:  # noqa: BLE001  the report is written, whatever Prefect can show of it

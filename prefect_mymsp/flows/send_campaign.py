@@ -223,11 +223,12 @@ def _suppressed(job: _Job, journal: Journal | None) -> SuppressedNumbers:
 def _keep_to_limits(job: _Job, plan: Plan) -> None:
     """Refuse a plan beyond its limits; its rejects are left as a file, to be mended."""
     from prefect_mymsp.campaign import check_limits
+    from prefect_mymsp.reports.exports import write_rejected_rows
 
     try:
         check_limits(job.limits, plan)
     except LimitError as error:
-        path = _write_rejects(job, plan)
+        path = write_rejected_rows(job.campaign, plan.rejected_rows, MyMSPSettings().reports_folder())
         raise LimitError(f"{error} What cannot be sent is listed in {path}." if path else str(error)) from None
 
 
@@ -321,7 +322,7 @@ def _run(job: _Job, *, dry_run: bool) -> CampaignReport:
                 if stopped is None:
                     raise
                 raise stopped from stopped.__cause__  # it says what is to be done
-            unwritten = _write(job, report, plan)
+            unwritten = _write(job, report)
             if stopped is None:
                 show.finished(report)
             else:
@@ -418,29 +419,15 @@ def _all_accepted(job: _Job, counts: Counts) -> Counts:
     return counts
 
 
-def _write(job: _Job, report: CampaignReport, plan: Plan) -> ExportError | None:
+def _write(job: _Job, report: CampaignReport) -> ExportError | None:
     """Write a campaign's files; returns why that could not be done."""
-    from prefect_mymsp.reports import write_csv
-    from prefect_mymsp.reports.writers import file_name
+    from prefect_mymsp.reports.exports import write_campaign_report
 
     try:
-        report.report_path = write_csv(
-            report.deliveries, MyMSPSettings().reports_folder() / f"{file_name(job.campaign)}.csv"
-        )
-        report.rejected_rows_path = _write_rejects(job, plan)
+        write_campaign_report(report, MyMSPSettings().reports_folder())
     except ExportError as error:
         return error
     return None
-
-
-def _write_rejects(job: _Job, plan: Plan) -> Path | None:
-    from prefect_mymsp.reports import rejected_rows_frame, write_csv
-    from prefect_mymsp.reports.writers import file_name
-
-    if not plan.rejected_rows.num_rows:
-        return None
-    path = MyMSPSettings().reports_folder() / f"{file_name(job.campaign)}-rejected-rows.csv"
-    return write_csv(rejected_rows_frame(plan.rejected_rows, job.campaign), path)
 
 
 def _told(report: CampaignReport) -> str:

@@ -1,6 +1,6 @@
-"""The journal's answers as DataFrames and files."""
+"""Reports from the journal: DataFrames, files, database tables and HTML pages."""
 
-from prefect_mymsp.reports.campaign import CampaignReport
+from prefect_mymsp.reports.campaign_report import CampaignReport
 from prefect_mymsp.reports.exports import Exported
 from prefect_mymsp.reports.frames import (
     campaigns_frame,
@@ -10,7 +10,8 @@ from prefect_mymsp.reports.frames import (
     rejected_rows_frame,
     scheduled_frame,
 )
-from prefect_mymsp.reports.writers import append_rows, write_csv, write_excel, write_parquet
+from prefect_mymsp.reports.tables import append_rows
+from prefect_mymsp.reports.writers import write_csv, write_excel, write_parquet
 
 __all__ = [
     "CampaignReport",

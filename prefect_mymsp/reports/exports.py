@@ -1,13 +1,11 @@
-"""What an export holds, where it goes, and what of it is new since the last one."""
+"""The one way from the journal to a file or a table: read a selection, write it to a target, then move the bookmark."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,334 +21,293 @@ from prefect_mymsp.reports.frames import (
     inbox_frame,
     read_deliveries,
     recorded_rejected_rows_frame,
+    rejected_rows_frame,
 )
+from prefect_mymsp.reports.new_only import OVERLAP, ExportMark
 from prefect_mymsp.reports.sanitize import mask_frame
-from prefect_mymsp.reports.writers import append_rows, file_name, write_csv, write_excel, write_parquet, write_text
+from prefect_mymsp.reports.tables import append_rows
+from prefect_mymsp.reports.targets import FileTarget, TableTarget
+from prefect_mymsp.reports.writers import file_name, write_csv, write_excel, write_parquet, write_text
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     import pandas as pd
+    import pyarrow as pa
 
     from prefect_mymsp.journal import CampaignSummary, Journal
+    from prefect_mymsp.reports.campaign_report import CampaignReport
     from prefect_mymsp.reports.page import Made
 
-#: What another process's transaction may take until others see it, and what clocks may differ, at most.
-_OVERLAP = timedelta(minutes=10)
-
-
-_SUFFIXES = {
-    ReportFormat.CSV: ".csv",
-    ReportFormat.PARQUET: ".parquet",
-    ReportFormat.EXCEL: ".xlsx",
-    ReportFormat.HTML: ".html",
-}
+__all__ = [
+    "DeliverySelection",
+    "Exported",
+    "ExportedChart",
+    "FileTarget",
+    "InboxSelection",
+    "TableTarget",
+    "export_deliveries",
+    "export_inbox",
+    "write_campaign_report",
+    "write_rejected_rows",
+]
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where an export goes: a file, or a table.
+class DeliverySelection:
+    """Which deliveries an export holds.
 
     Attributes:
-        format: What it is written as.
-        path: A file or a folder; None for the folder of reports.
-        url: An SQLAlchemy URL; it may hold a password.
-        table: The table's name.
-        folder: The folder of reports.
-    """
-
-    format: ReportFormat
-    path: Path | None
-    url: str | None = field(repr=False)
-    table: str | None
-    folder: Path
-
-    def check(self) -> None:
-        """Refuse what does not fit together.
-
-        Raises:
-            InputError: It says what is missing, or too much.
-        """
-        if self.format is ReportFormat.SQL:
-            if not self.url or not (self.table or "").strip():
-                raise InputError("format='sql' needs a database (a Secret block with its URL) and a table.")
-            if self.path is not None:
-                raise InputError("format='sql' writes to a table: leave path out, or choose another format.")
-        elif self.url or self.table:
-            raise InputError("database and table are for format='sql'.")
-        elif self.path is not None and not self.path.expanduser().is_dir():
-            meant = next(
-                (each for each, suffix in _SUFFIXES.items() if suffix == self.path.suffix.lower()), self.format
-            )
-            if meant is not self.format:
-                raise InputError(
-                    f"{self.path.name} would be written as {self.format.value}, which its name denies: choose "
-                    f"format={meant.value!r}, or another name."
-                )
-
-    def file(self, name: str, *, new_only: bool) -> Path:
-        """The file to write, called so if no other name was asked for.
-
-        Raises:
-            InputError: Of several exports of what is new, this one would take the place of another.
-        """
-        suffix = _SUFFIXES[self.format]
-        folder = self.folder if self.path is None else self.path.expanduser()
-        if self.path is None or folder.is_dir() or not folder.suffix:
-            paths = (folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}" for number in itertools.count(1))
-            return next(path for path in paths if not (new_only and path.exists()))
-        if new_only and folder.exists():
-            raise InputError(
-                f"{folder.name} is there and holds what was new at an earlier export. Give a folder as path, and each "
-                "export gets a file of its own."
-            )
-        return folder
-
-    def bookmark(self, kind: str, campaign: str | None) -> str:
-        """The name under which it is remembered what this target has got."""
-        if self.format is ReportFormat.SQL:
-            where = f"{_database(self.url or '')} {self.table}"
-        else:
-            where = "" if self.path is None else str(self.path.expanduser().absolute())
-        told = hashlib.blake2b(f"{where}\n{campaign or ''}".encode(), digest_size=8).hexdigest()
-        return f"export {kind} {self.format} {told}"
-
-
-def _database(url: str) -> str:
-    """Which database a URL names, whoever opens it."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return ""  # it will be refused when it is opened
-    database = parsed.database
-    if parsed.get_backend_name() == "sqlite" and database:
-        database = str(Path(database).absolute())
-    return f"{parsed.get_backend_name()} {parsed.host} {parsed.port} {database}"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export came to.
-
-    Attributes:
-        rows: Rows that were written; for a table those that were inserted or changed.
-        path: The file; None for a table.
-        table: The table; None for a file.
-        rejected_rows_path: The rows that could not be sent, beside a CSV or Parquet file; None when there are none.
-        charts: Of a page to look at, its charts for places that show images: (title, what it shows, address).
-    """
-
-    rows: int
-    path: Path | None = None
-    table: str | None = None
-    rejected_rows_path: Path | None = None
-    charts: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
-
-
-# ---- what is new -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """How far an export has come, and what it has had beyond the point up to which nothing more can turn up."""
-
-    at: int
-    had: frozenset[int]
-
-    @classmethod
-    def read(cls, value: str | None) -> _Mark | None:
-        if value is None:
-            return None
-        told = json.loads(value)
-        return cls(told["at"], frozenset(one for low, high in told["had"] for one in range(low, high + 1)))
-
-    def written(self) -> str:
-        return json.dumps({"at": self.at, "had": list(_ranges(self.had))}, separators=(",", ":"))
-
-
-def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Numbers as ranges: neighbours are exported together."""
-    for _, run in itertools.groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in run]
-        yield members[0], members[-1]
-
-
-# ---- deliveries ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which deliveries an export is to hold.
-
-    Attributes:
-        campaign: The name of one campaign; None for all of the account's.
-        since: Only messages that left then or later, aware.
-        until: Only messages that left before then, aware.
-        new_only: Only those whose outcome has become final since the last export to the same target.
-        update: For a table: also those whose outcome may still change.
+        campaign: The name of one campaign; None for all campaigns of the account.
+        since: Only messages whose request was sent at this time or later, aware.
+        until: Only messages whose request was sent before this time, aware.
+        new_only: Only messages whose outcome has become final since the last export to the same target.
     """
 
     campaign: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     new_only: bool = False
-    update: bool = False
 
     @property
-    def whole(self) -> bool:
-        """Whether it is all that a campaign has."""
+    def is_whole_campaign(self) -> bool:
+        """Whether it is everything that one campaign has."""
         return self.campaign is not None and self.since is None and self.until is None and not self.new_only
+
+    def check(self) -> None:
+        """Refuse a period that makes no sense.
+
+        Raises:
+            InputError: A time has no zone, the period is empty, or ``new_only`` is combined with a period.
+        """
+        _check_period(self.since, self.until, new_only=self.new_only)
 
 
 @dataclass(frozen=True)
-class Deliveries:
+class InboxSelection:
+    """Which received messages an export holds.
+
+    Attributes:
+        since: Only messages received at this time or later, aware.
+        until: Only messages received before this time, aware.
+        new_only: Only messages that came into the journal since the last export to the same target.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    new_only: bool = False
+
+    def check(self) -> None:
+        """Refuse a period that makes no sense.
+
+        Raises:
+            InputError: A time has no zone, the period is empty, or ``new_only`` is combined with a period.
+        """
+        _check_period(self.since, self.until, new_only=self.new_only)
+
+
+def _check_period(since: datetime | None, until: datetime | None, *, new_only: bool) -> None:
+    for name, time in (("since", since), ("until", until)):
+        if time is not None and time.utcoffset() is None:
+            raise InputError(f"{name} has no time zone. Give one, for example 2030-01-31T09:00+01:00.")
+    if since is not None and until is not None and since >= until:
+        raise InputError("since is not before until: the period is empty.")
+    if new_only and (since is not None or until is not None):
+        raise InputError("new_only starts where the last export ended: leave out since and until.")
+
+
+@dataclass(frozen=True)
+class ExportedChart:
+    """A chart of an exported page, for places that show images.
+
+    Attributes:
+        title: Its heading.
+        description: What it shows, in one sentence.
+        data_uri: The image, as an address that holds all of it.
+    """
+
+    title: str
+    description: str
+    data_uri: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        rows: Rows in the file; for a table, rows that were inserted or updated.
+        path: The file; None for a table.
+        table: The table; None for a file.
+        rejected_rows_path: The rows that cannot be sent, next to a CSV or Parquet file; None when there are none.
+        charts: The charts of an HTML page.
+    """
+
+    rows: int
+    path: Path | None = None
+    table: str | None = None
+    rejected_rows_path: Path | None = None
+    charts: tuple[ExportedChart, ...] = field(default=(), repr=False)
+
+
+# ---- deliveries ------------------------------------------------------------------------------------------------------
+
+
+def export_deliveries(
+    journal: Journal,
+    account: str,
+    selection: DeliverySelection,
+    target: FileTarget | TableTarget,
+    *,
+    zone: ZoneInfo,
+    show_numbers: bool = False,
+    price_per_segment: float | None = None,
+) -> Exported:
+    """Write deliveries of an account to a file or a table.
+
+    With ``new_only`` the bookmark moves after the rows are written: a failed export is repeated by the next one. Two
+    such exports to the same target must not run at the same time.
+
+    Args:
+        journal: Where they are recorded.
+        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
+        selection: Which ones.
+        target: Where they go.
+        zone: The zone of an HTML page.
+        show_numbers: Write phone numbers in full instead of masking them.
+        price_per_segment: What one segment costs, for an HTML page and the campaigns of an Excel file.
+
+    Raises:
+        ConfigurationError: A package that the format needs is not installed, or the database's URL is unusable.
+        InputError: The account has no such campaign, the file already exists and holds an earlier export's rows, or
+            Excel cannot hold that many rows.
+        ExportError: The file or the table cannot be written.
+        JournalError: The journal cannot be read.
+    """
+    read = _read_deliveries(journal, account, selection, target)
+    if isinstance(target, TableTarget):
+        keys = _row_keys(account, read.frame, ("campaign", "recipient", "text_key"))
+        exported = _write_table(account, read.frame, target, keys, read.final, read.at, show_numbers=show_numbers)
+    else:
+        exported = _write_delivery_file(
+            journal, read, selection, target, zone, price_per_segment, show_numbers=show_numbers
+        )
+    if read.mark is not None:
+        journal.bookmarks.put(account, target.bookmark("deliveries", selection.campaign), read.mark.dump())
+    return exported
+
+
+@dataclass(frozen=True)
+class _Deliveries:
     """The deliveries of one export.
 
     Attributes:
         account: Whose they are.
         frame: In :data:`~prefect_mymsp.reports.frames.DELIVERY_DTYPES`.
-        final: Whether each one's outcome will not change any more.
-        campaigns: The campaigns they are of, the newest first.
-        read_at: When they were read.
-        mark: To be put under the target's bookmark when they are written; None when nothing is remembered.
+        final: Whether each outcome is final.
+        campaigns: The campaigns they belong to, the newest first.
+        at: When they were read.
+        mark: The mark to store once they are written; None when the export is not one of what is new.
     """
 
     account: str
     frame: pd.DataFrame
     final: list[bool]
     campaigns: Sequence[CampaignSummary]
-    read_at: datetime
-    mark: str | None
+    at: datetime
+    mark: ExportMark | None
 
 
-def check_period(since: datetime | None, until: datetime | None, *, new_only: bool) -> None:
-    """Refuse times without a zone, periods that end before they begin, and a period of what is new.
-
-    Raises:
-        InputError: It says which.
-    """
-    for name, time in (("since", since), ("until", until)):
-        if time is not None and time.utcoffset() is None:
-            raise InputError(f"{name} has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
-    if since is not None and until is not None and since >= until:
-        raise InputError("since is not before until: the period is empty.")
-    if new_only and (since is not None or until is not None):
-        raise InputError("new_only has a period of its own, since the last export: leave since and until out.")
-
-
-def collect_deliveries(journal: Journal, account: str, wanted: Wanted, target: Target) -> Deliveries:
-    """Read what an export is to hold.
-
-    Raises:
-        InputError: There is no such campaign.
-        JournalError: The journal cannot be read.
-    """
+def _read_deliveries(
+    journal: Journal, account: str, selection: DeliverySelection, target: FileTarget | TableTarget
+) -> _Deliveries:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     now = datetime.now(UTC)
-    known = journal.campaigns.summaries(account)
+    summaries = journal.campaigns.summaries(account)
+    campaign = None if selection.campaign is None else _find_campaign(summaries, selection.campaign)
+    last = None
+    if selection.new_only:
+        bookmark = target.bookmark("deliveries", selection.campaign)
+        last = ExportMark.load(journal.bookmarks.get(account, bookmark))
+    final_only = selection.new_only or (isinstance(target, TableTarget) and not target.include_pending)
+    query = Selection(
+        campaigns=None if campaign is None else [campaign.key.id],
+        since=selection.since,
+        until=selection.until,
+        final_since=None if last is None else EPOCH + last.position * MICROSECOND - OVERLAP,
+        final_until=now if final_only else None,
+    )
+    table = read_deliveries(journal, account, query, {summary.key.id: summary.key.name for summary in summaries})
+    final_at = table.column("final_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     mark = None
-    if wanted.new_only:
-        mark = _Mark.read(journal.bookmarks.get(account, target.bookmark("deliveries", wanted.campaign)))
-    only_final = wanted.new_only or (target.format is ReportFormat.SQL and not wanted.update)
-    selection = Selection(
-        campaigns=None if wanted.campaign is None else [_named(known, wanted.campaign).key.id],
-        since=wanted.since,
-        until=wanted.until,
-        final_since=None if mark is None else EPOCH + mark.at * MICROSECOND - _OVERLAP,
-        final_until=now if only_final else None,
-    )
-    table = read_deliveries(journal, account, selection, {one.key.id: one.key.name for one in known})
-    closed = table.column("final_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
-    left = microseconds(now)
-    written = None
-    if wanted.new_only:
+    if selection.new_only:
         numbers = table.column("number").to_numpy()
-        latest = numbers[closed >= microseconds(now - _OVERLAP)]
-        written = _Mark(left, frozenset(latest.tolist())).written()
-        if mark is not None and mark.had:
-            new = ~np.isin(numbers, np.fromiter(mark.had, np.int64))
-            table, closed = table.filter(pa.array(new)), closed[new]
-    if wanted.campaign is not None:
-        campaigns = [_named(known, wanted.campaign)]
+        recent = numbers[final_at >= microseconds(now - OVERLAP)]
+        mark = ExportMark(microseconds(now), frozenset(recent.tolist()))
+        if last is not None and last.exported:
+            is_new = ~np.isin(numbers, np.fromiter(last.exported, np.int64))
+            table, final_at = table.filter(pa.array(is_new)), final_at[is_new]
+    if campaign is not None:
+        campaigns = [campaign]
     else:
-        told = set(pc.unique(table.column("campaign")).to_pylist())
-        campaigns = [one for one in known if one.key.name in told]
-    return Deliveries(account, deliveries(table), (closed <= left).tolist(), campaigns, now, written)
+        names = set(pc.unique(table.column("campaign")).to_pylist())
+        campaigns = [summary for summary in summaries if summary.key.name in names]
+    final = (final_at <= microseconds(now)).tolist()
+    return _Deliveries(account, deliveries(table), final, campaigns, now, mark)
 
 
-def _named(known: Sequence[CampaignSummary], name: str) -> CampaignSummary:
-    for one in known:
-        if one.key.name == name:
-            return one
-    latest = ", ".join(repr(one.key.name) for one in known[:5])
-    there = f"The latest are {latest}." if latest else "It has none yet."
-    raise InputError(f"This account has no campaign {name!r}. {there}")
+def _find_campaign(summaries: Sequence[CampaignSummary], name: str) -> CampaignSummary:
+    for summary in summaries:
+        if summary.key.name == name:
+            return summary
+    latest = ", ".join(repr(summary.key.name) for summary in summaries[:5])
+    hint = f"Its latest campaigns are {latest}." if latest else "It has no campaigns yet."
+    raise InputError(f"This account has no campaign {name!r}. {hint}")
 
 
-def write_deliveries(
+def _write_delivery_file(
     journal: Journal,
-    found: Deliveries,
-    wanted: Wanted,
-    target: Target,
+    read: _Deliveries,
+    selection: DeliverySelection,
+    target: FileTarget,
     zone: ZoneInfo,
+    price_per_segment: float | None,
     *,
-    price_per_segment: float | None = None,
-    show_numbers: bool = False,
+    show_numbers: bool,
 ) -> Exported:
-    """Write deliveries where they are to go.
-
-    Raises:
-        ConfigurationError: Something that the format needs is not installed, or the database's URL cannot be used.
-        InputError: The file is there and holds an earlier export's rows, or Excel cannot hold so many.
-        ExportError: The file or the table cannot be written.
-        JournalError: The journal cannot be read.
-    """
-    # A page masks what it shows; of a million rows that is not worth a copy.
-    frame = found.frame if show_numbers or target.format is ReportFormat.HTML else mask_frame(found.frame)
-    if target.format is ReportFormat.SQL:
-        assert target.url is not None  # noqa: S101  checked
-        assert target.table is not None  # noqa: S101  checked
-        frame.insert(0, "account", _constant(found.account, len(frame)))
-        keys = _keys(found.account, found.frame, ("campaign", "recipient", "text_key"))
-        return Exported(
-            append_rows(frame, target.url, target.table, keys=keys, final=found.final, read_at=found.read_at),
-            table=target.table,
-        )
-    title = f"deliveries-{found.read_at:%Y%m%dT%H%M%SZ}"
-    if wanted.whole:
-        title = file_name(wanted.campaign or "") + ("" if target.format is ReportFormat.HTML else "-deliveries")
-    path = target.file(title, new_only=wanted.new_only)
-    keys_of = [one.key for one in found.campaigns]
-    rejected_rows = (
-        recorded_rejected_rows_frame(journal, *keys_of) if wanted.whole else empty_frame(REJECTED_ROW_DTYPES)
-    )
-    rejected_rows_path: Path | None = None
-    drawn: tuple[tuple[str, str, str], ...] = ()
+    name = f"deliveries-{read.at:%Y%m%dT%H%M%SZ}"
+    if selection.is_whole_campaign:
+        name = file_name(selection.campaign or "") + ("" if target.format is ReportFormat.HTML else "-deliveries")
+    path = target.resolve(name, new_only=selection.new_only)
+    rejected_rows = empty_frame(REJECTED_ROW_DTYPES)
+    if selection.is_whole_campaign:
+        rejected_rows = recorded_rejected_rows_frame(journal, *(summary.key for summary in read.campaigns))
     if target.format is ReportFormat.HTML:
-        page = _delivery_page(journal, found, wanted, rejected_rows, zone, price_per_segment, show_numbers=show_numbers)
+        page = _delivery_page(
+            journal, read, selection, rejected_rows, zone, price_per_segment, show_numbers=show_numbers
+        )
         write_text(page.html, path)
-        drawn = _addresses(page)
-    elif target.format is ReportFormat.EXCEL:
-        campaigns = campaigns_frame(journal, found.campaigns, price_per_segment=price_per_segment)
-        write_excel({"deliveries": frame, "rejects": rejected_rows, "campaigns": campaigns}, path)
-    else:
-        write: Callable[[pd.DataFrame, Path], Path] = write_csv if target.format is ReportFormat.CSV else write_parquet
-        write(frame, path)
-        if len(rejected_rows):
-            rejected_rows_path = write(rejected_rows, path.with_name(f"{path.stem}-rejects{path.suffix}"))
-    return Exported(len(frame), path=path, rejected_rows_path=rejected_rows_path, charts=drawn)
+        return Exported(len(read.frame), path=path, charts=_exported_charts(page))
+    frame = read.frame if show_numbers else mask_frame(read.frame)
+    if target.format is ReportFormat.EXCEL:
+        campaigns = campaigns_frame(journal, read.campaigns, price_per_segment=price_per_segment)
+        write_excel({"deliveries": frame, "rejected rows": rejected_rows, "campaigns": campaigns}, path)
+        return Exported(len(frame), path=path)
+    _write_frame(frame, path, target.format)
+    rejected_rows_path = None
+    if len(rejected_rows):
+        rejected_rows_path = path.with_name(f"{path.stem}-rejected-rows{path.suffix}")
+        _write_frame(rejected_rows, rejected_rows_path, target.format)
+    return Exported(len(frame), path=path, rejected_rows_path=rejected_rows_path)
 
 
 def _delivery_page(
     journal: Journal,
-    found: Deliveries,
-    wanted: Wanted,
+    read: _Deliveries,
+    selection: DeliverySelection,
     rejected_rows: pd.DataFrame,
     zone: ZoneInfo,
     price_per_segment: float | None,
@@ -359,153 +316,174 @@ def _delivery_page(
 ) -> Made:
     from prefect_mymsp.reports.delivery_page import DeliveryMaterial, delivery_page
 
-    began = wanted.since or min((one.created_at for one in found.campaigns), default=found.read_at)
-    # The gateway's minutes are cut off.
-    began = began.replace(second=0, microsecond=0)
+    since = selection.since or min((summary.created_at for summary in read.campaigns), default=read.at)
+    since = since.replace(second=0, microsecond=0)  # as the gateway cuts off its times
     text = None
-    # A text that everybody got is nobody's own; that of a single message may be.
-    if wanted.campaign is not None and (show_numbers or len(found.frame) > 1):
-        text = journal.report_queries.shared_text(found.campaigns[0].key.id)
+    # A text that several people got is no secret of one of them; the text of a single message may be.
+    if selection.campaign is not None and (show_numbers or len(read.frame) > 1):
+        text = journal.report_queries.shared_text(read.campaigns[0].key.id)
     material = DeliveryMaterial(
-        campaigns=found.campaigns,
-        whole=wanted.whole,
-        deliveries=found.frame,
+        campaigns=read.campaigns,
+        whole=selection.is_whole_campaign,
+        deliveries=read.frame,
         rejected_rows=rejected_rows,
-        inbox=inbox_frame(journal.inbox.rows(found.account, since=began)),
-        opt_outs=opt_outs(journal, found.account),
+        inbox=inbox_frame(journal.inbox.rows(read.account, since=since)),
+        opt_outs=_opt_outs(journal, read.account),
         text=text,
-        read_at=found.read_at,
-        title=_period(wanted, found.read_at, zone),
+        read_at=read.at,
+        title=_title(selection, read.at, zone),
     )
     return delivery_page(material, zone, price_per_segment=price_per_segment, show_numbers=show_numbers)
 
 
-def _period(wanted: Wanted, now: datetime, zone: ZoneInfo) -> str:
-    """What a report is about that is not about the whole of a campaign; nothing for one that is."""
+def _title(selection: DeliverySelection, now: datetime, zone: ZoneInfo) -> str:
+    """What a report is about; empty when it is about a whole campaign, whose name is the title."""
     from prefect_mymsp.reports.page import moment
 
-    if wanted.whole:
+    if selection.is_whole_campaign:
         return ""
-    told = []
-    if wanted.campaign is not None:
-        told.append(wanted.campaign)
-    if wanted.since is not None or wanted.until is not None:
-        since = "" if wanted.since is None else f"from {moment(wanted.since.astimezone(zone))} "
-        told.append(f"{since}to {moment((wanted.until or now).astimezone(zone))}")
-    if wanted.new_only:
-        told.append("what became final since the last report")
-    title = ", ".join(told) or "All campaigns"
+    parts = []
+    if selection.campaign is not None:
+        parts.append(selection.campaign)
+    if selection.since is not None or selection.until is not None:
+        since = "" if selection.since is None else f"from {moment(selection.since.astimezone(zone))} "
+        parts.append(f"{since}to {moment((selection.until or now).astimezone(zone))}")
+    if selection.new_only:
+        parts.append("new since the last report")
+    title = ", ".join(parts) or "All campaigns"
     return title[0].upper() + title[1:]
 
 
 # ---- the inbox -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Letters:
-    """The received messages of one export.
-
-    Attributes:
-        account: Whose they are.
-        frame: In :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`.
-        read_at: When they were read.
-        mark: To be put under the target's bookmark when they are written; None when nothing is remembered.
-    """
-
-    account: str
-    frame: pd.DataFrame
-    read_at: datetime
-    mark: str | None
-
-
-def collect_inbox_rows(
+def export_inbox(
     journal: Journal,
     account: str,
-    target: Target,
+    selection: InboxSelection,
+    target: FileTarget | TableTarget,
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    new_only: bool = False,
-) -> Letters:
-    """Read the received messages that an export is to hold; with ``new_only`` what came into the journal since.
-
-    Raises:
-        JournalError: The journal cannot be read.
-    """
-    now = datetime.now(UTC)
-    mark = _Mark.read(journal.bookmarks.get(account, target.bookmark("inbox", None))) if new_only else None
-    parts = journal.inbox.rows(account, since=since, until=until, after=0 if mark is None else mark.at)
-    if not new_only:
-        return Letters(account, inbox_frame(parts), now, None)
-    had = mark.had if mark is not None else frozenset()
-    rows = [row for part in parts for row in part]
-    # Numbers are given in order and seen when their transaction ends: an older one may yet turn up below a newer one.
-    surely = microseconds(now - _OVERLAP)
-    floor = max((row[0] for row in rows if row[3] < surely), default=0 if mark is None else mark.at)
-    seen = {row[0] for row in rows if row[0] > floor}
-    new = [row for row in rows if row[0] not in had]
-    return Letters(account, inbox_frame([new]), now, _Mark(floor, frozenset(seen)).written())
-
-
-def write_inbox(
-    journal: Journal,
-    found: Letters,
-    target: Target,
     zone: ZoneInfo,
-    *,
-    new_only: bool = False,
     show_numbers: bool = False,
 ) -> Exported:
-    """Write received messages where they are to go.
+    """Write received messages of an account to a file or a table; see :func:`export_deliveries`.
 
     Raises:
-        ConfigurationError: Something that the format needs is not installed, or the database's URL cannot be used.
-        InputError: The file is there and holds an earlier export's rows, or Excel cannot hold so many.
+        ConfigurationError: A package that the format needs is not installed, or the database's URL is unusable.
+        InputError: The file already exists and holds an earlier export's rows, or Excel cannot hold that many rows.
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
-    frame = found.frame if show_numbers else mask_frame(found.frame)
-    if target.format is ReportFormat.SQL:
-        assert target.url is not None  # noqa: S101  checked
-        assert target.table is not None  # noqa: S101  checked
-        frame.insert(0, "account", _constant(found.account, len(frame)))
-        keys = _keys(found.account, found.frame, ("message_id",))
-        final = [True] * len(frame)
-        return Exported(
-            append_rows(frame, target.url, target.table, keys=keys, final=final, read_at=found.read_at),
-            table=target.table,
-        )
-    path = target.file(f"inbox-{found.read_at:%Y%m%dT%H%M%SZ}", new_only=new_only)
-    drawn: tuple[tuple[str, str, str], ...] = ()
-    if target.format is ReportFormat.HTML:
-        from prefect_mymsp.reports.inbox_page import inbox_page
-
-        known = opt_outs(journal, found.account)
-        page = inbox_page(found.frame, known, zone, found.read_at, show_numbers=show_numbers)
-        write_text(page.html, path)
-        drawn = _addresses(page)
-    elif target.format is ReportFormat.EXCEL:
-        write_excel({"inbox": frame}, path)
+    now = datetime.now(UTC)
+    inbox, mark = _read_inbox(journal, account, selection, target, now)
+    if isinstance(target, TableTarget):
+        keys = _row_keys(account, inbox, ("message_id",))
+        final = [True] * len(inbox)
+        exported = _write_table(account, inbox, target, keys, final, now, show_numbers=show_numbers)
     else:
-        write: Callable[[pd.DataFrame, Path], Path] = write_csv if target.format is ReportFormat.CSV else write_parquet
-        write(frame, path)
-    return Exported(len(frame), path=path, charts=drawn)
+        path = target.resolve(f"inbox-{now:%Y%m%dT%H%M%SZ}", new_only=selection.new_only)
+        charts: tuple[ExportedChart, ...] = ()
+        if target.format is ReportFormat.HTML:
+            from prefect_mymsp.reports.inbox_page import inbox_page
+
+            page = inbox_page(inbox, _opt_outs(journal, account), zone, now, show_numbers=show_numbers)
+            write_text(page.html, path)
+            charts = _exported_charts(page)
+        else:
+            frame = inbox if show_numbers else mask_frame(inbox)
+            if target.format is ReportFormat.EXCEL:
+                write_excel({"inbox": frame}, path)
+            else:
+                _write_frame(frame, path, target.format)
+        exported = Exported(len(inbox), path=path, charts=charts)
+    if mark is not None:
+        journal.bookmarks.put(account, target.bookmark("inbox"), mark.dump())
+    return exported
+
+
+def _read_inbox(
+    journal: Journal, account: str, selection: InboxSelection, target: FileTarget | TableTarget, now: datetime
+) -> tuple[pd.DataFrame, ExportMark | None]:
+    """The received messages of one export, and the mark to store once they are written."""
+    last = None
+    if selection.new_only:
+        last = ExportMark.load(journal.bookmarks.get(account, target.bookmark("inbox")))
+    position = 0 if last is None else last.position
+    parts = journal.inbox.rows(account, since=selection.since, until=selection.until, after=position)
+    if not selection.new_only:
+        return inbox_frame(parts), None
+    rows = [row for part in parts for row in part]
+    # Numbers are assigned in order but appear when their transaction commits: a lower one may appear after a higher.
+    settled_before = microseconds(now - OVERLAP)
+    position = max((row[0] for row in rows if row[3] < settled_before), default=position)
+    exported = frozenset(row[0] for row in rows if row[0] > position)
+    already = frozenset() if last is None else last.exported
+    return inbox_frame([[row for row in rows if row[0] not in already]]), ExportMark(position, exported)
+
+
+# ---- what a campaign leaves by itself --------------------------------------------------------------------------------
+
+
+def write_campaign_report(report: CampaignReport, folder: Path) -> None:
+    """Write a campaign's deliveries, and its rejected rows if there are any, as CSV; numbers are in full.
+
+    Args:
+        report: The campaign's report; its paths are set as the files appear.
+        folder: The reports folder.
+
+    Raises:
+        ExportError: A file cannot be written.
+    """
+    report.report_path = write_csv(report.deliveries, folder / f"{file_name(report.campaign)}.csv")
+    if len(report.rejected_rows):
+        report.rejected_rows_path = _write_rejected_rows(report.campaign, report.rejected_rows, folder)
+
+
+def write_rejected_rows(campaign: str, rejected_rows: pa.Table, folder: Path) -> Path | None:
+    """Write the rows of a source that cannot be sent as CSV; returns the file, None when there are none.
+
+    Args:
+        campaign: The campaign's name.
+        rejected_rows: The rejected rows of a plan.
+        folder: The reports folder.
+
+    Raises:
+        ExportError: The file cannot be written.
+    """
+    if not rejected_rows.num_rows:
+        return None
+    return _write_rejected_rows(campaign, rejected_rows_frame(rejected_rows, campaign), folder)
+
+
+def _write_rejected_rows(campaign: str, rejected_rows: pd.DataFrame, folder: Path) -> Path:
+    return write_csv(rejected_rows, folder / f"{file_name(campaign)}-rejected-rows.csv")
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _addresses(page: Made) -> tuple[tuple[str, str, str], ...]:
-    return tuple((title, chart.alt, chart.address()) for title, chart in page.charts)
+def _write_frame(frame: pd.DataFrame, path: Path, format_: ReportFormat) -> Path:
+    return (write_csv if format_ is ReportFormat.CSV else write_parquet)(frame, path)
 
 
-def opt_outs(journal: Journal, account: str) -> dict[str, datetime]:
-    """Numbers whose owners wrote that they want no more SMS, and since when."""
-    return {msisdn: since for msisdn, since, reason, _ in journal.suppressions.rows(account) if reason == "opt-out"}
+def _write_table(
+    account: str,
+    frame: pd.DataFrame,
+    target: TableTarget,
+    keys: Sequence[str],
+    final: Sequence[bool],
+    read_at: datetime,
+    *,
+    show_numbers: bool,
+) -> Exported:
+    written = frame.copy(deep=False) if show_numbers else mask_frame(frame)
+    written.insert(0, "account", _constant(account, len(frame)))
+    rows = append_rows(written, target.url, target.table, keys=keys, final=final, read_at=read_at)
+    return Exported(rows, table=target.table)
 
 
-def _keys(account: str, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """What identifies a row for ever, whatever else of it changes, and whether its numbers are masked."""
+def _row_keys(account: str, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """What identifies each row permanently, whatever else of it changes and whether its numbers are masked."""
     columns = [frame[name].tolist() for name in names]
     return [
         hashlib.blake2b("\n".join((account, *row)).encode(), digest_size=16).hexdigest()
@@ -517,3 +495,12 @@ def _constant(value: str, length: int) -> Any:
     import pandas as pd
 
     return pd.array([value] * length, dtype="string")
+
+
+def _opt_outs(journal: Journal, account: str) -> Mapping[str, datetime]:
+    """MSISDNs that opted out, and when."""
+    return {msisdn: since for msisdn, since, reason, _ in journal.suppressions.rows(account) if reason == "opt-out"}
+
+
+def _exported_charts(page: Made) -> tuple[ExportedChart, ...]:
+    return tuple(ExportedChart(title, chart.alt, chart.address()) for title, chart in page.charts)

@@ -152,7 +152,7 @@ def test_every_format_holds_the_same_rows(
     assert rejected_rows["row"].tolist() == ["34", "35", "36"]
     assert rejected_rows["reason"].str.contains("landline|missing|no such number").all()
     book = openpyxl.load_workbook(tmp_path / "every-outcome-deliveries.xlsx", read_only=True)
-    assert book.sheetnames == ["deliveries", "rejects", "campaigns"]
+    assert book.sheetnames == ["deliveries", "rejected rows", "campaigns"]
     sheet = list(book["deliveries"].iter_rows(min_row=2, values_only=True))
     assert [row[2] for row in sheet] == frame["recipient"].tolist()
     (told,) = list(book["campaigns"].iter_rows(min_row=2, values_only=True))
@@ -332,7 +332,7 @@ def test_the_mark_moves_only_when_the_file_is_there(
         export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
     blocked.unlink()
     assert export_delivery_report(credentials, new_only=True, path=blocked / "new.csv").rows == 1
-    with pytest.raises(InputError, match="holds what was new at an earlier export"):
+    with pytest.raises(InputError, match="holds the rows of an earlier export"):
         export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
 
 
@@ -396,14 +396,14 @@ def test_an_inbox_report_to_look_at(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"campaign": "nowhere"}, "This account has no campaign 'nowhere'. It has none yet."),
+        ({"campaign": "nowhere"}, "This account has no campaign 'nowhere'. It has no campaigns yet."),
         ({"format": ReportFormat.SQL}, "needs a database"),
         ({"format": ReportFormat.SQL, "table": "x"}, "needs a database"),
         ({"table": "x"}, "are for format='sql'"),
         ({"update": True}, "update is for format='sql'"),
         ({"since": datetime(2030, 1, 1)}, "since has no time zone"),
         ({"since": datetime(2030, 1, 1, tzinfo=UTC), "until": datetime(2029, 1, 1, tzinfo=UTC)}, "is empty"),
-        ({"since": datetime(2030, 1, 1, tzinfo=UTC), "new_only": True}, "leave since and until out"),
+        ({"since": datetime(2030, 1, 1, tzinfo=UTC), "new_only": True}, "leave out since and until"),
         ({"price_per_segment": -1.0}, "is negative"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
@@ -455,7 +455,7 @@ def test_prefect_shows_the_charts_of_a_page(
     with closing(sqlite3.connect(workspace.journal)) as connection, connection:
         connection.execute("UPDATE message SET delivered_at = delivered_at + 300000000 WHERE row IN (2, 3)")
     done = export_delivery_report(credentials, "every outcome", format=ReportFormat.HTML, path=tmp_path)
-    assert [title for title, _, _ in done.charts] == ["Deliveries over time", "How long they took"]
+    assert [chart.title for chart in done.charts] == ["Deliveries over time", "How long they took"]
     with get_client(sync_client=True) as client:
         artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
     latest = str(max(artifacts, key=lambda one: str(one.created)).data)

@@ -127,13 +127,11 @@ def page(folder: Path) -> int:
     """The HTML report."""
     from prefect_mymsp.journal import Journal
     from prefect_mymsp.models import ReportFormat
-    from prefect_mymsp.reports.exports import Target, Wanted, collect_deliveries, write_deliveries
+    from prefect_mymsp.reports.exports import DeliverySelection, FileTarget, export_deliveries
 
-    target = Target(ReportFormat.HTML, folder / "page.html", None, None, folder)
-    wanted = Wanted("big")
+    target = FileTarget(ReportFormat.HTML, folder / "page.html", folder)
     with Journal(folder / "journal.db") as journal:
-        found = collect_deliveries(journal, ACCOUNT, wanted, target)
-        return write_deliveries(journal, found, wanted, target, ZONE).rows
+        return export_deliveries(journal, ACCOUNT, DeliverySelection("big"), target, zone=ZONE).rows
 
 
 WAYS: dict[str, Callable[[Path], int]] = {

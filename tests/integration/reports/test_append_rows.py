@@ -97,11 +97,11 @@ def test_two_at_once_add_up_to_each_row_once(desk: Desk) -> None:
 
 
 def test_all_of_an_append_or_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_mymsp.reports.writers._AT_ONCE", 2)
+    monkeypatch.setattr("prefect_mymsp.reports.tables._ROWS_PER_STATEMENT", 2)
     append(desk.url, frame(1))
     spoiled = frame(5, first=1)
     keys = [*(f"key-{row}" for row in spoiled["row"][:4]), None]
-    with pytest.raises(ExportError, match="'sms' cannot be written"):
+    with pytest.raises(ExportError, match="Cannot write to the table 'sms'"):
         append_rows(spoiled, desk.url, "sms", keys=keys, final=[True] * 5, read_at=NOON)  # type: ignore[arg-type]
     assert len(landed(desk)) == 1
     assert append(desk.url, frame(5)) == 4
@@ -119,7 +119,7 @@ def test_a_table_of_somebody_elses_is_refused(desk: Desk) -> None:
     desk.sql("DROP TABLE sms")
     append(desk.url, frame(0))
     desk.sql("CREATE TABLE other AS SELECT * FROM sms")
-    with pytest.raises(ExportError, match="'row_key' to be unique"):
+    with pytest.raises(ExportError, match="'row_key' of the table .* must be unique"):
         append(desk.url, frame(1), table="other")
     desk.sql("CREATE UNIQUE INDEX once ON other (row_key)")
     desk.sql("ALTER TABLE other ADD COLUMN theirs TEXT")

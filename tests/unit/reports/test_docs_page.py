@@ -15,7 +15,7 @@ from prefect_mymsp.reports.frames import (
     REJECTED_ROW_DTYPES,
     SCHEDULED_DTYPES,
 )
-from prefect_mymsp.reports.writers import EXPORTED_AT, FINAL, KEY
+from prefect_mymsp.reports.tables import EXPORTED_AT, FINAL, KEY
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "reports.md").read_text(encoding="utf-8")

@@ -8,24 +8,24 @@ import pytest
 
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.models import ReportFormat
-from prefect_mymsp.reports.exports import Target
+from prefect_mymsp.reports.targets import FileTarget, TableTarget
 
 
-def to_file(path: Path, format: ReportFormat = ReportFormat.CSV) -> Target:  # noqa: A002
-    return Target(format, path, None, None, Path("reports"))
+def to_file(path: Path, format: ReportFormat = ReportFormat.CSV) -> FileTarget:  # noqa: A002
+    return FileTarget(format, path, Path("reports"))
 
 
-def to_table(url: str, table: str = "sms") -> Target:
-    return Target(ReportFormat.SQL, None, url, table, Path("reports"))
+def to_table(url: str, table: str = "sms") -> TableTarget:
+    return TableTarget(url, table)
 
 
 def test_a_name_without_a_suffix_is_a_folder(tmp_path: Path) -> None:
-    assert to_file(tmp_path / "exports").file("autumn", new_only=True) == tmp_path / "exports" / "autumn.csv"
-    assert to_file(tmp_path / "out.csv").file("autumn", new_only=True) == tmp_path / "out.csv"
+    assert to_file(tmp_path / "exports").resolve("autumn", new_only=True) == tmp_path / "exports" / "autumn.csv"
+    assert to_file(tmp_path / "out.csv").resolve("autumn", new_only=True) == tmp_path / "out.csv"
 
 
 def test_a_name_that_denies_the_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"report\.HTML would be written as csv.*format='html'"):
+    with pytest.raises(InputError, match=r"report\.HTML looks like html, but the format is csv.*format='html'"):
         to_file(tmp_path / "report.HTML").check()
     to_file(tmp_path / "report.txt").check()
     to_file(tmp_path / "report.html", ReportFormat.HTML).check()

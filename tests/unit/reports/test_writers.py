@@ -16,7 +16,7 @@ import pytest
 from prefect_mymsp.errors import ConfigurationError, ExportError, InputError
 from prefect_mymsp.reports import write_csv, write_excel, write_parquet, writers
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES, INBOX_DTYPES, empty_frame
-from prefect_mymsp.reports.writers import file_name, replacing
+from prefect_mymsp.reports.writers import atomic_file, file_name
 from tests.unit.reports.test_sanitize import HOSTILE
 
 NOON = datetime(2030, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -85,7 +85,7 @@ def test_excel_has_texts_where_strangers_write_and_no_formula_anywhere(tmp_path:
 
 def test_excel_is_refused_before_it_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers, "EXCEL_ROWS", 2)
-    with pytest.raises(InputError, match="3 rows are more than the 2 of a sheet"):
+    with pytest.raises(InputError, match="3 rows do not fit into an Excel sheet, which holds 2"):
         write_excel({"deliveries": deliveries(3)}, tmp_path / "a.xlsx")
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +113,7 @@ def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_text("before")
 
     def break_off() -> None:
-        with replacing(path) as part:
+        with atomic_file(path) as part:
             part.write_text("half of it")
             raise ZeroDivisionError
 
@@ -127,7 +127,7 @@ def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"The report .* cannot be written: "):
+    with pytest.raises(ExportError, match=r"Cannot write the report .*: "):
         write_csv(deliveries(), tmp_path / place)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "taken"]
 
