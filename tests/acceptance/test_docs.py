@@ -382,7 +382,7 @@ def test_every_public_name_has_a_place_in_the_reference() -> None:
     names = public_names()
     placed = {id(value) for name, value in names.items() if name in asked or name.rpartition(".")[0] in asked}
     missing = sorted(name for name, value in names.items() if id(value) not in placed)
-    assert not missing, "add ::: MODULE to docs/reference.md or docs/library.md"
+    assert not missing, "add ::: MODULE to docs/reference.md or docs/python-api.md"
 
 
 @pytest.mark.docs

@@ -74,13 +74,13 @@ def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
         assert ("it may have been sent" in money) == (named(cell)[0] in doubtful), cell
 
 
-# ---- states.md -----------------------------------------------------------------------------------------------------
+# ---- message-states.md -----------------------------------------------------------------------------------------------------
 
 WAYS = {(old, new) for old, followers in schema.TRANSITIONS.items() for new in followers}
 
 
 def test_every_way_is_there() -> None:
-    told = [(old.replace(" ", "_"), new.replace(" ", "_")) for old, new, _ in table("states.md", "From")]
+    told = [(old.replace(" ", "_"), new.replace(" ", "_")) for old, new, _ in table("message-states.md", "From")]
     assert len(told) == len(set(told))
     assert set(told) == WAYS
 

@@ -416,6 +416,6 @@ def test_killed_between_keeping_and_parsing(credentials: MyMSPCredentials, gatew
 
 
 def test_the_page_has_the_opt_out_words_there_are() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "following.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "tracking-and-inbox.md").read_text(encoding="utf-8")
     (told,) = re.findall(r"suppression\nlist: (.*?), or the words", page, re.DOTALL)
     assert re.findall(r"`(\w+)`", told) == list(OPT_OUT_WORDS)

@@ -1,4 +1,4 @@
-"""docs/on-call.md, run: a failing flow texts the person on call, once and not all night; an SMS starts a flow."""
+"""docs/notifications-and-triggers.md, run: a failing flow texts the person on call, once and not all night; an SMS starts a flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(300)]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "on-call.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "notifications-and-triggers.md").read_text(encoding="utf-8")
 ON_CALL, STATUS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 _FAILING = """

@@ -65,7 +65,7 @@ def test_only_what_must_be_given_is_required() -> None:
 
 
 def test_the_documentation_names_each_option_and_its_default() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "sending.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "campaign-options.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `(\w+)` \| (?:`(.+?)`)? ?\|", page.partition("\nExamples")[0], re.MULTILINE))
     options = inspect.signature(send_campaign.fn).parameters
     assert list(told) == list(options)
