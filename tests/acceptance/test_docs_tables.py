@@ -74,7 +74,7 @@ def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
         assert ("it may have been sent" in money) == (named(cell)[0] in doubtful), cell
 
 
-# ---- message-states.md -----------------------------------------------------------------------------------------------------
+# ---- message-states.md -------------------------------------------------------------------------------------------
 
 WAYS = {(old, new) for old, followers in schema.TRANSITIONS.items() for new in followers}
 

@@ -1,4 +1,4 @@
-"""docs/notifications-and-triggers.md, run: a failing flow texts the person on call, once and not all night; an SMS starts a flow."""
+"""docs/notifications-and-triggers.md, run: a failing flow texts the person on call; an SMS starts a flow."""
 
 from __future__ import annotations
 

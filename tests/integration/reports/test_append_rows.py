@@ -119,7 +119,7 @@ def test_a_table_of_somebody_elses_is_refused(desk: Desk) -> None:
     desk.sql("DROP TABLE sms")
     append(desk.url, frame(0))
     desk.sql("CREATE TABLE other AS SELECT * FROM sms")
-    with pytest.raises(ExportError, match="'row_key' of the table .* must be unique"):
+    with pytest.raises(ExportError, match=r"'row_key' of the table .* must be unique"):
         append(desk.url, frame(1), table="other")
     desk.sql("CREATE UNIQUE INDEX once ON other (row_key)")
     desk.sql("ALTER TABLE other ADD COLUMN theirs TEXT")
