@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
-from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, Reconciler
+from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 
 if TYPE_CHECKING:

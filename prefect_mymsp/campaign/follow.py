@@ -118,7 +118,7 @@ class CampaignFollower:
             if done or self.results.refusal is not None or now >= ends or now - moved_at >= options.quiet_s:
                 return counts
             # A request that turns up late must be found before its delivery time.
-            longest = min(pause, 10.0) if self._reconciler.ghosts else pause
+            longest = min(pause, 10.0) if self._reconciler.released else pause
             await asyncio.sleep(min(longest, max(0.0, ends - now), max(0.0, moved_at + options.quiet_s - now)))
             pause = min(pause * 1.5, options.longest_pause_s)
 

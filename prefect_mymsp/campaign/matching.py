@@ -27,6 +27,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from prefect_mymsp.journal.schema import ASSUMED, IN_DOUBT, RELEASED, SENDING
+from prefect_mymsp.times import is_repeated_hour
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -96,12 +97,14 @@ class WaitingRequest:
         batch_id: Its number in the journal.
         message_id: The id that the gateway gave.
         send_at: The delivery minute that was asked for, aware.
+        accepted_at: When the id was learnt, aware.
         rescheduled_to: The minute it is being moved to: either may be listed. None when it is not being moved.
     """
 
     batch_id: int
     message_id: str
     send_at: datetime
+    accepted_at: datetime
     rescheduled_to: datetime | None = None
 
 
@@ -351,12 +354,6 @@ def _wait(requests: Iterable[ScheduledRequest], reason: Reason) -> list[Action]:
 
 def _leave(requests: Iterable[ScheduledRequest], reason: Reason) -> list[Action]:
     return [LeaveInDoubt(request.batch_id, reason) for request in requests]
-
-
-def is_repeated_hour(when: datetime, zone: tzinfo) -> bool:
-    """Whether a time is in an hour that occurs twice because clocks go back."""
-    local = when.astimezone(zone)
-    return local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
 
 
 def is_in_time(send_at: datetime, now: datetime, cutoff: timedelta) -> bool:

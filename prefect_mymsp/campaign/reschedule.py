@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
-from prefect_mymsp.campaign.reconciler import NO_SUCH_MESSAGE, SENT_ALREADY, Reconciler, minute
+from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
+from prefect_mymsp.times import ceil_minute, floor_minute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +81,9 @@ async def reschedule_at_gateway(
     await thread(journal.claims.expire_leases, campaign)
     # Doubt whose request is there is settled by a look; only what is left needs a person.
     await Reconciler(context, campaign, ReconcileOptions()).reconcile()
-    times = {one.message_id: minute(one.send_at) for one in await client.list_scheduled() if one.send_at is not None}
+    times = {
+        one.message_id: floor_minute(one.send_at) for one in await client.list_scheduled() if one.send_at is not None
+    }
     waiting = await thread(journal.schedule.reschedule, campaign, target)
     moving = _Moving(context, times, waiting)
     for _ in range(rounds):
@@ -96,7 +100,7 @@ def _whole_minute(send_at: datetime) -> datetime:
         raise InputError("send_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
     if send_at <= datetime.now(UTC):
         raise InputError("send_at is not in the future; to stop the campaign, cancel it.")
-    return minute(send_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999))
+    return ceil_minute(send_at)
 
 
 class _Moving:
@@ -161,7 +165,7 @@ class _Moving:
     async def _look_up(self, message_id: str) -> datetime | None:
         """For when the gateway has a message; None when it is for no time."""
         shown = await self._client.get_scheduled_time(message_id)
-        return None if shown is None else minute(shown)
+        return None if shown is None else floor_minute(shown)
 
     async def _record(self) -> None:
         moved, self._done = self._done, []

@@ -13,7 +13,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.reconciler import recipients_if_complete
+from prefect_mymsp.campaign.evidence import recipients_if_complete
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal.journal import Outcome
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT

@@ -343,12 +343,12 @@ def test_a_list_is_searched_only_for_requests_in_doubt_or_released(state: str) -
     ],
 )
 def test_whole_lists(rule: str, listed: list[str], send_at: datetime, whole: bool) -> None:
-    waiting = [WaitingRequest(1, "501", NINE), WaitingRequest(2, "502", send_at)]
+    waiting = [WaitingRequest(1, "501", NINE, LONG_AGO), WaitingRequest(2, "502", send_at, LONG_AGO)]
     assert Listing(NOW, NOW, dict.fromkeys(listed, NINE)).is_whole(waiting) == whole, rule
 
 
 CUTOFF = timedelta(seconds=60)
-WAITING = WaitingRequest(1, "501", NINE)
+WAITING = WaitingRequest(1, "501", NINE, LONG_AGO)
 
 
 def shown(*listings: dict[str, datetime | None]) -> ListingHistory:
