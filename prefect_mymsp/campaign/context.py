@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
+from prefect_mymsp.times import SYSTEM_CLOCK, Clock
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -67,13 +69,15 @@ class CampaignContext:
         thread: Calls the journal from asyncio: ``await context.thread(journal.claims.renew, run)``.
         client: The gateway.
         account: Fingerprint of the account, see :func:`~prefect_mymsp.account.account_fingerprint`.
+        clock: The time; a test moves it.
     """
 
-    def __init__(self, journal: Journal, client: AsyncMyMSPClient, account: str) -> None:
+    def __init__(self, journal: Journal, client: AsyncMyMSPClient, account: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self.journal = journal
         self.thread = JournalThread()
         self.client = client
         self.account = account
+        self.clock = clock
 
     def __enter__(self) -> Self:
         return self

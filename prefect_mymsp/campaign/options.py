@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prefect_mymsp import protocol
-from prefect_mymsp.campaign.rate import request_size
+from prefect_mymsp.campaign.rate import request_size, worker_rate
 from prefect_mymsp.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ class SendOptions:
             doubtful answer can be looked up. None to send at once.
         send_window: Hours in which people may receive messages. Outside it messages are scheduled to its next
             opening; a campaign's own delivery time is not changed. None for any time.
-        messages_per_minute: Rate at which messages are sent at once, at most; the delivery times of scheduled messages
-            are spaced out at the same rate. Other processes are not counted. None for no limit.
+        messages_per_minute: Rate at which the campaign sends messages at once, at most; the delivery times of
+            scheduled messages are spaced out at the same rate. None for no limit.
+        workers: Processes that send the campaign at the same time; they share its rate.
         gate: Limit to pass before requests are made; None for none.
         reconcile: How scheduled messages in doubt are looked up.
         shutdown_timeout_s: Seconds that requests in flight may take when the sending is cancelled. Prefect kills a
@@ -91,6 +92,7 @@ class SendOptions:
     schedule_ahead_s: float | None = None
     send_window: TimeWindow | None = None
     messages_per_minute: float | None = None
+    workers: int = 1
     gate: RateGate | None = None
     reconcile: ReconcileOptions = field(default_factory=ReconcileOptions)
     shutdown_timeout_s: float = 10.0
@@ -99,6 +101,8 @@ class SendOptions:
         for name in ("batch_size", "max_consecutive_failures", "claim_window_s", "lease_s"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above zero.")
+        if self.workers < 1:
+            raise InputError("workers must be at least 1.")
         if self.destination_port is not None:
             protocol.check_port(self.destination_port)
         margin_s = self.reconcile.lookup_margin_s
@@ -111,9 +115,14 @@ class SendOptions:
             raise InputError("messages_per_minute must be above zero; leave it out to send as fast as possible.")
 
     @property
+    def worker_rate(self) -> float | None:
+        """Messages per minute for each of the campaign's workers; None for no limit."""
+        return worker_rate(self.messages_per_minute, self.workers)
+
+    @property
     def request_size(self) -> int:
-        """Recipients of one text in one request, at most, at the chosen rate."""
-        return request_size(self.batch_size, self.messages_per_minute)
+        """Recipients of one text in one request, at most, at the rate of one worker."""
+        return request_size(self.batch_size, self.worker_rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""How fast a campaign goes: messages spaced out over time, and somebody to ask before requests are made.
+"""How fast a campaign is sent: a rate that its workers share, and a limit to pass before requests are made.
 
-Both are heeded before messages are claimed: what waits for its turn is planned, and not in doubt when the process dies.
+Both apply before messages are claimed. What waits for its turn is still planned, and not in doubt if the process dies.
 """
 
 from __future__ import annotations
@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+#: No reservation takes longer than this, so that no rate leads to times beyond the calendar.
+_MAX_RESERVED_S = 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class RateGate:
-    """Somebody to ask before requests are made, for instance a limit that all processes share.
+    """A limit to pass before requests are made, for instance one that all processes share.
 
     Attributes:
-        acquire: Returns when so many requests may be made. What it raises stops the campaign, in order.
-        max_requests: How many it is asked for at most.
+        acquire: Returns when this many requests may be made. An error that it raises stops the campaign in order.
+        max_requests: Requests to acquire at a time, at most.
     """
 
     acquire: Callable[[int], Awaitable[None]]
@@ -24,26 +28,43 @@ class RateGate:
 
 
 class SendRate:
-    """Spaces messages out along a line of seconds, each as far from the one before as the rate says."""
+    """Spaces messages out in time.
+
+    Attributes:
+        free_from: When the next slot is free; long ago until something is reserved.
+    """
 
     def __init__(self, per_minute: float) -> None:
-        self._each_s = 60.0 / per_minute
-        self._free = -math.inf
+        self._per_minute = per_minute
+        self.free_from = datetime.min.replace(tzinfo=UTC)
 
-    def next_slot(self, at: float) -> float:
-        """When the next message may go: ``at``, or later."""
-        return max(at, self._free)
+    def next_slot(self, at: datetime) -> datetime:
+        """The first time from ``at`` on at which a message may be sent."""
+        return max(at, self.free_from)
 
-    def reserve(self, at: float, messages: int) -> None:
-        """So many messages go at ``at``, or when it is their turn."""
-        self._free = self.next_slot(at) + messages * self._each_s
+    def reserve(self, at: datetime, messages: int) -> None:
+        """Take the slots of this many messages, the first of them the next one from ``at`` on."""
+        taken_s = min(messages * 60.0 / self._per_minute, _MAX_RESERVED_S)
+        self.free_from = self.next_slot(at) + timedelta(seconds=taken_s)
+
+
+def worker_rate(per_minute: float | None, workers: int) -> float | None:
+    """The part of a campaign's rate that each of its workers keeps to; None for no limit.
+
+    This is the only place that divides a rate: everything else is given the campaign's.
+
+    Args:
+        per_minute: The campaign's messages per minute.
+        workers: Processes that send it at the same time.
+    """
+    return None if per_minute is None else per_minute / workers
 
 
 def request_size(batch_size: int, per_minute: float | None) -> int:
-    """Recipients one request may have so that none carries more than a tenth of a minute's messages."""
+    """Recipients per request, at most: no request carries more than a tenth of a minute's messages."""
     return batch_size if per_minute is None else max(1, min(batch_size, math.ceil(per_minute / 10)))
 
 
 def max_requests_per_claim(size: int, per_minute: float) -> int:
-    """Requests of ``size`` recipients that may be claimed together: a sixth of a minute's messages at most, or one."""
+    """Requests of ``size`` recipients to claim at once: together at most a sixth of a minute's messages, or one."""
     return max(1, int(per_minute / 6 / size))

@@ -13,11 +13,12 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp import protocol
 from prefect_mymsp.campaign.context import CampaignContext, Progress
+from prefect_mymsp.campaign.delivery_schedule import Delivery, DeliverySchedule
 from prefect_mymsp.campaign.options import SendOptions
 from prefect_mymsp.campaign.rate import SendRate, max_requests_per_claim
 from prefect_mymsp.campaign.reconciler import Reconciler
@@ -36,7 +37,6 @@ from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import ProgressListener
-    from prefect_mymsp.campaign.delivery_schedule import TimeWindow
     from prefect_mymsp.client import AsyncMyMSPClient
 
 #: One of the recipients is not a number; which one is not said (4.1.3).
@@ -106,6 +106,7 @@ class _Sender:
         listener: ProgressListener | None,
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
+        self._clock = context.clock
         self._run = run
         self._options = options
         self._listener = listener
@@ -126,11 +127,14 @@ class _Sender:
         self._total = run.planned
         self._safe_until = _clock() + _SAFE_SHARE * options.lease_s
         self._window = 2 * self._client.connections
-        self._scheduled = (
-            options.schedule_ahead_s is not None or options.send_window is not None or run.campaign.send_at is not None
+        self._schedule = DeliverySchedule(
+            send_at=run.campaign.send_at,
+            send_window=options.send_window,
+            schedule_ahead_s=options.schedule_ahead_s,
+            lookup_margin_s=options.reconcile.lookup_margin_s,
+            max_request_s=self._client.timeout_s + self._client.retry_for_s,
         )
-        self._turns = None if options.messages_per_minute is None else SendRate(options.messages_per_minute)
-        self._opening: datetime | None = None
+        self._rate = None if options.worker_rate is None else SendRate(options.worker_rate)
         self._reconciler = Reconciler(context, run.campaign, options.reconcile)
 
     async def all(self) -> None:
@@ -158,7 +162,7 @@ class _Sender:
         try:
             async with asyncio.TaskGroup() as keeping:
                 keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
-                if self._scheduled:
+                if self._schedule.may_schedule:
                     keepers.append(keeping.create_task(self._keep_looking()))
                 async with asyncio.TaskGroup() as sending:
                     sending.create_task(self._claim_loop())
@@ -202,10 +206,10 @@ class _Sender:
             while self._stopped is None:
                 before = self._begun
                 requests = await self._admitted()
-                send_at = self._deliver_at()
+                send_at = self._delivery().send_at
                 began = time.monotonic()  # to wait for admission is not the workers' pace; what they do meanwhile is
                 claimed = await self._claim(requests, send_at)
-                self._took(claimed, send_at)
+                self._reserve(claimed, send_at)
                 self._ready.extend(claimed)
                 self._wake()
                 if not claimed:
@@ -230,17 +234,14 @@ class _Sender:
     async def _admitted(self) -> int:
         """Wait until messages may be claimed; returns for how many requests."""
         requests, gate, options = self._window, self._options.gate, self._options
-        if self._turns is None and gate is None:
+        if self._rate is None and gate is None:
             return requests
         if not await self._thread(self._journal.claims.has_planned, self._run.campaign):
             return requests  # there is nothing to wait for
-        if self._turns is not None and options.messages_per_minute is not None:
-            requests = min(requests, max_requests_per_claim(options.request_size, options.messages_per_minute))
-            while self._stopped is None and self._deliver_at() is None:
-                pause = self._turns.next_slot(time.time()) - time.time()
-                if pause <= 0:
-                    break
-                await self._pause(pause)
+        if options.worker_rate is not None:
+            requests = min(requests, max_requests_per_claim(options.request_size, options.worker_rate))
+            while self._stopped is None and (turn := self._delivery().wait_until) is not None:
+                await self._pause((turn - self._clock.now()).total_seconds())
         if gate is not None and self._stopped is None:
             requests = min(requests, gate.max_requests)
             admitting = asyncio.ensure_future(gate.acquire(requests))
@@ -259,46 +260,12 @@ class _Sender:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._capacity.wait(), seconds)
 
-    def _took(self, claimed: Sequence[Batch], send_at: datetime | None) -> None:
-        if self._turns is not None:
-            at = time.time() if send_at is None else send_at.timestamp()
-            self._turns.reserve(at, sum(batch.size for batch in claimed))
+    def _delivery(self) -> Delivery:
+        return self._schedule.next_delivery(self._clock.now(), None if self._rate is None else self._rate.free_from)
 
-    def _deliver_at(self) -> datetime | None:
-        """The delivery time of what is claimed now, a whole minute; None for at once, or for the campaign's own.
-
-        That is the campaign's, or a few minutes ahead to guard it, or the window's next opening; and at a rate, the
-        minute in which it is the next message's turn.
-        """
-        options, own, now = self._options, self._run.campaign.send_at, datetime.now(UTC)
-        if own is not None:
-            if self._turns is None:
-                return own
-            earliest = _minute_after(own)
-        elif options.schedule_ahead_s is not None:
-            earliest = _minute_after(now + timedelta(seconds=options.schedule_ahead_s))
-        elif options.send_window is None or self._open(options.send_window, now):
-            return None
-        else:
-            # The opening, or the first minute after it whose messages can still be looked up before they go out.
-            near = options.reconcile.cutoff_before_delivery_s + options.reconcile.late_arrival_s
-            earliest = _minute_after(now + timedelta(seconds=near))
-        if self._turns is not None:
-            turn = datetime.fromtimestamp(self._turns.next_slot(earliest.timestamp()), UTC)
-            earliest = turn.replace(second=0, microsecond=0)
-        return self._next_opening(options.send_window, earliest) if options.send_window is not None else earliest
-
-    def _open(self, window: TimeWindow, now: datetime) -> bool:
-        """Whether what is claimed now arrives within the window, however long its request takes."""
-        latest = now + timedelta(seconds=self._client.timeout_s + self._client.retry_for_s)
-        return window.contains(now) and window.contains(latest)
-
-    def _next_opening(self, window: TimeWindow, at: datetime) -> datetime:
-        if window.contains(at):
-            return at
-        if self._opening is None or at > self._opening:
-            self._opening = window.next_opening(at)
-        return self._opening
+    def _reserve(self, claimed: Sequence[Batch], send_at: datetime | None) -> None:
+        if self._rate is not None:
+            self._rate.reserve(send_at or self._clock.now(), sum(batch.size for batch in claimed))
 
     async def _more_may_come(self) -> bool:
         """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
@@ -314,7 +281,7 @@ class _Sender:
             if await self._thread(self._journal.claims.expire_leases, campaign):
                 self._reconciler.journal_changed()
             return True
-        if self._scheduled and self._reconciler.pending:
+        if self._schedule.may_schedule and self._reconciler.pending:
             if self._reconciler.has_unseen_changes:
                 self._look_now.set()
             await asyncio.sleep(0.2)
@@ -491,11 +458,6 @@ class _Sender:
         self._outcomes.append(Outcome(batch.id, state, at, message_id, code, reason and reason[:40]))
         if state != RELEASED:
             self._done += batch.size
-
-
-def _minute_after(when: datetime) -> datetime:
-    """The first whole minute that is not before it."""
-    return (when + timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
 
 
 def _released(batch: Batch, reason: str) -> Outcome:

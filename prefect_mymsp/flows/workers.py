@@ -80,8 +80,7 @@ def send_with_workers(job: _Job, journal: Journal, campaign: CampaignKey, listen
 
 def _one_of(job: _Job, journal: Journal) -> _Job:
     """What one share is asked for: as the whole, but without anybody's numbers, and with its part of the rate."""
-    rate = job.options.messages_per_minute
-    options = dataclasses.replace(job.options, gate=None, messages_per_minute=rate and rate / job.shares)
+    options = dataclasses.replace(job.options, gate=None)
     place = CampaignJournal(url=SecretStr(journal.url.render_as_string(hide_password=False)))
     return dataclasses.replace(job, source=None, options=options, journal=place)
 
