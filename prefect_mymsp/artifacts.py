@@ -27,6 +27,7 @@ from prefect.logging import get_logger
 
 from prefect_mymsp.errors import MyMSPError
 from prefect_mymsp.events import campaign_slug, emit_campaign_event, in_prefect_run
+from prefect_mymsp.phone import mask_number, mask_numbers, mask_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -297,14 +298,12 @@ def _summary(report: CampaignReport, account: str, stopped: str | None) -> Artif
 
 
 def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
-    from prefect_mymsp.reports.sanitize import shape  # no reports at start-up
-
     rows = [
         {
             "row": int(row) if row else "",
             "column": neutralize_markup(column),
-            "value": shape(neutralize_markup(value, 40)),
-            "reason": neutralize_markup(_without_numbers(reason)),
+            "value": mask_value(neutralize_markup(value, 40)),
+            "reason": neutralize_markup(mask_numbers(reason)),
         }
         for row, column, value, reason in _first(report.rejected_rows, ["row", "column", "value", "reason"])
     ]
@@ -320,10 +319,10 @@ def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
     rows = [
         {
             "row": int(row) if row else "",
-            "recipient": _masked(recipient),
+            "recipient": neutralize_markup(mask_number(recipient)),
             "state": state.replace("_", " "),
             "status": neutralize_markup(status, 40),
-            "error": neutralize_markup(_without_numbers(error)),
+            "error": neutralize_markup(mask_numbers(error)),
             "message id": neutralize_markup(message_id, 40),
         }
         for row, recipient, state, status, error, message_id in _first(failures, columns)
@@ -350,18 +349,6 @@ def _first(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]
 
     for values in frame.head(MAX_TABLE_ROWS)[columns].itertuples(index=False, name=None):
         yield tuple("" if pd.isna(value) else value for value in values)
-
-
-def _masked(recipient: str) -> str:
-    from prefect_mymsp.campaign import mask
-
-    return (
-        neutralize_markup(recipient) if recipient.startswith("@") else mask(recipient)
-    )  # @ begins the name of a group
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"\d{5,}", lambda found: f"{'•' * (len(found[0]) - 2)}{found[0][-2:]}", text)
 
 
 def _artifact(kind: str, key: str, description: str, data: Any) -> ArtifactCreate:

@@ -17,6 +17,8 @@ from prefect import runtime
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
+from prefect_mymsp.phone import mask_number
+
 if TYPE_CHECKING:
     from prefect_mymsp.models import ReceivedMessage
 
@@ -86,8 +88,6 @@ def emit_received_event(account: str, message: ReceivedMessage, include_text: bo
         message: The message.
         include_text: Whether the payload holds the text. Prefect keeps events, and shows them to all its users.
     """
-    from prefect_mymsp.campaign import mask
-
     number = message.sender or ""
     payload: dict[str, Any] = {
         "message_id": message.message_id,
@@ -95,7 +95,7 @@ def emit_received_event(account: str, message: ReceivedMessage, include_text: bo
         "word": first_word(message.text),
         "prefix": message.prefix and _line(message.prefix, 40),
         "kind": message.kind and _line(message.kind, 40),
-        "sender": mask(number) if number.isdecimal() else "•" * len(number[:20]),
+        "sender": "•" * len(number[:20]) if any(map(str.isalpha, number)) else mask_number(number),
         "characters": len(message.text),
     }
     if include_text:

@@ -25,7 +25,6 @@ import re
 import shutil
 import stat
 import tempfile
-import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from prefect_mymsp.errors import ConfigurationError, SourceError, first_few
+from prefect_mymsp.phone import MSISDN_MAX_DIGITS, MSISDN_MIN_DIGITS, is_msisdn, plain_characters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +66,7 @@ class Block:
 
     Attributes:
         rows: Two columns, in the source's order. ``row``: int64, for a file the physical line (from 1) where the
-            record starts, for a DataFrame the position (from 1). ``msisdn``: string, country code and number, 8 to 15
-            digits without ``+``.
+            record starts, for a DataFrame the position (from 1). ``msisdn``: string.
         columns: The source's cells for the same rows as ``rows``: string columns named and ordered as
             :attr:`Source.columns`, raw, never null. A table of its own, so that a column called ``row`` is no clash.
         rejected_rows: The rows that cannot be sent, in :data:`REJECTED_ROW_SCHEMA`, by ``row``.
@@ -190,28 +189,6 @@ _KINDS = {
 _MOBILE_KINDS = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
 
-class _Plain(dict[int, str | None]):
-    """For :meth:`str.translate`: what looks like a space, a dash or a digit becomes one, the invisible goes."""
-
-    def __missing__(self, code: int) -> str | None:
-        character = chr(code)
-        category = unicodedata.category(character)
-        plain: str | None = character
-        if category == "Cf":  # zero width, bidirectional marks, soft hyphen, BOM
-            plain = None
-        elif category == "Zs" or character in "\t\n\r\v\f\x85\u2028\u2029":
-            plain = " "
-        elif category == "Pd" or character == "\u2212":
-            plain = "-"
-        elif category == "Nd":
-            plain = str(unicodedata.decimal(character))
-        self[code] = plain
-        return plain
-
-
-_PLAIN = _Plain({ord(a): b for a, b in zip("＋（）．／；，‘’´`＂“”", "+()./;,''''\"\"\"", strict=True)})  # noqa: RUF001
-
-
 def normalize_number(number: str, country: str = "SE") -> str:
     """One number as the gateway wants it: country code and number, digits only.
 
@@ -231,7 +208,7 @@ def normalize_number(number: str, country: str = "SE") -> str:
 @lru_cache(maxsize=65_536)
 def _judge(cell: str, country: str, *, bare: bool) -> tuple[str, str]:
     """The MSISDN of a cell, or the reason why there is none: one of the two is empty."""
-    text = cell.translate(_PLAIN).strip()
+    text = plain_characters(cell).strip()
     if text.startswith("="):  # ="0701740605", how exporters keep Excel from reading a number
         text = text[1:].strip()
     text = text.strip("'\" ")
@@ -304,8 +281,10 @@ def _judge_digits(digits: str, country: str, *, plus: bool, bare: bool) -> tuple
         valid = phonenumbers.is_valid_number(number)
         return "", _wrong_kind(number) if valid else _impossible(number, digits)
     msisdn = f"{number.country_code}{phonenumbers.national_significant_number(number)}"
-    if not 8 <= len(msisdn) <= 15:
-        return "", f"{len(msisdn)} digits with the country code; the gateway takes 8 to 15"
+    if not is_msisdn(msisdn):
+        return "", (
+            f"{len(msisdn)} digits with the country code; an MSISDN has {MSISDN_MIN_DIGITS} to {MSISDN_MAX_DIGITS}"
+        )
     return msisdn, ""
 
 
@@ -1160,7 +1139,7 @@ def _filled(record: Iterable[str]) -> bool:
 
 
 def _looks_like_number(name: str) -> bool:
-    plain = name.translate(_PLAIN).lower().removeprefix("tel:")
+    plain = plain_characters(name).lower().removeprefix("tel:")
     return sum(map(str.isdigit, plain)) >= 5 and _NUMBER_LIKE.fullmatch(plain) is not None
 
 

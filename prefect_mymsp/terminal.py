@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from prefect_mymsp.reports.sanitize import escape_control_characters, masked_text, shape
+from prefect_mymsp.phone import mask_numbers, mask_value
+from prefect_mymsp.reports.sanitize import escape_control_characters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +105,7 @@ def show_plan(console: Console, report: CampaignReport) -> None:
         shown = report.rejected_rows
         if not console.is_terminal:  # what no person looks at is a log
             shown = shown.assign(
-                value=shown["value"].map(shape, na_action="ignore"), reason=shown["reason"].map(masked_text)
+                value=shown["value"].map(mask_value, na_action="ignore"), reason=shown["reason"].map(mask_numbers)
             )
         console.print(frame("Rows to mend in the CSV", shown))
 

@@ -655,7 +655,7 @@ MUTATIONS = [
     Mutation(
         "recipients that come in one piece are checked",
         "protocol/__init__.py",
-        " and _MSISDNS.fullmatch(recipients)",
+        " and are_joined_msisdns(recipients)",
         "",
         "tests/unit/protocol/test_responses.py -k test_recipients_that_cannot_be_sent",
     ),

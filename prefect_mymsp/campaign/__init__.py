@@ -7,7 +7,7 @@ from prefect_mymsp.campaign.follow import CampaignFollower, follow
 from prefect_mymsp.campaign.limits import check_limits
 from prefect_mymsp.campaign.opt_outs import OptOuts
 from prefect_mymsp.campaign.options import FollowOptions, Limits, ReconcileOptions, SendOptions, TrackOptions
-from prefect_mymsp.campaign.planning import Plan, Sample, mask, plan_campaign
+from prefect_mymsp.campaign.planning import Plan, Sample, plan_campaign
 from prefect_mymsp.campaign.rate import RateGate
 from prefect_mymsp.campaign.reschedule import Rescheduled, reschedule_at_gateway
 from prefect_mymsp.campaign.result_poller import ResultPoller
@@ -52,7 +52,6 @@ __all__ = [
     "cancel_at_gateway",
     "check_limits",
     "follow",
-    "mask",
     "plan_campaign",
     "read_inbox",
     "reschedule_at_gateway",

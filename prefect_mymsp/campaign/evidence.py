@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.journal import digits
 from prefect_mymsp.journal.schema import IN_DOUBT
 from prefect_mymsp.models import RecipientStatus
+from prefect_mymsp.phone import gateway_digits
 from prefect_mymsp.times import resolve_repeated_hour
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Evidence:
 
 def recipients_if_complete(result: SmsResult) -> frozenset[str] | None:
     """The recipients that a result names; None when it names fewer than it counts, because it was cut short."""
-    recipients = frozenset(digits(status.recipient) for status in result.statuses)
+    recipients = frozenset(gateway_digits(status.recipient) for status in result.statuses)
     return recipients if len(result.statuses) >= max(result.recipients, 1) else None
 
 

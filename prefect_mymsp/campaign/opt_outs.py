@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 
 from prefect_mymsp.errors import InputError, SourceError
-from prefect_mymsp.journal.suppressions import as_msisdn
 from prefect_mymsp.models import OPT_OUT_WORDS, ReceivedMessage
+from prefect_mymsp.phone import parse_msisdn
 from prefect_mymsp.recipients import normalize_number
 
 # Letters and digits; an apostrophe or a dash within a word is part of it.
@@ -55,7 +55,7 @@ def _folded(text: str) -> str:
 
 def sender_msisdn(sender: str) -> str | None:
     """The MSISDN of an sender as campaigns have it; None for what is no phone number, such as a name."""
-    written = as_msisdn(sender.strip())
+    written = parse_msisdn(sender.strip())
     try:
         return normalize_number(sender if written is None else f"+{written}")
     except SourceError:

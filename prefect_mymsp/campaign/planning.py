@@ -18,6 +18,7 @@ from prefect_mymsp.campaign.options import Limits
 from prefect_mymsp.campaign.suppression import SuppressedNumbers
 from prefect_mymsp.errors import ChangedTextError, InputError, RepeatError, TemplateError, first_few
 from prefect_mymsp.journal.journal import EarlierMessage, PlannedChunk, Recording, SourceCounts, text_digest
+from prefect_mymsp.phone import mask_number
 from prefect_mymsp.recipients import REJECTED_ROW_SCHEMA, Source
 from prefect_mymsp.templates import Rendered, Segments, Template, count_segments
 
@@ -114,11 +115,6 @@ class Plan:
     def due(self) -> int:
         """Messages that a start after this recording sends, doubt that is resolved not counted."""
         return self.new + self.waiting
-
-
-def mask(msisdn: str) -> str:
-    """An MSISDN for logs and previews: country code and the last two digits."""
-    return f"{msisdn[:2]}{'•' * max(len(msisdn) - 4, 0)}{msisdn[-2:]}" if len(msisdn) > 4 else "•" * len(msisdn)
 
 
 def plan_campaign(
@@ -432,7 +428,7 @@ def _sample(table: pa.Table, index: int) -> Sample:
     row, msisdn, text, segments, encoding = (
         table.column(name)[index].as_py() for name in ("row", "msisdn", "text", "segments", "encoding")
     )
-    return Sample(row, mask(msisdn), text, segments, encoding)
+    return Sample(row, mask_number(msisdn), text, segments, encoding)
 
 
 def _joined(parts: Sequence[np.ndarray[Any, Any]], dtype: Any) -> np.ndarray[Any, Any]:

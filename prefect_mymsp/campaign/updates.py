@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.opt_outs import sender_msisdn
 from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError, ProtocolError
-from prefect_mymsp.journal.journal import digits
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
-from prefect_mymsp.journal.suppressions import as_msisdn
+from prefect_mymsp.phone import gateway_digits, parse_msisdn
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import CampaignContext
@@ -127,7 +126,7 @@ class UpdateReader:
         told.unparsed += len(updates.unparsed)
         reported: dict[str, set[str]] = {}
         for report in updates.delivery_reports:
-            reported.setdefault(report.message_id, set()).add(digits(report.recipient))
+            reported.setdefault(report.message_id, set()).add(gateway_digits(report.recipient))
         known = await self._thread(self._journal.deliveries.by_message_ids, self._account, list(reported))
         besides = None if self._besides is None else self._besides.id
         whole = True
@@ -211,7 +210,7 @@ async def read_inbox(context: CampaignContext, opt_outs: OptOuts) -> InboxResult
 def _as_campaigns_write(sender: str | None) -> str | None:
     """The MSISDN that campaigns have for an sender, if the gateway writes it in another way."""
     number = sender_msisdn(sender or "")
-    return None if number == as_msisdn((sender or "").strip()) else number
+    return None if number == parse_msisdn((sender or "").strip()) else number
 
 
 async def _agreed(client: AsyncMyMSPClient, cursor: int) -> Inbox:

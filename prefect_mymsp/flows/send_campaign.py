@@ -18,7 +18,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import WithJsonSchema
 
-from prefect_mymsp import protocol
 from prefect_mymsp.artifacts import CampaignArtifacts
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_existing_journal, open_journal
 from prefect_mymsp.errors import (
@@ -38,6 +37,7 @@ from prefect_mymsp.flows.options import Guard, OnRejects, SendWindow, Suppressio
 from prefect_mymsp.flows.remembering import warn_if_lost_with_container
 from prefect_mymsp.flows.task_support import run_interruptibly
 from prefect_mymsp.flows.workers import require_shared_journal, send_with_workers
+from prefect_mymsp.phone import check_group_name
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
@@ -482,23 +482,6 @@ def _checked_time(send_at: datetime | None, window: SendWindow | None) -> dateti
     return minute
 
 
-def _checked_groups(groups: list[str]) -> tuple[str, ...]:
-    """Names of recipient groups, each once, that the gateway cannot take for anything else."""
-    names = tuple(dict.fromkeys(name.strip() for name in groups))
-    for name in names:
-        if not name:
-            raise InputError("A recipient group's name is empty.")
-        if "," in name:
-            raise InputError(
-                f"The recipient group {name!r} has a comma in its name, which the gateway takes for the end of it. "
-                "Rename the group there, or give several groups as a list."
-            )
-        if not any(character.isalpha() for character in name):
-            raise InputError(f"The recipient group {name!r} has no letter in its name and may be taken for a number.")
-        protocol.format_recipients(name)
-    return names
-
-
 def _checked_suppression(suppression: Suppression | None) -> Suppression | None:
     if suppression is None:
         return None
@@ -618,7 +601,7 @@ def send_campaign(
 
     if all_or_nothing and send_at is None and guard is not Guard.SCHEDULE:
         raise InputError("all_or_nothing needs scheduled messages: give send_at, or guard='schedule'.")
-    names = _checked_groups(groups)
+    names = tuple(dict.fromkeys(map(check_group_name, groups)))
     if source is None and not names:
         raise InputError("There is nobody to send to: give a source, or recipient groups.")
     if names and max_recipients is not None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.database import RECEIVING, advisory_lock, insert
-from prefect_mymsp.journal.suppressions import as_msisdn
+from prefect_mymsp.phone import parse_msisdn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +100,7 @@ class Inbox:
                 "message_id": one.message_id,
             }
             for one in asking
-            if one.sender is not None and (number := as_msisdn(one.sender.strip())) is not None
+            if one.sender is not None and (number := parse_msisdn(one.sender.strip())) is not None
         ]
         values.sort(key=itemgetter("msisdn"))  # two that add in different orders would wait for each other
         if values:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,16 +42,12 @@ from prefect_mymsp.journal.schema import (
 )
 from prefect_mymsp.journal.suppressions import Suppressions
 from prefect_mymsp.models import Decision, JoinedMSISDNs, RecipientStatus, SmsResult
+from prefect_mymsp.phone import check_group_name, gateway_digits, mask_numbers
 
 #: What a change of the journal returns.
 Changed = TypeVar("Changed")
 
 _LEASE_S = 60.0
-#: What a recipient group's name cannot hold, and what would be taken for a number.
-_NO_GROUP = re.compile(r"[,\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
-_NUMBER = re.compile(r"\s*[+0-9][+0-9 \u00a0().\-/]*", re.ASCII)
-#: A number that a sentence quotes: its first two and last two digits, and what is to be hidden between them.
-_QUOTED = re.compile(r"([0-9]{2})([0-9]{2,})([0-9]{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,16 +323,6 @@ _COUNTED = (PLANNED, SENDING, ACCEPTED, REFUSED, IN_DOUBT, ASSUMED, CANCELLED)
 def text_digest(text: str) -> bytes:
     """The 16 bytes that stand for a text: BLAKE2b of its UTF-8."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
-
-
-def digits(recipient: str) -> str:
-    """A recipient as the gateway shows it, reduced to what identifies it: whether it writes a plus sign is its own.
-
-    So is whether it writes two zeros in its place: no country code begins with one. What holds no digits is kept, but
-    for the one character that PostgreSQL cannot hold.
-    """
-    number = "".join(character for character in recipient if character in "0123456789")
-    return number.removeprefix("00") or recipient.replace("\x00", "\ufffd")
 
 
 def _now() -> datetime:
@@ -1189,7 +1174,7 @@ class Journal(Deliveries):
         values = [
             {
                 "of": number,
-                "who": digits(one.recipient),
+                "who": gateway_digits(one.recipient),
                 "word": one.status[:64].replace("\x00", "\ufffd"),  # which PostgreSQL cannot hold
                 "sent": one.sent_at,
                 "got": one.delivered_at,
@@ -1577,7 +1562,7 @@ class Recording:
         )
         self._connection.execute(reject.delete().where(reject.c.campaign_id == self.campaign.id))
         values = [
-            {"campaign_id": self.campaign.id, "row": row, "column": column, "reason": _masked(reason)}
+            {"campaign_id": self.campaign.id, "row": row, "column": column, "reason": mask_numbers(reason)}
             for row, column, reason in rejected_rows
         ]
         if values:
@@ -1617,16 +1602,11 @@ class Recording:
         Raises:
             InputError: A name the gateway cannot be told: empty, too long, like a number, with a comma or a line break.
         """
-        for name in names:
-            if not name.strip() or len(name) > 199 or _NO_GROUP.search(name) or _NUMBER.fullmatch(name):
-                raise InputError(
-                    f"{name!r} cannot be the name of a recipient group: a name is not empty, is no number, and has no "
-                    "comma, no line break and at most 199 characters."
-                )
+        checked = [check_group_name(name) for name in names]
         self.add(
             PlannedChunk(
                 rows=[0] * len(names),
-                msisdns=[f"@{name.strip()}" for name in names],
+                msisdns=[f"@{name}" for name in checked],
                 text_of=[0] * len(names),
                 texts=[text],
                 digests=[text_digest(text)],
@@ -1690,10 +1670,6 @@ def _batches(rows: Iterable[Sequence[Any]], send_at: datetime | None) -> list[Ba
 def _is_planned() -> sa.ColumnElement[bool]:
     """Whether a message, joined to its batch if it has one, is not claimed."""
     return schema.message.c.batch_id.is_(None) | (schema.batch.c.state == PLANNED)
-
-
-def _masked(reason: str) -> str:
-    return _QUOTED.sub(lambda found: f"{found[1]}{'•' * len(found[2])}{found[3]}", reason)
 
 
 def _many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequence[dict[str, Any]]) -> None:

@@ -58,6 +58,8 @@ from sqlalchemy import (
     literal_column,
 )
 
+from prefect_mymsp.phone import MSISDN_MAX_DIGITS, MSISDN_MIN_DIGITS
+
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
@@ -211,7 +213,7 @@ batch = Table(
 )
 
 _IS_GROUP = "substr(msisdn, 1, 1) = '@'"
-_IS_MSISDN = "length(msisdn) BETWEEN 5 AND 15 AND ltrim(msisdn, '0123456789') = ''"
+_IS_MSISDN = f"length(msisdn) BETWEEN {MSISDN_MIN_DIGITS} AND {MSISDN_MAX_DIGITS} AND ltrim(msisdn, '0123456789') = ''"
 
 message = Table(
     "message",

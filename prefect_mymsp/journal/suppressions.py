@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,19 +10,12 @@ import sqlalchemy as sa
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.database import insert, slices
+from prefect_mymsp.phone import parse_msisdn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prefect_mymsp.journal.database import Database
-
-_MSISDN = re.compile(r"\+?([1-9][0-9]{4,14})", re.ASCII)
-
-
-def as_msisdn(number: str) -> str | None:
-    """Country code and number, digits only; None for what is not written so, with or without a plus sign."""
-    found = _MSISDN.fullmatch(number)
-    return None if found is None else found[1]
 
 
 class Suppressions:
@@ -91,7 +83,7 @@ def _checked(msisdns: Iterable[str]) -> list[str]:
     """MSISDNs, each once, in order: two that add in different orders would wait for each other."""
     found = set[str]()
     for position, given in enumerate(msisdns, start=1):
-        number = as_msisdn(given)
+        number = parse_msisdn(given)
         if number is None:
             raise InputError(
                 f"Number {position} is not an MSISDN: write country code and number as digits only, "

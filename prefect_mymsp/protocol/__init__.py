@@ -35,6 +35,7 @@ from prefect_mymsp.models import (
     SmsResult,
     Updates,
 )
+from prefect_mymsp.phone import are_joined_msisdns, check_group_name, parse_msisdn
 
 #: Longest text the gateway takes, in characters (4.1.1): five times 153 septets.
 MAX_CHARACTERS = 765
@@ -135,10 +136,6 @@ def _body(login: Login, fields: Iterable[tuple[str, str]] = ()) -> bytes:
     raise InputError("User or password holds characters that cannot be encoded as UTF-8.")
 
 
-_PHONE_LIKE = re.compile(r"[+0-9][+0-9 \u00a0().\-/]*", re.ASCII)
-_MSISDN = re.compile(r"[1-9][0-9]{4,14}", re.ASCII)
-#: Several, with commas between them.
-_MSISDNS = re.compile(r"(?:[1-9][0-9]{4,14}+,)*+[1-9][0-9]{4,14}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -155,40 +152,38 @@ def format_recipients(recipients: str | Iterable[str]) -> str:
     Raises:
         InputError: Nobody to send to, a number in national form, or a group name that cannot be sent.
     """
-    if isinstance(recipients, JoinedMSISDNs) and _MSISDNS.fullmatch(recipients):
+    if isinstance(recipients, JoinedMSISDNs) and are_joined_msisdns(recipients):
         return recipients
     names: list[Any] = [recipients] if isinstance(recipients, str) else list(recipients)
     with contextlib.suppress(TypeError):  # one of them is no text
         joined = ",".join(names)
         # Nearly every request: all are MSISDNs, and are checked in one go.
-        if _MSISDNS.fullmatch(joined) and joined.count(",") == len(names) - 1:
+        if are_joined_msisdns(joined) and joined.count(",") == len(names) - 1:
             return ",".join(dict.fromkeys(names))
     seen: dict[str, None] = {}
     for position, given in enumerate(names, start=1):
         if not isinstance(given, str):
             raise InputError(f"Recipient {position} is {type(given).__name__}, not text; give MSISDNs as text.")
         name = given.strip()
-        if _PHONE_LIKE.fullmatch(name):
-            number = name.removeprefix("+")
-            if not _MSISDN.fullmatch(number):
-                raise InputError(
-                    f"Recipient {position} is not an MSISDN: write country code and number as digits only, "
-                    "for instance 46701740605."
-                )
-            name = number
-        elif not name:
-            raise InputError(f"Recipient {position} is empty.")
-        elif "," in name:
-            raise InputError(
-                f"Recipient {position} holds a comma, which the gateway takes for the end of a recipient. "
-                "Give several recipients as a list; rename a group that has a comma in its name."
-            )
-        elif _CONTROL.search(name) or _SURROGATE.search(name):
-            raise InputError(f"Recipient {position} holds control characters or broken Unicode.")
-        seen[name] = None
+        msisdn = parse_msisdn(name)
+        if msisdn is None:
+            _check_group(name, position)
+        seen[msisdn or name] = None
     if not seen:
         raise InputError("There are no recipients.")
     return ",".join(seen)
+
+
+def _check_group(name: str, position: int) -> None:
+    if name and "," not in name and not any(map(str.isalpha, name)):
+        raise InputError(
+            f"Recipient {position} is neither an MSISDN nor a group name. Write country code and number as digits "
+            "only, for instance 46701740605; the name of a group needs a letter."
+        )
+    try:
+        check_group_name(name)
+    except InputError as error:
+        raise InputError(f"Recipient {position}: {error}") from None
 
 
 def format_text(text: str) -> str:

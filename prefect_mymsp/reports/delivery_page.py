@@ -9,6 +9,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
+from prefect_mymsp.phone import mask_number, mask_numbers
 from prefect_mymsp.reports import charts
 from prefect_mymsp.reports.charts import Chart, share
 from prefect_mymsp.reports.frames import percentile
@@ -33,7 +34,7 @@ from prefect_mymsp.reports.page import (
     span_caption,
     within,
 )
-from prefect_mymsp.reports.sanitize import escape_control_characters, masked, masked_text
+from prefect_mymsp.reports.sanitize import escape_control_characters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -491,7 +492,9 @@ def _operator(prefix: str) -> str:
 
 def _lines(frame: pd.DataFrame, reasons: pd.Series[str], most: int, *, show_numbers: bool) -> Listed:
     rows = [
-        Line(str(campaign), int(row), str(recipient) if show_numbers else masked(str(recipient)), reason=str(reason))
+        Line(
+            str(campaign), int(row), str(recipient) if show_numbers else mask_number(str(recipient)), reason=str(reason)
+        )
         for campaign, row, recipient, reason in zip(
             frame["campaign"].head(most), frame["row"], frame["recipient"], reasons, strict=False
         )
@@ -506,7 +509,7 @@ def _tell_rejects(page: DeliveryPage, material: DeliveryMaterial, *, show_number
             str(campaign),
             int(row),
             column=str(column or ""),
-            reason=str(reason) if show_numbers else masked_text(str(reason)),
+            reason=str(reason) if show_numbers else mask_numbers(str(reason)),
         )
         for campaign, row, column, reason in material.rejected_rows.head(LONG)[list(columns)].itertuples(index=False)
     ]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
+from prefect_mymsp.phone import mask_number, mask_numbers
 from prefect_mymsp.reports.charts import Chart
-from prefect_mymsp.reports.sanitize import escape_control_characters, masked, masked_text
+from prefect_mymsp.reports.sanitize import escape_control_characters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,9 +115,9 @@ def letters(frame: pd.DataFrame, opted: pd.Series[bool], zone: tzinfo, most: int
     rows = [
         Letter(
             at.to_pydatetime().astimezone(zone),
-            who if show_numbers else masked(who),
+            who if show_numbers else mask_number(who),
             prefix,
-            text if show_numbers else masked_text(text),
+            text if show_numbers else mask_numbers(text),
             bool(out),
         )
         for at, who, prefix, text, out in zip(

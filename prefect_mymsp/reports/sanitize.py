@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from prefect_mymsp.phone import mask_number, mask_numbers
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,16 +27,13 @@ _OPENING = "=+\\-@\uff1d\uff0b\uff0d\uff20"
 _FORMULA = re.compile(f"^(?=[\t\r\n])|^(?=[\\s\x00-\x1f]*[{_OPENING}])|(?<=[;\t\r\n])(?=[ \"']*[{_OPENING}])")
 #: A number with its plus sign is not a formula, whatever it is taken for.
 _NUMBER = re.compile(r"\+?[0-9][0-9 ]*|-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
-_DIGITS = re.compile(r"([0-9]{2})([0-9]+)([0-9]{2})", re.ASCII)
-#: A number in a sentence: so many digits in a row, or as people write theirs, with a plus sign or a zero in front.
-_QUOTED = re.compile(r"(?<![0-9])(?:[0-9]{8,15}|[+0](?:[ \-./()]{0,2}[0-9]){8,14})(?![0-9])", re.ASCII)
 #: What is worth a look, for the expressions of Arrow: whatever :func:`escape_control_characters` or
 #: :func:`escape_formula` may change.
 _RISKY = f"[{_OPENING}\\p{{Cc}}\\p{{Cf}}\\x{{2028}}\\x{{2029}}\\x{{2065}}]"
 #: Columns that hold somebody's number.
 _NUMBERS = ("recipient", "sender", "msisdn")
-#: Columns that hold what somebody wrote.
-_TEXTS = ("text", "subject", "alias")
+#: Columns that hold what somebody wrote, or what may quote a number.
+_TEXTS = ("text", "subject", "alias", "error", "reason")
 
 
 def escape_control_characters(text: str) -> str:
@@ -52,31 +51,9 @@ def escape_formula(text: str) -> str:
     return text if _NUMBER.fullmatch(text) else _FORMULA.sub("'", text)
 
 
-def masked(text: str) -> str:
-    """A number as it may be shown: its first two and last two digits. What is no number stays."""
-    return _DIGITS.sub(lambda found: f"{found[1]}{'•' * len(found[2])}{found[3]}", text)
-
-
-def masked_text(text: str) -> str:
-    """A text in which no number of a person can be read, as far as it can be told for one."""
-    return _QUOTED.sub(_hidden, text)
-
-
-def _hidden(found: re.Match[str]) -> str:
-    inner = [at for at, character in enumerate(found[0]) if character.isdigit()][2:-2]
-    return "".join("•" if at in inner else character for at, character in enumerate(found[0]))
-
-
-def shape(text: str) -> str:
-    """What a value looks like, all but the last two of its letters and digits hidden: it may be anybody's anything."""
-    places = [at for at, character in enumerate(text) if character.isalnum()]
-    hidden = set(places if len(places) <= 4 else places[:-2])
-    return "".join("•" if at in hidden else character for at, character in enumerate(text))
-
-
 def mask_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose numbers of people are masked: in columns of their own, and where texts quote them."""
-    columns = dict.fromkeys(_NUMBERS, masked) | dict.fromkeys(_TEXTS, masked_text)
+    columns = dict.fromkeys(_NUMBERS, mask_number) | dict.fromkeys(_TEXTS, mask_numbers)
     return frame.assign(
         **{
             name: frame[name].map(hide, na_action="ignore").astype("string")

@@ -192,7 +192,7 @@ def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "a,b", "46701740605", "070-174 06 05", "two\nlines", "x" * 200, "\ud800"])
 def test_names_the_gateway_cannot_be_told(bench: Bench, name: str) -> None:
-    with pytest.raises(InputError, match="cannot be the name of a recipient group"):
+    with pytest.raises(InputError, match="name"):
         record(bench, [name])
     assert bench.journal.campaigns.counts(record(bench, ["choir"])).messages == 1
 
