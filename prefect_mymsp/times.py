@@ -49,8 +49,9 @@ def ceil_minute(value: datetime) -> datetime:
     Raises:
         OverflowError: UTC cannot represent that minute.
     """
-    minute = floor_minute(value)
-    return minute if minute == value else minute + _MINUTE
+    utc = value.astimezone(UTC)
+    minute = floor_minute(utc)
+    return minute if minute == utc else minute + _MINUTE
 
 
 def is_repeated_hour(value: datetime, zone: tzinfo) -> bool:

@@ -16,7 +16,7 @@ from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
-from prefect_mymsp.times import ceil_minute, floor_minute
+from prefect_mymsp.times import ceil_minute, floor_minute, require_aware
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,9 +96,7 @@ async def reschedule_at_gateway(
 
 def _whole_minute(send_at: datetime) -> datetime:
     """The delivery time as the gateway will have it, in UTC."""
-    if send_at.utcoffset() is None:
-        raise InputError("send_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
-    if send_at <= datetime.now(UTC):
+    if require_aware(send_at, "send_at") <= datetime.now(UTC):
         raise InputError("send_at is not in the future; to stop the campaign, cancel it.")
     return ceil_minute(send_at)
 

@@ -18,6 +18,7 @@ from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal.journal import Outcome
 from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
 from prefect_mymsp.models import RecipientStatus
+from prefect_mymsp.times import resolve_repeated_hour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,14 +230,7 @@ def _in_order(statuses: Sequence[RecipientStatus], due_at: datetime, zone: tzinf
         return statuses
     told = []
     for status in statuses:
-        sent_at = _not_before(status.sent_at, early, zone)
-        delivered_at = _not_before(status.delivered_at, sent_at, zone)
+        sent_at = resolve_repeated_hour(status.sent_at, early, zone)
+        delivered_at = resolve_repeated_hour(status.delivered_at, sent_at, zone)
         told.append(RecipientStatus(status.recipient, sent_at, status.status, delivered_at))
     return told
-
-
-def _not_before(when: datetime | None, early: datetime | None, zone: tzinfo) -> datetime | None:
-    if when is None or early is None or when >= early:
-        return when
-    second = when.astimezone(zone).replace(fold=1).astimezone(UTC)
-    return second if second >= early else when

@@ -125,7 +125,7 @@ class _Sender:
         self._refusals = 0
         self._done = 0
         self._total = run.planned
-        self._safe_until = _clock() + _SAFE_SHARE * options.lease_s
+        self._safe_until = self._clock.elapsed() + _SAFE_SHARE * options.lease_s
         self._window = 2 * self._client.connections
         self._schedule = DeliverySchedule(
             send_at=run.campaign.send_at,
@@ -309,7 +309,7 @@ class _Sender:
         try:
             while True:
                 await asyncio.sleep(self._options.lease_s / 3)
-                began = _clock()
+                began = self._clock.elapsed()
                 await self._thread(self._journal.claims.renew, self._run)
                 self._safe_until = began + _SAFE_SHARE * self._options.lease_s
         except JournalError as error:
@@ -385,7 +385,7 @@ class _Sender:
 
     async def _request(self, batch: Batch) -> None:
         """Make one request and note what came of it: the table "was it sent?", in code."""
-        if _clock() > self._safe_until:
+        if self._clock.elapsed() > self._safe_until:
             # The machine slept, or the journal hung: another run may believe this batch to be in doubt by now.
             self._note(batch, RELEASED, reason="lease-ended")
             self._stop(JournalError("The lease on this campaign could not be renewed in time."))
@@ -462,11 +462,6 @@ class _Sender:
 
 def _released(batch: Batch, reason: str) -> Outcome:
     return Outcome(batch.id, RELEASED, datetime.now(UTC), reason=reason)
-
-
-def _clock() -> float:
-    """Seconds that also pass while the machine sleeps, where the system counts them."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 #: What to mend before a campaign is continued, by the gateway's code (4.1.3).

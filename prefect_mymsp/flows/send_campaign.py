@@ -7,7 +7,7 @@ import dataclasses
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ from prefect_mymsp.flows.task_support import run_interruptibly
 from prefect_mymsp.flows.workers import require_shared_journal, send_with_workers
 from prefect_mymsp.phone import check_group_name
 from prefect_mymsp.settings import MyMSPSettings
+from prefect_mymsp.times import ceil_minute, require_aware
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -464,15 +465,12 @@ def _checked_time(send_at: datetime | None, window: SendWindow | None) -> dateti
     """A delivery time as the gateway will have it, a whole minute, rounded up."""
     if send_at is None:
         return None
-    if send_at.utcoffset() is None:
-        raise InputError("send_at has no time zone; give an aware time, for instance 2030-01-31T09:00+01:00.")
-    if send_at <= datetime.now(UTC):
+    if require_aware(send_at, "send_at") <= datetime.now(UTC):
         raise InputError("send_at is not in the future; leave it out to send at once.")
     try:
-        minute = send_at.astimezone(UTC) + timedelta(seconds=59, microseconds=999_999)
+        minute = ceil_minute(send_at)
     except OverflowError:
         raise InputError("send_at is out of range.") from None
-    minute = minute.replace(second=0, microsecond=0)
     if window is not None and not (hours := window.window()).contains(minute):
         opening = hours.next_opening(minute).astimezone(hours.zone)
         raise InputError(

@@ -43,6 +43,7 @@ from prefect_mymsp.journal.schema import (
 from prefect_mymsp.journal.suppressions import Suppressions
 from prefect_mymsp.models import Decision, JoinedMSISDNs, RecipientStatus, SmsResult
 from prefect_mymsp.phone import check_group_name, gateway_digits, mask_numbers
+from prefect_mymsp.times import require_aware
 
 #: What a change of the journal returns.
 Changed = TypeVar("Changed")
@@ -1317,8 +1318,8 @@ class Journal(Deliveries):
             InputError: The moment has no time zone or is yet to come.
             JournalError: The journal cannot be written.
         """
-        if before.utcoffset() is None or before > _now():
-            raise InputError("The moment before which to forget must have a time zone and be past.")
+        if require_aware(before, "before") > _now():
+            raise InputError("before must be in the past.")
         table = schema.campaign
         old = [table.c.account == account, table.c.purged_at.is_(None), table.c.created_at < before]
         with self._read() as connection:

@@ -36,6 +36,7 @@ from prefect_mymsp.models import (
     Updates,
 )
 from prefect_mymsp.phone import are_joined_msisdns, check_group_name, parse_msisdn
+from prefect_mymsp.times import ceil_minute, require_aware, resolve_repeated_hour
 
 #: Longest text the gateway takes, in characters (4.1.1): five times 153 septets.
 MAX_CHARACTERS = 765
@@ -209,16 +210,12 @@ def format_delivery_time(send_at: datetime) -> str:
     Raises:
         InputError: The time is naive or out of range.
     """
-    if send_at.utcoffset() is None:
-        raise InputError("The delivery time has no time zone; give an aware datetime.")
+    require_aware(send_at, "send_at")
     try:
-        utc = send_at.astimezone(UTC)
-        whole = utc.replace(second=0, microsecond=0)
-        if whole < utc:
-            whole += timedelta(minutes=1)
+        minute = ceil_minute(send_at)
     except OverflowError:
-        raise InputError("The delivery time is out of range.") from None
-    return f"{whole.year:04}{whole.month:02}{whole.day:02}{whole.hour:02}{whole.minute:02}+0"
+        raise InputError("send_at is out of range.") from None
+    return f"{minute.year:04}{minute.month:02}{minute.day:02}{minute.hour:02}{minute.minute:02}+0"
 
 
 _ID = re.compile(r"[0-9]{1,40}", re.ASCII)
@@ -443,14 +440,6 @@ def _time(text: str, zone: tzinfo, endpoint: str) -> datetime | None:
     raise _problem(endpoint, "the answer holds a time that does not exist or is cut short", "unreadable")
 
 
-def _not_before(late: datetime | None, early: datetime | None, zone: tzinfo) -> datetime | None:
-    """``late``, an hour later if only that puts it after ``early``: the night the clocks go back has two 02:30s."""
-    if late is None or early is None or late >= early:
-        return late
-    second = late.astimezone(zone).replace(fold=1).astimezone(UTC)
-    return second if second >= early else late
-
-
 # R/S/D (4.2.2)
 _COUNTS = re.compile(r"([0-9]{1,9})[ ]*+/[ ]*+([0-9]{1,9})[ ]*+/[ ]*+([0-9]{1,9})(?![0-9/])", re.ASCII)
 # recipient TAB sent TAB status TAB delivered (4.2.2). Both times have a known width, so that records which follow
@@ -479,7 +468,7 @@ def parse_result(answer: Response, message_id: str) -> SmsResult:
     times: dict[tuple[str, str], tuple[datetime | None, datetime | None]] = {}
     for pair in set(zip(sent, delivered, strict=True)):
         sent_at = _time(pair[0], answer.zone, RESULT)
-        times[pair] = sent_at, _not_before(_time(pair[1], answer.zone, RESULT), sent_at, answer.zone)
+        times[pair] = sent_at, resolve_repeated_hour(_time(pair[1], answer.zone, RESULT), sent_at, answer.zone)
     stripped = {word: word.strip() for word in set(words)}
     both = [times[pair] for pair in zip(sent, delivered, strict=True)]
     statuses = RecipientStatuses(

@@ -28,6 +28,7 @@ from prefect_mymsp.reports.sanitize import mask_frame
 from prefect_mymsp.reports.tables import append_rows
 from prefect_mymsp.reports.targets import FileTarget, TableTarget
 from prefect_mymsp.reports.writers import file_name, write_csv, write_excel, write_parquet, write_text
+from prefect_mymsp.times import floor_minute, require_aware
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -108,8 +109,8 @@ class InboxSelection:
 
 def _check_period(since: datetime | None, until: datetime | None, *, new_only: bool) -> None:
     for name, time in (("since", since), ("until", until)):
-        if time is not None and time.utcoffset() is None:
-            raise InputError(f"{name} has no time zone. Give one, for example 2030-01-31T09:00+01:00.")
+        if time is not None:
+            require_aware(time, name)
     if since is not None and until is not None and since >= until:
         raise InputError("since is not before until: the period is empty.")
     if new_only and (since is not None or until is not None):
@@ -317,7 +318,7 @@ def _delivery_page(
     from prefect_mymsp.reports.delivery_page import DeliveryMaterial, delivery_page
 
     since = selection.since or min((summary.created_at for summary in read.campaigns), default=read.at)
-    since = since.replace(second=0, microsecond=0)  # as the gateway cuts off its times
+    since = floor_minute(since)  # as the gateway cuts off its times
     text = None
     # A text that several people got is no secret of one of them; the text of a single message may be.
     if selection.campaign is not None and (show_numbers or len(read.frame) > 1):

@@ -43,6 +43,8 @@ def test_a_datetime_without_a_zone_is_rejected_by_name() -> None:
         (datetime(2030, 1, 31, 9, 0, 30, tzinfo=NEPAL), "2030-01-31T03:15", "2030-01-31T03:16"),
         # The last second of the first 02:59 is followed by the second 02:00.
         (datetime(2030, 10, 27, 2, 59, 59, tzinfo=STOCKHOLM), "2030-10-27T00:59", "2030-10-27T01:00"),
+        (datetime(2030, 10, 27, 2, 30, tzinfo=STOCKHOLM), "2030-10-27T00:30", "2030-10-27T00:30"),
+        (datetime(2030, 10, 27, 2, 30, tzinfo=STOCKHOLM, fold=1), "2030-10-27T01:30", "2030-10-27T01:30"),
         (datetime(2030, 10, 27, 2, 0, 1, tzinfo=STOCKHOLM, fold=1), "2030-10-27T01:00", "2030-10-27T01:01"),
     ],
 )

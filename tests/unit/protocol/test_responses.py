@@ -29,7 +29,7 @@ from prefect_mymsp.models import (
     Updates,
 )
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 ENDPOINTS = (
     "sendSms",
