@@ -51,7 +51,7 @@ def main() -> None:
         with Chromium() as browsing:
             for file, page, width, height, dark, of in (
                 ("report.png", "delivery", 1100, 1300, False, "body"),
-                ("report-when.png", "delivery", 1100, 900, True, "[aria-labelledby=when]"),
+                ("report-when.png", "delivery", 1100, 900, True, "[aria-labelledby=delivery-times]"),
                 ("report-phone.png", "delivery", 390, 844, False, "body"),
                 ("inbox.png", "inbox", 1100, 900, False, "body"),
             ):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from prefect_mymsp.journal import CampaignSummary, Journal
     from prefect_mymsp.reports.campaign_report import CampaignReport
-    from prefect_mymsp.reports.page import Made
+    from prefect_mymsp.reports.html.page import RenderedPage
 
 __all__ = [
     "DeliverySelection",
@@ -314,8 +314,8 @@ def _delivery_page(
     price_per_segment: float | None,
     *,
     show_numbers: bool,
-) -> Made:
-    from prefect_mymsp.reports.delivery_page import DeliveryMaterial, delivery_page
+) -> RenderedPage:
+    from prefect_mymsp.reports.html.delivery_page import DeliveryData, delivery_page
 
     since = selection.since or min((summary.created_at for summary in read.campaigns), default=read.at)
     since = floor_minute(since)  # as the gateway cuts off its times
@@ -323,9 +323,9 @@ def _delivery_page(
     # A text that several people got is no secret of one of them; the text of a single message may be.
     if selection.campaign is not None and (show_numbers or len(read.frame) > 1):
         text = journal.report_queries.shared_text(read.campaigns[0].key.id)
-    material = DeliveryMaterial(
+    data = DeliveryData(
         campaigns=read.campaigns,
-        whole=selection.is_whole_campaign,
+        complete=selection.is_whole_campaign,
         deliveries=read.frame,
         rejected_rows=rejected_rows,
         inbox=inbox_frame(journal.inbox.rows(read.account, since=since)),
@@ -334,12 +334,12 @@ def _delivery_page(
         read_at=read.at,
         title=_title(selection, read.at, zone),
     )
-    return delivery_page(material, zone, price_per_segment=price_per_segment, show_numbers=show_numbers)
+    return delivery_page(data, zone, price_per_segment=price_per_segment, show_numbers=show_numbers)
 
 
 def _title(selection: DeliverySelection, now: datetime, zone: ZoneInfo) -> str:
     """What a report is about; empty when it is about a whole campaign, whose name is the title."""
-    from prefect_mymsp.reports.page import moment
+    from prefect_mymsp.reports.html.wording import format_time
 
     if selection.is_whole_campaign:
         return ""
@@ -347,8 +347,8 @@ def _title(selection: DeliverySelection, now: datetime, zone: ZoneInfo) -> str:
     if selection.campaign is not None:
         parts.append(selection.campaign)
     if selection.since is not None or selection.until is not None:
-        since = "" if selection.since is None else f"from {moment(selection.since.astimezone(zone))} "
-        parts.append(f"{since}to {moment((selection.until or now).astimezone(zone))}")
+        since = "" if selection.since is None else f"from {format_time(selection.since.astimezone(zone))} "
+        parts.append(f"{since}to {format_time((selection.until or now).astimezone(zone))}")
     if selection.new_only:
         parts.append("new since the last report")
     title = ", ".join(parts) or "All campaigns"
@@ -385,7 +385,7 @@ def export_inbox(
         path = target.resolve(f"inbox-{now:%Y%m%dT%H%M%SZ}", new_only=selection.new_only)
         charts: tuple[ExportedChart, ...] = ()
         if target.format is ReportFormat.HTML:
-            from prefect_mymsp.reports.inbox_page import inbox_page
+            from prefect_mymsp.reports.html.inbox_page import inbox_page
 
             page = inbox_page(inbox, _opt_outs(journal, account), zone, now, show_numbers=show_numbers)
             write_text(page.html, path)
@@ -503,5 +503,5 @@ def _opt_outs(journal: Journal, account: str) -> Mapping[str, datetime]:
     return {msisdn: since for msisdn, since, reason, _ in journal.suppressions.rows(account) if reason == "opt-out"}
 
 
-def _exported_charts(page: Made) -> tuple[ExportedChart, ...]:
-    return tuple(ExportedChart(title, chart.alt, chart.address()) for title, chart in page.charts)
+def _exported_charts(page: RenderedPage) -> tuple[ExportedChart, ...]:
+    return tuple(ExportedChart(chart.title, chart.description, chart.data_uri()) for chart in page.charts)

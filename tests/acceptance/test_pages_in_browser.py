@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from prefect_mymsp.journal import SourceCounts
-from prefect_mymsp.reports.delivery_page import delivery_page
-from prefect_mymsp.reports.inbox_page import inbox_page
+from prefect_mymsp.reports.html.delivery_page import delivery_page
+from prefect_mymsp.reports.html.inbox_page import inbox_page
 from prefect_mymsp.sandbox import Sandbox
 from tests.chromium import Chromium
-from tests.unit.reports.test_report_pages import MADE, ZONE, letters, material, rejected_rows
+from tests.unit.reports.html.report_pages import MADE, ZONE, delivery_data, inbox_of, rejected_rows
 from tests.unit.reports.test_sanitize import HOSTILE as HOSTILE_TEXTS
 
 pytestmark = pytest.mark.browser
@@ -64,17 +64,17 @@ STATES = {"delivered": 150, "expired": 30, "waiting": 5, "refused": 5, "in_doubt
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Reports as files: with everything in them that may be, written by people who mean no good, and with nothing."""
     folder = tmp_path_factory.mktemp("reports")
-    inbox = letters(*HOSTILE_TEXTS)
+    inbox = inbox_of(*HOSTILE_TEXTS)
     stopped = {"46701740605": inbox["received_at"].max().to_pydatetime()}
-    full = material(
+    full = delivery_data(
         STATES, SourceCounts(216, 12, 3, 1), name=HOSTILE, rejected_rows=rejected_rows(12, HOSTILE),
         inbox=inbox, opt_outs=stopped,
         text=HOSTILE,
     )  # fmt: skip
     pages = {
         "full": delivery_page(full, ZONE, price_per_segment=0.4).html,
-        "nothing": delivery_page(material({}, SourceCounts(0, 0, 0, 0)), ZONE).html,
-        "one": delivery_page(material({"delivered": 1}), ZONE).html,
+        "nothing": delivery_page(delivery_data({}, SourceCounts(0, 0, 0, 0)), ZONE).html,
+        "one": delivery_page(delivery_data({"delivered": 1}), ZONE).html,
         "inbox": inbox_page(inbox, stopped, ZONE, MADE).html,
     }
     paths = {name: folder / f"{name}.html" for name in pages}
@@ -107,8 +107,7 @@ def test_what_a_person_sees(reports: dict[str, Path]) -> None:
         text = browsing.text()
         headings = browsing.evaluate("[...document.querySelectorAll('h2')].map(h => h.innerText).join('|')")
         assert headings == (
-            "What was asked|What happened|In doubt|When they arrived|Not delivered|Rows to mend|Replies since|"
-            "Whom it did not reach"
+            "Campaign|Results|In doubt|Delivery times|Not delivered|Rows to fix|Replies|Undelivered recipients"
         )
         assert "150 of 200 messages were delivered." in text
         assert HOSTILE in text

@@ -196,14 +196,13 @@ def _write_csv(folder: Path) -> None:
 
 
 def _work(way: str, folder: Path) -> None:
-    import matplotlib.figure
     import pandas as pd
     import pyarrow.compute
 
     import prefect_mymsp.journal
     import prefect_mymsp.reports.exports  # noqa: F401
 
-    del matplotlib, pd, pyarrow
+    del pd, pyarrow
     before = _memory()
     # Processor time of all threads: the figures hold on a machine that others use too.
     started = time.process_time()
