@@ -160,10 +160,10 @@ class CampaignJournal(Block):
 @contextlib.contextmanager
 def open_existing_journal(block: CampaignJournal | None = None) -> Iterator[Journal | None]:
     """As :func:`open_journal`, for who only looks: None, and nothing is created, while its file is not there."""
-    from prefect_mymsp.journal import database
+    from prefect_mymsp.database_urls import database_exists, parse_supported_url
 
     location = block.url.get_secret_value() if block is not None else MyMSPSettings().journal_location()
-    if not database.exists(location):
+    if not database_exists(parse_supported_url(location, "The journal")):
         yield None
         return
     with open_journal(block) as journal:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal.journal import CampaignKey
+    from prefect_mymsp.journal import CampaignKey
 
 #: Times that a message is tried to be cancelled when the gateway does not say what came of it.
 _TRIES = 5

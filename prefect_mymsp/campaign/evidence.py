@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.schema import IN_DOUBT
 from prefect_mymsp.models import RecipientStatus
 from prefect_mymsp.phone import gateway_digits
+from prefect_mymsp.states import IN_DOUBT
 from prefect_mymsp.times import resolve_repeated_hour
 
 if TYPE_CHECKING:

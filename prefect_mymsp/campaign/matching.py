@@ -26,7 +26,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from prefect_mymsp.journal.schema import ASSUMED, IN_DOUBT, RELEASED, SENDING
+from prefect_mymsp.states import ASSUMED, IN_DOUBT, RELEASED, SENDING
 from prefect_mymsp.times import is_repeated_hour
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from prefect_mymsp.campaign.options import Limits
 from prefect_mymsp.campaign.suppression import SuppressedNumbers
 from prefect_mymsp.errors import ChangedTextError, InputError, RepeatError, TemplateError, first_few
-from prefect_mymsp.journal.journal import EarlierMessage, PlannedChunk, Recording, SourceCounts, text_digest
+from prefect_mymsp.journal import EarlierMessage, PlannedChunk, Recording, SourceCounts, text_digest
 from prefect_mymsp.phone import mask_number
 from prefect_mymsp.recipients import REJECTED_ROW_SCHEMA, Source
 from prefect_mymsp.templates import Rendered, Segments, Template, count_segments

@@ -28,7 +28,7 @@ from prefect_mymsp.campaign.matching import (
 )
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal import Outcome
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, RELEASED
+from prefect_mymsp.states import ACCEPTED, IN_DOUBT, RELEASED
 from prefect_mymsp.times import SYSTEM_CLOCK, floor_minute
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefect_mymsp.campaign.context import CampaignContext
-    from prefect_mymsp.journal.journal import CampaignKey, ScheduledBatch
+    from prefect_mymsp.journal import CampaignKey, ScheduledBatch
 
 #: Requests whose new time is recorded together.
 _TOGETHER = 100

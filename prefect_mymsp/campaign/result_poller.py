@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.evidence import recipients_if_complete
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
-from prefect_mymsp.journal.journal import Outcome
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
+from prefect_mymsp.journal import Outcome
 from prefect_mymsp.models import RecipientStatus
+from prefect_mymsp.states import ACCEPTED, IN_DOUBT
 from prefect_mymsp.times import resolve_repeated_hour
 
 if TYPE_CHECKING:

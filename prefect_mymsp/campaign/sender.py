@@ -32,8 +32,8 @@ from prefect_mymsp.errors import (
     NotSentError,
     RefusedError,
 )
-from prefect_mymsp.journal.journal import Batch, CampaignKey, Counts, Journal, Outcome, SendRun
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
+from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, SendRun
+from prefect_mymsp.states import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import ProgressListener

@@ -22,7 +22,7 @@ from prefect_mymsp.campaign.options import TrackOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
 from prefect_mymsp.errors import RefusedError
-from prefect_mymsp.journal.deliveries import Pending
+from prefect_mymsp.journal import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

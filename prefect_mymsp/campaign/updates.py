@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.opt_outs import sender_msisdn
 from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError, ProtocolError
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT
 from prefect_mymsp.phone import gateway_digits, parse_msisdn
+from prefect_mymsp.states import ACCEPTED, IN_DOUBT
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import CampaignContext

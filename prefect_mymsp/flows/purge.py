@@ -52,13 +52,13 @@ def purge_journal(
     with open_journal(journal) as opened:
         told = opened.retention.purge(account, datetime.now(UTC) - timedelta(days=older_than_days))
     get_run_logger().info(
-        "PurgeResult: the people of %d campaigns (%d messages, %d texts), %d received messages, %d raw answers. "
-        "%d campaigns are left alone because messages of theirs are still to be sent.",
+        "Purged %d campaigns (%d messages, %d texts), %d received messages and %d raw responses. "
+        "Skipped %d campaigns that still have messages to send.",
         told.campaigns,
         told.messages,
         told.texts,
         told.received,
-        told.answers,
-        len(told.kept),
+        told.raw_responses,
+        len(told.skipped),
     )
     return told

@@ -443,7 +443,7 @@ def _campaign_name(label: str, timezone: str) -> str:
 
 def _fingerprint(frame: pd.DataFrame) -> str:
     """Eight characters that tell frames apart: two of one day must not be taken for one campaign that has changed."""
-    from prefect_mymsp.journal.journal import text_digest
+    from prefect_mymsp.journal import text_digest
 
     return text_digest(frame.to_csv(index=False)).hex()[:8]
 

@@ -1,23 +1,29 @@
-"""What we meant to send, what came of it, and what became of it: the memory that makes a second start safe."""
+"""The journal: what is to be sent, what each request did, and what became of each message.
 
-from prefect_mymsp.journal.deliveries import CandidateBatch, OpenBatch
-from prefect_mymsp.journal.journal import (
+It makes a second start safe: nothing is sent twice, and nothing is lost.
+"""
+
+from prefect_mymsp.journal.journal import Journal
+from prefect_mymsp.journal.recording import Recording
+from prefect_mymsp.journal.records import (
     Batch,
     CampaignKey,
     CampaignSummary,
+    CandidateBatch,
     Counts,
     EarlierMessage,
-    Journal,
+    OpenBatch,
     Outcome,
+    Pending,
     PlannedChunk,
-    Recording,
+    PurgeResult,
     ScheduledBatch,
+    Selection,
     SendRun,
     SourceCounts,
     WatchedBatch,
+    text_digest,
 )
-from prefect_mymsp.journal.report_queries import Selection
-from prefect_mymsp.journal.retention import PurgeResult
 
 __all__ = [
     "Batch",
@@ -29,6 +35,7 @@ __all__ = [
     "Journal",
     "OpenBatch",
     "Outcome",
+    "Pending",
     "PlannedChunk",
     "PurgeResult",
     "Recording",
@@ -37,4 +44,5 @@ __all__ = [
     "SendRun",
     "SourceCounts",
     "WatchedBatch",
+    "text_digest",
 ]

@@ -1,57 +1,54 @@
-"""The journal's database: opened, kept up to date, read and written, and its complaints turned into ours."""
+"""The journal's database: its connections, its transactions, and the translation of its errors."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine
 
-from prefect_mymsp.errors import ConfigurationError, JournalError
-from prefect_mymsp.journal import migrations, schema
+from prefect_mymsp.database_urls import SQLITE_TIMEOUT_S, hide_password, is_sqlite, open_engine, parse_supported_url
+from prefect_mymsp.errors import JournalError
+from prefect_mymsp.journal import schema
 
 #: How many values one statement may name; SQLite's old limit is 999.
-_IN_ONE_STATEMENT = 900
-#: Seconds to wait for another process's write to SQLite.
-_PATIENCE_S = 60.0
-#: How each connection to SQLite behaves. A commit is on disk before it returns, and what is deleted is overwritten:
-#: numbers and texts must not outlive their deletion.
-PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "secure_delete=ON")
-#: What is done by one transaction at a time on PostgreSQL: its numbers among the database's advisory locks.
-PREPARING, RECORDING, NOTING, RECEIVING = 7262626, 7262627, 7262628, 7262629
+_MAX_PARAMETERS = 900
+#: Settings of each SQLite connection. A commit is on disk before it returns. Deleted data is overwritten: numbers and
+#: texts must not outlive their deletion.
+_PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-65536", "secure_delete=ON")
+#: Advisory locks in PostgreSQL, one for each kind of transaction that must run alone.
+PREPARING, RECORDING, NOTIFYING, RECEIVING = 7262626, 7262627, 7262628, 7262629
 
 
 class Database:
-    """A journal's place: its connections, and the one way to read and to write. May be shared between threads."""
+    """A journal's database. May be shared between threads."""
 
     def __init__(self, url: str | URL | Path) -> None:
-        """Open it, create what is not there, and bring what an earlier version wrote up to date.
+        """Open the database, and create the tables if it is empty.
 
         Args:
             url: A file's path, or an SQLAlchemy URL of SQLite or PostgreSQL.
 
         Raises:
             ConfigurationError: The URL cannot be used.
-            JournalError: It cannot be opened, or was written by another version of this package.
+            JournalError: The database cannot be opened, or another version of this package wrote it.
         """
-        #: Its URL, the password included.
-        self.url = _journal_url(url)
-        #: Where it is, without a password.
-        self.location = _location(self.url)
+        #: Its URL, including the password.
+        self.url = parse_supported_url(url, "The journal")
+        #: Its URL, without a password.
+        self.location = hide_password(self.url)
         try:
-            self.engine = _engine(self.url)
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"The journal needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
-            ) from None
+            self.engine = _open(self.url)
         except (exc.SQLAlchemyError, OSError) as error:
             raise self._failure("opened", error) from None
         self._writing = self.engine.execution_options(writes=True)
@@ -62,119 +59,130 @@ class Database:
             self.engine.dispose()
             raise
 
-        #: SQLite's file with its device and inode, for another file may get its name; None for a server, where the URL
-        #: says more than where it is, or where the file is gone already.
-        self.file: tuple[Path, int, int] | None = None
-        if self.engine.dialect.name == "sqlite" and not self.url.query:
-            with contextlib.suppress(OSError):
-                path = Path(str(self.url.database))
-                found = path.stat()
-                self.file = (path, found.st_dev, found.st_ino)
-
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that writes."""
+        """Run one transaction that writes."""
         with self.errors("written"), self._writing.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that reads."""
+        """Run one transaction that only reads."""
         with self.errors("read"), self.engine.connect() as connection:
             yield connection
 
     def checkpoint_wal(self) -> None:
-        """Take what was deleted out of SQLite's write-ahead log too, unless somebody reads just now."""
-        if self.engine.dialect.name != "sqlite":
+        """Remove deleted data from SQLite's write-ahead log too, unless somebody is reading."""
+        if not is_sqlite(self.url):
             return
         with (
             self.errors("written"),
-            contextlib.closing(self.engine.raw_connection()) as connection,  # a transaction could not do it
+            contextlib.closing(self.engine.raw_connection()) as connection,  # not possible in a transaction
             contextlib.suppress(sqlite3.Error),
         ):
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
-    def errors(self, what: str) -> Iterator[None]:
-        """The one place where a database's complaint becomes ours."""
+    def errors(self, action: str) -> Iterator[None]:
+        """Translate a database's errors. This is the only place that does."""
         try:
             yield
         except exc.IntegrityError as error:
             raise JournalError(f"The journal refused a change: {_broken_rule(error)}.") from None
         except exc.SQLAlchemyError as error:
-            raise self._failure(what, error) from None
+            raise self._failure(action, error) from None
 
-    def _failure(self, what: str, error: Exception) -> JournalError:
-        # The original's text may quote parameters, and with them numbers and texts: its kind must do.
+    def _failure(self, action: str, error: Exception) -> JournalError:
+        # The original's text may quote parameters, and with them numbers and texts: only its class is shown.
         cause = getattr(error, "orig", None) or error
-        told = f"The journal at {self.location} could not be {what} ({type(cause).__name__}{_harmless(cause)})."
-        if what == "opened":
-            # What was sent is not known here, only what comes of beginning with another one.
-            told += (
-                " See which journal the settings or the block name, or restore this one: another knows nobody who has "
-                "got anything."
+        message = (
+            f"The journal at {self.location} could not be {action} ({type(cause).__name__}{_harmless_text(cause)})."
+        )
+        if action == "opened":
+            message += (
+                " Check which journal the settings or the block name, or restore this one. With a different journal, "
+                "every message would be sent again."
             )
-        return JournalError(told)
+        return JournalError(message)
 
     def _prepare(self) -> None:
-        """Create the tables or bring them up to date. A journal that is up to date is only read: it may be in use."""
+        """Create the tables in an empty database. A journal that is there is only read: it may be in use."""
         with self.engine.connect() as connection:
-            if self._version(connection) == schema.VERSION:
+            if self._is_prepared(connection):
                 return
-        with self.engine.execution_options(writes=True, rebuilds=True).begin() as connection:
-            advisory_lock(connection, PREPARING)  # two processes, one first start
-            found = self._version(connection)
-            if found is None:
+        with self._writing.begin() as connection:
+            advisory_lock(connection, PREPARING)  # two processes may start at the same time
+            if not self._is_prepared(connection):
                 schema.create(connection)
-            elif found < schema.VERSION:
-                migrations.migrate(connection, found)
-        self.engine.dispose()  # SQLite: a connection that rebuilt tables does not check foreign keys
 
-    def _version(self, connection: Connection) -> int | None:
-        """The version it was written in, None while it is empty."""
+    def _is_prepared(self, connection: Connection) -> bool:
+        """Whether the database holds a journal of this version; False if it is empty."""
         if not sa.inspect(connection).has_table("schema_version"):
-            return None
-        found = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one()
-        if found > schema.VERSION:
+            return False
+        version = connection.execute(sa.select(schema.schema_version.c.version)).scalar_one()
+        if version != schema.VERSION:
             raise JournalError(
-                f"The journal at {self.location} was written by a later version of prefect-mymsp (its version is "
-                f"{found}, this package's {schema.VERSION}). Install that one, or choose another journal."
+                f"The journal at {self.location} was written by another version of prefect-mymsp (schema {version}; "
+                f"this version uses schema {schema.VERSION}). Install that version, or use another journal."
             )
-        return int(found)
+        return True
 
 
-def advisory_lock(connection: Connection, what: int) -> None:
-    """Wait until no other transaction does this; on SQLite there is one that writes anyway."""
+def advisory_lock(connection: Connection, lock: int) -> None:
+    """Wait until no other transaction holds this lock. SQLite has one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(what)))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
 
 
 def insert(connection: Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An insertion that can leave alone what is there."""
+    """Build an INSERT that supports ON CONFLICT."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Values in parts that one statement can name."""
-    for start in range(0, len(values), _IN_ONE_STATEMENT):
-        yield values[start : start + _IN_ONE_STATEMENT]
+    """Split values into parts that fit into one statement."""
+    for start in range(0, len(values), _MAX_PARAMETERS):
+        yield values[start : start + _MAX_PARAMETERS]
+
+
+def is_among(connection: Connection, column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    """Whether a column is one of many ids, passed as one parameter: a long IN list costs more than the statement."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(
+            sa.cast(sa.literal(ids, postgresql.ARRAY(sa.BigInteger)), postgresql.ARRAY(sa.BigInteger))
+        )
+    listed = sa.func.json_each(json.dumps(ids)).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
+
+
+def execute_many(connection: Connection, statement: sa.Insert | sa.Update, rows: Sequence[dict[str, Any]]) -> None:
+    """Execute a statement for each row of values; on SQLite directly through the driver, which is faster."""
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":
+        connection.execute(statement, rows)
+        return
+    keys = list(rows[0]) if isinstance(statement, sa.Insert) else None
+    compiled: Any = statement.compile(dialect=connection.dialect, column_keys=keys)
+    in_order = itemgetter(*compiled.positiontup)
+    connection.exec_driver_sql(str(compiled), [in_order(row) for row in rows])
 
 
 def _broken_rule(error: exc.IntegrityError) -> str:
-    """Which rule a change would have broken: ours in our words, a constraint by its name; never the data."""
+    """Name the rule that a change would have broken: a trigger's text or a constraint's name, never the data."""
     text = str(error.orig)
     if schema.RULE in text:
         return text.split(schema.RULE, 1)[1].splitlines()[0]
     name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     if name is None and "constraint failed: " in text:  # SQLite: a check's name, or the columns
         name = text.split("constraint failed: ", 1)[1].splitlines()[0]
-    if name is None and text.startswith("FOREIGN KEY"):  # SQLite says no more
+    if name is None and text.startswith("FOREIGN KEY"):  # SQLite gives no name
         name = "foreign key"
     return f"it breaks the rule {name or type(error.orig).__name__}"
 
 
-def _harmless(cause: BaseException) -> str:
-    """The text of an operating system's or SQLite's complaint, which quotes no data; nothing for other causes."""
+def _harmless_text(cause: BaseException) -> str:
+    """The text of an operating system's or SQLite's error, which quotes no data; nothing for other errors."""
     if isinstance(cause, OSError) and cause.strerror:
         return f": {cause.strerror}"
     if type(cause).__module__ == "sqlite3":
@@ -182,80 +190,26 @@ def _harmless(cause: BaseException) -> str:
     return ""
 
 
-def _journal_url(url: str | URL | Path) -> URL:
-    """An SQLAlchemy URL for a path or a URL.
-
-    Raises:
-        ConfigurationError: Neither SQLite nor PostgreSQL.
-    """
-    if isinstance(url, Path) or (isinstance(url, str) and "://" not in url):
-        path = Path(url).expanduser().absolute()
-        return URL.create("sqlite", database=str(path))
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (exc.ArgumentError, ValueError):
-        # Never quote it: it may hold a password.
-        raise ConfigurationError("The journal's URL cannot be read; write sqlite:///path or postgresql://…") from None
-    if backend == "sqlite":
-        if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-            raise ConfigurationError("A journal in memory would forget what was sent; give it a file.")
-        return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()))
-    if backend in {"postgresql", "postgres"}:
-        return parsed.set(drivername="postgresql+psycopg")
-    raise ConfigurationError(f"A journal is kept in SQLite or PostgreSQL, not in {backend}.")
-
-
-def exists(url: str | URL | Path) -> bool:
-    """Whether there is something to open: a server's database always, a file if it is there."""
-    parsed = _journal_url(url)
-    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
-
-
-def _location(url: URL) -> str:
-    """The URL without its passwords, in whichever of its parts they are."""
-    hidden = {key: "***" for key in url.query if "password" in key.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    assert url.database is not None  # noqa: S101  checked above
-    path = Path(url.database)
+def _open(url: URL) -> Engine:
+    if not is_sqlite(url):
+        return open_engine(url, "The journal", pooled=True)
+    path = Path(str(url.database))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: for its owner only
-    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE_S})
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin below, where it is known whether they write
-        cursor = connection.cursor()
-        _use_wal(cursor)
-        for pragma in PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if options.get("rebuilds", False):
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # has no effect once the transaction has begun
-        # A transaction that begins by reading and writes later would fail when another one wrote in between.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes", False) else "BEGIN")
-
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # numbers and texts: only its owner may read it
+    engine = open_engine(url, "The journal", pooled=True, pragmas=_PRAGMAS)
+    event.listen(engine, "connect", _use_wal, insert=True)
     return engine
 
 
-def _use_wal(cursor: sqlite3.Cursor) -> None:
-    """Turn the write-ahead log on. SQLite does not wait for this lock by itself: two first starts meet here."""
-    patience = time.monotonic() + _PATIENCE_S
+def _use_wal(connection: Any, _record: object) -> None:
+    """Turn the write-ahead log on. SQLite does not wait for this lock by itself; two first starts may compete."""
+    give_up_at = time.monotonic() + SQLITE_TIMEOUT_S
     while True:
         try:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA journal_mode=WAL").close()
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(0.01)

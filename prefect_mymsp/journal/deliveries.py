@@ -1,115 +1,57 @@
-"""What an account still waits for, across its campaigns: for who looks at all of them at once."""
+"""Accepted requests are followed until their results are final."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
+from prefect_mymsp.journal.conditions import BATCH_DUE_AT, BATCH_IS_OPEN, MESSAGE_IS_DELIVERED
 from prefect_mymsp.journal.database import slices
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, PLANNED, SENDING
+from prefect_mymsp.journal.records import OpenBatch, Pending
+from prefect_mymsp.phone import gateway_digits
+from prefect_mymsp.states import ACCEPTED, DELIVERED, IN_DOUBT, PLANNED, SENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
 
     from prefect_mymsp.journal.database import Database
-    from prefect_mymsp.journal.journal import CampaignKey
-
-
-@dataclass(frozen=True, slots=True)
-class OpenBatch:
-    """An accepted batch of which more can be learnt.
-
-    Attributes:
-        id: Its number in the journal.
-        message_id: The gateway's id.
-        claimed_at: When it was about to be sent.
-        settled_at: When its id was learnt.
-        confirmed: Whether a result has named our recipients under that id.
-        group: Whether it is for a recipient group, whose members only the gateway knows.
-        due_at: When its messages were to leave: its delivery time, or when it was about to be sent.
-    """
-
-    id: int
-    message_id: str
-    claimed_at: datetime
-    settled_at: datetime
-    confirmed: bool
-    group: bool
-    due_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateBatch:
-    """A batch that a message at the gateway may belong to although the journal does not know it by that id.
-
-    Attributes:
-        batch: The batch, its ``message_id`` empty unless it was accepted.
-        campaign_id: Whose it is.
-        state: ``sending``, ``in_doubt``, or ``accepted`` under an id that no result has confirmed yet.
-        msisdns: Whom it is for.
-    """
-
-    batch: OpenBatch
-    campaign_id: int
-    state: str
-    msisdns: frozenset[str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What is left to do and to learn of a campaign, in messages.
-
-    Attributes:
-        open: Accepted, in requests that are not final, and not too old to be asked about.
-        in_doubt: In doubt, and not too old for evidence to turn up.
-        scheduled: Of the doubtful: their delivery time is still to come, so that they can be looked up.
-        given_up: Of either kind, but too old.
-        running: Whether a process is sending the campaign.
-    """
-
-    open: int = 0
-    in_doubt: int = 0
-    scheduled: int = 0
-    given_up: int = 0
-    running: bool = False
-
+    from prefect_mymsp.journal.records import CampaignKey
+    from prefect_mymsp.models import RecipientStatus, SmsResult
 
 _batch, _message, _campaign = schema.batch, schema.message, schema.campaign
-#: When a batch's messages were to leave.
-_due = sa.func.coalesce(_batch.c.send_at, _batch.c.claimed_at, type_=schema.Instant())
-_OPEN = (_batch.c.state == ACCEPTED) & _batch.c.final_at.is_(None)
-_group = _message.alias("its_group")
-_TO_GROUP = (
+_group = _message.alias("group_message")
+#: Whether a request is for a recipient group.
+BATCH_IS_TO_GROUP = (
     sa.exists()
     .where(
-        _message.c.campaign_id == _batch.c.campaign_id,
-        _message.c.batch_id == _batch.c.id,
-        schema.is_group(_message.c.msisdn),
+        _group.c.campaign_id == _batch.c.campaign_id, _group.c.batch_id == _batch.c.id, schema.is_group(_group.c.msisdn)
     )
     .correlate(_batch)
 )
-#: What :func:`_open` makes a batch of.
-_COLUMNS = (
+#: The columns that :func:`open_batch` takes.
+OPEN_BATCH_COLUMNS = (
     _batch.c.id,
     sa.func.coalesce(_batch.c.message_id, ""),
     _batch.c.claimed_at,
     sa.func.coalesce(_batch.c.settled_at, _batch.c.claimed_at, type_=schema.Instant()),
     _batch.c.confirmed_at,
-    _TO_GROUP,
-    _due,
+    BATCH_IS_TO_GROUP,
+    BATCH_DUE_AT,
 )
 
 
-def _open(row: Sequence[Any]) -> OpenBatch:
+def open_batch(row: Sequence[Any]) -> OpenBatch:
+    """Make a record of a row that begins with :data:`OPEN_BATCH_COLUMNS`."""
     return OpenBatch(row[0], row[1], row[2], row[3], row[4] is not None, bool(row[5]), row[6])
 
 
 class Deliveries:
-    """Questions across an account's campaigns, as ``journal.deliveries``. None of them changes anything."""
+    """Results of accepted requests, as ``journal.deliveries``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -117,52 +59,83 @@ class Deliveries:
     def open_batches(
         self, campaign: CampaignKey, *, after: int = 0, limit: int = 1000, since: datetime | None = None
     ) -> list[OpenBatch]:
-        """A campaign's accepted batches of which more can be learnt, numbers above ``after``, ascending.
+        """Return a campaign's open requests in the order of their numbers.
 
         Args:
-            campaign: Whose.
-            after: Only batches with a higher number.
-            limit: How many at most.
-            since: Only those whose messages were to leave then or later, aware.
+            campaign: The campaign.
+            after: Only requests with a higher number.
+            limit: Largest number of requests.
+            since: Only requests whose messages were to leave at this time or later, aware.
         """
-        where = [_batch.c.campaign_id == campaign.id, _OPEN, _batch.c.id > after]
+        where = [_batch.c.campaign_id == campaign.id, BATCH_IS_OPEN, _batch.c.id > after]
         if since is not None:
-            where.append(_due >= since)
-        select = sa.select(*_COLUMNS).where(*where).order_by(_batch.c.id).limit(limit)
+            where.append(since <= BATCH_DUE_AT)
+        select = sa.select(*OPEN_BATCH_COLUMNS).where(*where).order_by(_batch.c.id).limit(limit)
         with self._database.read() as connection:
-            return [_open(row) for row in connection.execute(select)]
+            return [open_batch(row) for row in connection.execute(select)]
+
+    def by_message_ids(self, account: str, ids: Sequence[str]) -> dict[str, tuple[int, OpenBatch | None]]:
+        """Return the requests that have these message ids: (campaign number, the request if it is open).
+
+        Ids that no campaign of the account has are left out.
+        """
+        batches: dict[str, tuple[int, OpenBatch | None]] = {}
+        with self._database.read() as connection:
+            for some_ids in slices(ids):
+                is_open = BATCH_IS_OPEN & _campaign.c.purged_at.is_(None)
+                select = (
+                    sa.select(*OPEN_BATCH_COLUMNS, _batch.c.campaign_id, _batch.c.message_id, is_open)
+                    .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
+                    .where(_campaign.c.account == account, _batch.c.message_id.in_(some_ids))
+                )
+                for row in connection.execute(select):
+                    batches[row[-2]] = (row[-3], open_batch(row) if row[-1] else None)
+        return batches
+
+    def recipients(self, batch_ids: Sequence[int]) -> dict[int, set[str]]:
+        """Return the recipients of each request."""
+        recipients: dict[int, set[str]] = {}
+        with self._database.read() as connection:
+            for ids in slices(batch_ids):
+                select = sa.select(_message.c.batch_id, _message.c.msisdn).where(_message.c.batch_id.in_(ids))
+                for batch_id, msisdn in connection.execute(select):
+                    recipients.setdefault(batch_id, set()).add(msisdn)
+        return recipients
 
     def pending(self, account: str, since: datetime, now: datetime | None = None) -> dict[int, Pending]:
-        """What an account's campaigns wait for, by campaign number; campaigns that wait for nothing are left out.
+        """Count an account's messages that have no final outcome, by campaign number.
+
+        Campaigns without such messages are left out.
 
         Args:
-            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-            since: Requests whose messages were to leave before then are too old, aware.
-            now: The moment, aware; the default is the present.
+            account: Fingerprint of the gateway account.
+            since: Requests whose messages were to leave before this time are too old, aware.
+            now: The present time, aware; None for the clock's.
         """
-        ours = (_campaign.c.account == account, _campaign.c.purged_at.is_(None))
-
-        def total(what: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-            return sa.func.coalesce(sa.func.sum(sa.case((what, _batch.c.size), else_=0)), 0)
-
         now = now or datetime.now(UTC)
-        young, doubtful = _due >= since, _batch.c.state == IN_DOUBT
+        run = schema.run
+        is_of_account = (_campaign.c.account == account, _campaign.c.purged_at.is_(None))
+        is_young, is_in_doubt = since <= BATCH_DUE_AT, _batch.c.state == IN_DOUBT
+
+        def total(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+            return sa.func.coalesce(sa.func.sum(sa.case((condition, _batch.c.size), else_=0)), 0)
+
         sums = (
             sa.select(
                 _batch.c.campaign_id,
-                total(_OPEN & young),
-                total(doubtful & young),
-                total(doubtful & (_batch.c.send_at > now)),
-                total((_OPEN | doubtful) & ~young),
+                total(BATCH_IS_OPEN & is_young),
+                total(is_in_doubt & is_young),
+                total(is_in_doubt & (_batch.c.send_at > now)),
+                total((BATCH_IS_OPEN | is_in_doubt) & ~is_young),
             )
             .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
-            .where(*ours, _OPEN | _batch.c.state.in_([PLANNED, SENDING, IN_DOUBT]))
+            .where(*is_of_account, BATCH_IS_OPEN | _batch.c.state.in_([PLANNED, SENDING, IN_DOUBT]))
             .group_by(_batch.c.campaign_id)
         )
         alive = (
-            sa.select(schema.run.c.campaign_id)
-            .join(_campaign, _campaign.c.id == schema.run.c.campaign_id)
-            .where(*ours, schema.run.c.ended_at.is_(None), schema.run.c.lease_until > now)
+            sa.select(run.c.campaign_id)
+            .join(_campaign, _campaign.c.id == run.c.campaign_id)
+            .where(*is_of_account, run.c.ended_at.is_(None), run.c.lease_until > now)
         )
         with self._database.read() as connection:
             running = set(connection.scalars(alive))
@@ -171,73 +144,119 @@ class Deliveries:
                 for row in connection.execute(sums)
             }
 
-    def by_message_ids(self, account: str, ids: Sequence[str]) -> dict[str, tuple[int, OpenBatch | None]]:
-        """The batches that have these ids: campaign number, and the batch if more can be learnt of it.
-
-        Ids that no campaign of the account has are left out.
-        """
-        found: dict[str, tuple[int, OpenBatch | None]] = {}
-        with self._database.read() as connection:
-            for some in slices(ids):
-                select = (
-                    sa.select(
-                        *_COLUMNS, _batch.c.campaign_id, _batch.c.message_id, _OPEN & _campaign.c.purged_at.is_(None)
-                    )
-                    .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
-                    .where(_campaign.c.account == account, _batch.c.message_id.in_(some))
-                )
-                for row in connection.execute(select):
-                    found[row[-2]] = (row[-3], _open(row) if row[-1] else None)
-        return found
-
-    def candidates(self, account: str, msisdns: Sequence[str], since: datetime) -> list[CandidateBatch]:
-        """Batches for any of these people that may have a message at the gateway under an id we do not know.
-
-        Args:
-            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-            msisdns: For whom.
-            since: Only batches whose messages were to leave then or later, aware.
-        """
-        loose = _batch.c.state.in_([SENDING, IN_DOUBT]) | (_OPEN & _batch.c.confirmed_at.is_(None))
-        rows, members = dict[int, Any](), dict[int, set[str]]()
-        with self._database.read() as connection:
-            for some in slices(msisdns):
-                select = (
-                    sa.select(*_COLUMNS, _batch.c.campaign_id, _batch.c.state)
-                    .distinct()
-                    .join(_message, _message.c.batch_id == _batch.c.id)
-                    .join(_campaign, _campaign.c.id == _message.c.campaign_id)
-                    .where(_campaign.c.account == account, _message.c.msisdn.in_(some), loose, _due >= since)
-                )
-                rows.update((row[0], row) for row in connection.execute(select))
-            for some in slices(sorted(rows)):
-                named = sa.select(_message.c.batch_id, _message.c.msisdn).where(_message.c.batch_id.in_(some))
-                for number, msisdn in connection.execute(named):
-                    members.setdefault(number, set()).add(msisdn)
-        return [
-            CandidateBatch(_open(row), row[-2], row[-1], frozenset(members.get(number, ())))
-            for number, row in sorted(rows.items())
-        ]
-
-    def has_group_in_doubt(self, account: str, since: datetime) -> bool:
-        """Whether requests to recipient groups are in doubt whose messages were to leave then or later."""
-        select = (
-            sa.select(sa.literal(1))
-            .select_from(_batch.join(_campaign, _campaign.c.id == _batch.c.campaign_id))
-            .where(_campaign.c.account == account, _batch.c.state == IN_DOUBT, _TO_GROUP, _due >= since)
-            .limit(1)
-        )
-        with self._database.read() as connection:
-            return connection.execute(select).first() is not None
-
     def undelivered(self, campaign: CampaignKey) -> dict[str, int]:
-        """How many of a campaign's accepted messages, not delivered, have which of the gateway's words."""
-        word = sa.func.coalesce(_message.c.status, "unknown")
+        """Count a campaign's accepted messages that are not delivered, by the gateway's status."""
+        status = sa.func.coalesce(_message.c.status, "unknown")
         select = (
-            sa.select(word, sa.func.count())
+            sa.select(status, sa.func.count())
             .select_from(_message.join(_batch, _batch.c.id == _message.c.batch_id))
-            .where(_message.c.campaign_id == campaign.id, _batch.c.state == ACCEPTED, word != "delivered")
-            .group_by(word)
+            .where(_message.c.campaign_id == campaign.id, _batch.c.state == ACCEPTED, status != DELIVERED)
+            .group_by(status)
         )
         with self._database.read() as connection:
             return {row[0]: row[1] for row in connection.execute(select)}
+
+    def record_statuses(
+        self, statuses: Mapping[int, Sequence[RecipientStatus]], *, archived: Iterable[int] = ()
+    ) -> int:
+        """Record the gateway's statuses of requests' recipients; returns how many messages changed.
+
+        A status of a recipient that is not the request's changes nothing. A request is final when all its messages
+        are delivered.
+
+        Args:
+            statuses: The gateway's statuses by request.
+            archived: Requests that the gateway no longer answers for. They are final and keep what is recorded.
+        """
+        now = datetime.now(UTC)
+        values = [
+            {
+                "of_batch": batch_id,
+                "recipient": gateway_digits(status.recipient),
+                "new_status": status.status[:64].replace("\x00", "\ufffd"),  # PostgreSQL cannot store NUL
+                "new_sent_at": status.sent_at,
+                "new_delivered_at": status.delivered_at,
+            }
+            for batch_id, batch_statuses in statuses.items()
+            for status in batch_statuses
+        ]
+        with self._database.write() as connection:
+            changed = _update_statuses(connection, values, now) if values else 0
+            for ids in slices(list(statuses)):
+                delivered = sa.select(sa.func.count()).where(_message.c.batch_id == _batch.c.id, MESSAGE_IS_DELIVERED)
+                # Requests whose messages were purged meanwhile keep their counts.
+                has_messages = sa.exists().where(_message.c.batch_id == _batch.c.id)
+                update = _batch.update().where(_batch.c.id.in_(ids), has_messages)
+                connection.execute(update.values(delivered=delivered.scalar_subquery()))
+                connection.execute(update.where(_batch.c.delivered == _batch.c.size).values(final_at=now))
+            for ids in slices(list(archived)):
+                connection.execute(_batch.update().where(_batch.c.id.in_(ids)).values(final_at=now))
+        return changed
+
+    def record_group_results(self, results: Mapping[int, SmsResult]) -> int:
+        """Record the results of requests to recipient groups; returns how many requests changed.
+
+        Only counts are recorded, not the members. A request is final when all members' messages are delivered.
+
+        Args:
+            results: The gateway's results by request.
+        """
+        changed = 0
+        with self._database.write() as connection:
+            for batch_id, result in results.items():
+                delivered = min(result.delivered, result.recipients)
+                is_final = delivered == result.recipients
+                differs = (_batch.c.size != result.recipients) | (_batch.c.delivered != delivered)
+                final_at = datetime.now(UTC) if is_final else None
+                changed += connection.execute(
+                    _batch.update()
+                    .where(_batch.c.id == batch_id, _batch.c.state == ACCEPTED, differs)
+                    .values(size=result.recipients, delivered=delivered, final_at=final_at)
+                ).rowcount
+                if is_final:
+                    sent = [status.sent_at for status in result.statuses if status.sent_at]
+                    arrived = [status.delivered_at for status in result.statuses if status.delivered_at]
+                    connection.execute(
+                        _message.update()
+                        .where(_message.c.batch_id == batch_id)
+                        .values(
+                            status=DELIVERED,
+                            sent_at=min(sent, default=None),
+                            delivered_at=max(arrived, default=None),
+                        )
+                    )
+        return changed
+
+
+def _update_statuses(connection: Connection, values: list[dict[str, Any]], now: datetime) -> int:
+    """Record statuses that differ; returns how many messages changed."""
+    instant = schema.Instant()
+    status: sa.BindParameter[Any] = sa.bindparam("new_status")
+    sent_at = sa.bindparam("new_sent_at", type_=instant)
+    delivered_at = sa.bindparam("new_delivered_at", type_=instant)
+    status_differs = _message.c.status.is_distinct_from(status)
+    differs = sa.or_(
+        status_differs,
+        _message.c.sent_at.is_distinct_from(sent_at),
+        _message.c.delivered_at.is_distinct_from(delivered_at),
+    )
+    before = _total_changes(connection)
+    result = connection.execute(
+        _message.update()
+        .where(_message.c.batch_id == sa.bindparam("of_batch"), _message.c.msisdn == sa.bindparam("recipient"), differs)
+        .values(
+            status=status,
+            sent_at=sent_at,
+            delivered_at=delivered_at,
+            status_changed_at=sa.case((status_differs, sa.literal(now, instant)), else_=_message.c.status_changed_at),
+        ),
+        values,
+    )
+    return result.rowcount if before is None else (_total_changes(connection) or 0) - before
+
+
+def _total_changes(connection: Connection) -> int | None:
+    """Rows changed so far on an SQLite connection: its executemany does not count them reliably. None elsewhere."""
+    if connection.dialect.name != "sqlite":
+        return None
+    return int(connection.exec_driver_sql("SELECT total_changes()").scalar_one())

@@ -1,4 +1,4 @@
-"""What came back: messages people wrote, each stored once, and raw answers, kept before anybody looks into them."""
+"""Messages that people wrote, each stored once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
+from prefect_mymsp.journal.conditions import raw
 from prefect_mymsp.journal.database import RECEIVING, advisory_lock, insert
 from prefect_mymsp.phone import parse_msisdn
 
@@ -20,112 +21,75 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal.database import Database
     from prefect_mymsp.models import ReceivedMessage
 
-#: The bookmark that holds how far the inbox has been read.
-INBOX = "inbox"
-#: Longer ids are no numbers to count with: PostgreSQL's have 64 bits.
-_LONGEST_ID = 18
+#: The bookmark that holds how far the inbox was read.
+_CURSOR = "inbox"
+#: Longer ids do not fit into PostgreSQL's 64-bit integers.
+_MAX_ID_DIGITS = 18
+#: When a message counts as received: a message may have no time.
+RECEIVED_AT = sa.func.coalesce(schema.received.c.received_at, schema.received.c.stored_at, type_=schema.Instant())
 
 
 class Inbox:
-    """Inbox and raw answers, as ``journal.inbox``."""
+    """An account's received messages, as ``journal.inbox``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    # -- the inbox -------------------------------------------------------------------------------------------------
-
     def cursor(self, account: str) -> int:
-        """The highest id of a message that was stored; 0 before the first."""
+        """The highest id of a stored message; 0 before the first."""
         table = schema.bookmark
+        select = sa.select(table.c.value).where(table.c.account == account, table.c.name == _CURSOR)
         with self._database.read() as connection:
-            found = connection.scalar(sa.select(table.c.value).where(table.c.account == account, table.c.name == INBOX))
-            return int(found or 0)
+            return int(connection.scalar(select) or 0)
 
     def store(
         self, account: str, messages: Sequence[ReceivedMessage], opt_out: Callable[[ReceivedMessage], bool]
     ) -> list[ReceivedMessage]:
-        """Store messages of the inbox, each once; all of it in one transaction.
+        """Store messages of the inbox, each once, in one transaction.
 
-        The cursor moves to the highest id among them, never back. A number whose new message opts out is put on the
-        account's suppression list; one that was there already, or was taken off after an older message, stays as it is.
+        The cursor moves to the highest id among them, never back. The sender of a new message that opts out is added
+        to the account's suppressions. A sender that is suppressed already, or that was removed after an older message,
+        stays as it is.
 
         Args:
-            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-            messages: As ``getMsgReceived`` gave them, in any order. Never those of an update, which can be forged.
-            opt_out: Whether a message asks for no more SMS.
+            account: Fingerprint of the gateway account.
+            messages: As ``getMsgReceived`` returned them, in any order. Never those of an update, which can be forged.
+            opt_out: Whether a message opts out.
 
         Returns:
-            Those that were not stored before, in the order given.
+            The messages that were not stored before, in the given order.
         """
         if not messages:
             return []
         table, now = schema.received, datetime.now(UTC)
-        once: dict[str, ReceivedMessage] = {}
-        for one in messages:
-            once.setdefault(one.message_id, one)
+        unique: dict[str, ReceivedMessage] = {}
+        for message in messages:
+            unique.setdefault(message.message_id, message)
         values = [
             {
                 "account": account,
-                "message_id": one.message_id,
-                "received_at": one.received_at,
+                "message_id": message.message_id,
+                "received_at": message.received_at,
                 "stored_at": now,
-                "user": _storable(one.user),
-                "prefix": _storable(one.prefix),
-                "kind": _storable(one.kind),
-                "sender": _storable(one.sender),
-                "alias": _storable(one.alias),
-                "subject": _storable(one.subject),
-                "text": _storable(one.text),
+                "user": _storable(message.user),
+                "prefix": _storable(message.prefix),
+                "kind": _storable(message.kind),
+                "sender": _storable(message.sender),
+                "alias": _storable(message.alias),
+                "subject": _storable(message.subject),
+                "text": _storable(message.text),
             }
-            for one in once.values()
+            for message in unique.values()
         ]
         with self._database.write() as connection:
-            # Who has read up to a number must not miss a lower one that comes later.
+            # A reader that has read up to a number must not miss a lower one that is stored later.
             advisory_lock(connection, RECEIVING)
             adding = insert(connection, table).on_conflict_do_nothing().returning(table.c.message_id)
             stored = set(connection.scalars(adding, values))
-            new = [one for one in once.values() if one.message_id in stored]
-            self._suppress(connection, account, [one for one in new if opt_out(one)], now)
-            self._advance(connection, account, messages)
+            new = [message for message in unique.values() if message.message_id in stored]
+            _suppress_senders(connection, account, [message for message in new if opt_out(message)], now)
+            _advance_cursor(connection, account, messages)
         return new
-
-    @staticmethod
-    def _suppress(connection: Connection, account: str, asking: Sequence[ReceivedMessage], now: datetime) -> None:
-        values: list[dict[str, Any]] = [
-            {
-                "account": account,
-                "msisdn": number,
-                "since": one.received_at or now,
-                "reason": "opt-out",
-                "message_id": one.message_id,
-            }
-            for one in asking
-            if one.sender is not None and (number := parse_msisdn(one.sender.strip())) is not None
-        ]
-        values.sort(key=itemgetter("msisdn"))  # two that add in different orders would wait for each other
-        if values:
-            connection.execute(insert(connection, schema.suppression).on_conflict_do_nothing(), values)
-
-    @staticmethod
-    def _advance(connection: Connection, account: str, messages: Sequence[ReceivedMessage]) -> None:
-        """Move the cursor to the highest id, which need not be the last."""
-        ids = [
-            int(one.message_id)
-            for one in messages
-            if one.message_id.isascii() and one.message_id.isdigit() and len(one.message_id) <= _LONGEST_ID
-        ]
-        if not ids:
-            return
-        table = schema.bookmark
-        adding = insert(connection, table).values(account=account, name=INBOX, value=str(max(ids)))
-        new = adding.excluded.value
-        connection.execute(
-            adding.on_conflict_do_update(
-                index_elements=["account", "name"],
-                set_={"value": new},
-                where=sa.cast(table.c.value, sa.BigInteger) < sa.cast(new, sa.BigInteger),
-            )
-        )
 
     def rows(
         self,
@@ -136,33 +100,32 @@ class Inbox:
         after: int = 0,
         chunk: int = 50_000,
     ) -> Iterator[list[tuple[Any, ...]]]:
-        """Stored messages in the order they were stored, in chunks of plain tuples.
+        """Yield stored messages in the order in which they were stored, in chunks of plain tuples.
 
         Args:
-            account: Whose inbox.
-            since: Inbox then or later, aware; a message without a time counts by when it was stored.
-            until: Inbox before then, aware.
-            after: Only those with a higher number in the journal.
-            chunk: Messages in a chunk, at most.
+            account: Fingerprint of the gateway account.
+            since: Received at this time or later, aware; a message without a time counts from when it was stored.
+            until: Received before this time, aware.
+            after: Only messages with a higher number in the journal.
+            chunk: Largest number of messages in a chunk.
 
         Yields:
-            Tuples of (number in the journal, message id, received_at, stored_at, user, prefix, kind, sender,
-            alias, subject, text); times in integer microseconds since the epoch, in UTC. Of forgotten messages the
-            sender, alias and subject are None and the text is empty.
+            Tuples of (number in the journal, message id, received_at, stored_at, user, prefix, kind, sender, alias,
+            subject, text). Times are integer microseconds since the epoch, in UTC. Purged messages have no sender,
+            alias and subject, and an empty text.
         """
         table = schema.received
-        when = sa.func.coalesce(table.c.received_at, table.c.stored_at, type_=schema.Instant())
         where = [table.c.account == account, table.c.id > after]
         if since is not None:
-            where.append(when >= since)
+            where.append(since <= RECEIVED_AT)
         if until is not None:
-            where.append(when < until)
+            where.append(until > RECEIVED_AT)
         select = (
             sa.select(
                 table.c.id,
                 table.c.message_id,
-                sa.type_coerce(table.c.received_at, sa.BigInteger),
-                sa.type_coerce(table.c.stored_at, sa.BigInteger),
+                raw(table.c.received_at),
+                raw(table.c.stored_at),
                 table.c.user,
                 table.c.prefix,
                 table.c.kind,
@@ -181,38 +144,45 @@ class Inbox:
             for part in result.partitions():
                 yield [tuple(row) for row in part]
 
-    # -- raw answers -----------------------------------------------------------------------------------------------
 
-    def add(self, account: str, raw: bytes) -> int:
-        """Keep an answer of the destructive read before anybody looks into it; returns its number."""
-        table = schema.collected
-        values = {"account": account, "collected_at": datetime.now(UTC), "raw": raw}
-        with self._database.write() as connection:
-            number: int = connection.execute(table.insert().values(values).returning(table.c.id)).scalar_one()
-            return number
+def _suppress_senders(connection: Connection, account: str, opt_outs: Sequence[ReceivedMessage], now: datetime) -> None:
+    values: list[dict[str, Any]] = [
+        {
+            "account": account,
+            "msisdn": msisdn,
+            "since": message.received_at or now,
+            "reason": "opt-out",
+            "message_id": message.message_id,
+        }
+        for message in opt_outs
+        if message.sender is not None and (msisdn := parse_msisdn(message.sender.strip())) is not None
+    ]
+    values.sort(key=itemgetter("msisdn"))  # two transactions that add in different orders would deadlock
+    if values:
+        connection.execute(insert(connection, schema.suppression).on_conflict_do_nothing(), values)
 
-    def unparsed(self, account: str) -> list[tuple[int, bytes]]:
-        """Answers that have not been acted on, the oldest first: (number, the answer)."""
-        table = schema.collected
-        with self._database.read() as connection:
-            found = connection.execute(
-                sa.select(table.c.id, table.c.raw)
-                .where(table.c.account == account, table.c.parsed_at.is_(None))
-                .order_by(table.c.id)
-            )
-            return [(row[0], bytes(row[1])) for row in found]
 
-    def mark_parsed(self, number: int) -> None:
-        """Record that an answer has been acted on."""
-        table = schema.collected
-        with self._database.write() as connection:
-            connection.execute(
-                table.update()
-                .where(table.c.id == number, table.c.parsed_at.is_(None))
-                .values(parsed_at=datetime.now(UTC))
-            )
+def _advance_cursor(connection: Connection, account: str, messages: Sequence[ReceivedMessage]) -> None:
+    """Move the cursor to the highest id, which need not be the last."""
+    ids = [
+        int(message.message_id)
+        for message in messages
+        if message.message_id.isascii() and message.message_id.isdigit() and len(message.message_id) <= _MAX_ID_DIGITS
+    ]
+    if not ids:
+        return
+    table = schema.bookmark
+    adding = insert(connection, table).values(account=account, name=_CURSOR, value=str(max(ids)))
+    new = adding.excluded.value
+    connection.execute(
+        adding.on_conflict_do_update(
+            index_elements=["account", "name"],
+            set_={"value": new},
+            where=sa.cast(table.c.value, sa.BigInteger) < sa.cast(new, sa.BigInteger),
+        )
+    )
 
 
 def _storable(value: str | None) -> str | None:
-    """A stranger's text without the one character that PostgreSQL cannot hold."""
+    """A stranger's text without the one character that PostgreSQL cannot store."""
     return None if value is None else value.replace("\x00", "\ufffd")

@@ -1,57 +1,95 @@
-"""Forgetting people: what is deleted, what is made empty, and what stays so that the counts do.
-
-Texts get a digest of their own when they are emptied: an empty text under the old digest would be sent in its place by
-the next campaign that has it.
-"""
+"""Purging: personal data is deleted, the counts stay."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import schema
+from prefect_mymsp.journal.batches import plan_batches
+from prefect_mymsp.journal.campaigns import summarize
+from prefect_mymsp.journal.database import RECORDING, advisory_lock
+from prefect_mymsp.journal.inbox import RECEIVED_AT
+from prefect_mymsp.journal.records import CampaignKey, PurgeResult
+from prefect_mymsp.times import require_aware
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy.engine import Connection
 
+    from prefect_mymsp.journal.database import Database
 
-@dataclass(frozen=True, slots=True)
-class PurgeResult:
-    """What a purge came to.
 
-    Attributes:
-        campaigns: Campaigns whose people were forgotten.
-        messages: Their messages.
-        texts: Texts that were emptied.
-        received: Inbox messages that were emptied.
-        answers: Raw answers that were deleted.
-        kept: Names of campaigns that are old enough but not over: messages of theirs are still to be sent.
+class Retention:
+    """Deletion of personal data, as ``journal.retention``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def purge(self, account: str, before: datetime) -> PurgeResult:
+        """Purge campaigns last active before a time, messages received and raw responses stored before it.
+
+        A campaign's requests stay, with their states and ids, and so do its counts. Its numbers, statuses and texts
+        are deleted, except for texts that another campaign uses. Suppressions stay, however old they are. Received
+        messages stay as times and kinds, so that none is stored twice. Raw responses are deleted, processed or not.
+        Requests in doubt cannot be resolved any more.
+
+        Each campaign is purged in a transaction of its own: after an error, call it again.
+
+        Args:
+            account: Fingerprint of the gateway account.
+            before: Aware and in the past. See :class:`CampaignSummary` for when a campaign was last active.
+
+        Raises:
+            InputError: The time has no time zone or is in the future.
+            JournalError: The journal cannot be written.
+        """
+        if require_aware(before, "before") > datetime.now(UTC):
+            raise InputError("before must be in the past.")
+        table = schema.campaign
+        is_old = [table.c.account == account, table.c.purged_at.is_(None), table.c.created_at < before]
+        with self._database.read() as connection:
+            campaigns = [summary.key for summary in summarize(connection, is_old) if summary.active_at < before]
+        skipped, messages = list[str](), 0
+        for campaign in campaigns:
+            with self._database.write() as connection:
+                locking = sa.select(table.c.id).where(table.c.id == campaign.id)
+                connection.execute(locking.with_for_update(key_share=True))
+                for summary in summarize(connection, [*is_old, table.c.id == campaign.id]):
+                    counts = summary.counts
+                    unsent = counts.sending or (counts.planned and summary.cancelled_at is None)
+                    if unsent or summary.active_at >= before:
+                        skipped.append(campaign.name)
+                    else:
+                        messages += _purge_campaign(connection, campaign)
+        with self._database.write() as connection:
+            advisory_lock(connection, RECORDING)  # a recording holds texts whose messages come later
+            texts = _empty_unused_texts(connection)
+            received = _empty_received(connection, account, before)
+            raw_responses = _delete_raw_responses(connection, account, before)
+        self._database.checkpoint_wal()
+        return PurgeResult(len(campaigns) - len(skipped), messages, texts, received, raw_responses, tuple(skipped))
+
+
+def _purge_campaign(connection: Connection, campaign: CampaignKey) -> int:
+    """Delete a campaign's messages; returns how many."""
+    table, message, batch = schema.campaign, schema.message, schema.batch
+    released_recipient, rejected_row = schema.released_recipient, schema.rejected_row
+    plan_batches(connection, campaign, 500)  # messages in no batch would be missing in the counts
+    connection.execute(table.update().where(table.c.id == campaign.id).values(purged_at=datetime.now(UTC)))
+    batch_ids = sa.select(batch.c.id).where(batch.c.campaign_id == campaign.id)
+    connection.execute(released_recipient.delete().where(released_recipient.c.batch_id.in_(batch_ids)))
+    connection.execute(rejected_row.delete().where(rejected_row.c.campaign_id == campaign.id))
+    return connection.execute(message.delete().where(message.c.campaign_id == campaign.id)).rowcount
+
+
+def _empty_unused_texts(connection: Connection) -> int:
+    """Empty the texts that no message has; returns how many.
+
+    They get a random digest: under the old one, the next campaign with that text would send the empty text.
     """
-
-    campaigns: int
-    messages: int
-    texts: int
-    received: int
-    answers: int
-    kept: tuple[str, ...]
-
-
-def campaign(connection: Connection, number: int, now: datetime) -> int:
-    """Forget a campaign's people, all of whose messages are in batches; returns how many messages went."""
-    table, message, batch, ghost = schema.campaign, schema.message, schema.batch, schema.ghost
-    connection.execute(table.update().where(table.c.id == number).values(purged_at=now))
-    its = sa.select(batch.c.id).where(batch.c.campaign_id == number)
-    connection.execute(ghost.delete().where(ghost.c.batch_id.in_(its)))
-    connection.execute(schema.reject.delete().where(schema.reject.c.campaign_id == number))
-    return connection.execute(message.delete().where(message.c.campaign_id == number)).rowcount
-
-
-def texts(connection: Connection) -> int:
-    """Empty the texts that no message has; returns how many."""
     text, message = schema.text, schema.message
     on_sqlite = connection.dialect.name == "sqlite"
     random = sa.func.randomblob(16) if on_sqlite else sa.func.uuid_send(sa.func.gen_random_uuid())
@@ -59,20 +97,19 @@ def texts(connection: Connection) -> int:
     return connection.execute(text.update().where(text.c.body != "", unused).values(body="", digest=random)).rowcount
 
 
-def received(connection: Connection, account: str, before: datetime) -> int:
-    """Empty what was received before a moment; returns how many messages that were."""
+def _empty_received(connection: Connection, account: str, before: datetime) -> int:
+    """Empty messages received before a time; returns how many."""
     table = schema.received
-    when = sa.func.coalesce(table.c.received_at, table.c.stored_at, type_=schema.Instant())
-    people = (table.c.sender, table.c.alias, table.c.subject)
-    told = sa.or_(table.c.text != "", *(column.is_not(None) for column in people))
+    personal = (table.c.sender, table.c.alias, table.c.subject)
+    is_not_empty = sa.or_(table.c.text != "", *(column.is_not(None) for column in personal))
     return connection.execute(
         table.update()
-        .where(table.c.account == account, when < before, told)
+        .where(table.c.account == account, before > RECEIVED_AT, is_not_empty)
         .values(sender=None, alias=None, subject=None, text="")
     ).rowcount
 
 
-def answers(connection: Connection, account: str, before: datetime) -> int:
-    """Delete raw answers that were read before a moment; returns how many."""
-    table = schema.collected
-    return connection.execute(table.delete().where(table.c.account == account, table.c.collected_at < before)).rowcount
+def _delete_raw_responses(connection: Connection, account: str, before: datetime) -> int:
+    """Delete raw responses stored before a time; returns how many."""
+    table = schema.raw_response
+    return connection.execute(table.delete().where(table.c.account == account, table.c.stored_at < before)).rowcount

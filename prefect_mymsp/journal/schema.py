@@ -2,36 +2,20 @@
 
 ::
 
-    campaign 1 ──── n message n ──── 1 text          what we mean to send: one message is one SMS to one person
+    campaign 1 ──── n message n ──── 1 text          what is to be sent: one message is one SMS to one person
         │               │ n
         │               │
         │ 1             │ 0..1
         └──── n batch ──┘                            one batch is one sendSms request
                  │ n
-                 └──── 1 run                         one process that sends, alive while its lease holds
+                 └──── 1 run                         one sending process, alive while its lease is valid
 
-Messages are put into batches when they are recorded, so that a claim changes one row a request. A message's state is
-its batch's; without a batch it is *planned*::
+Messages are put into batches when they are recorded, so that a claim updates one row per request. A message has the
+state of its batch; a message without a batch is *planned*. The states and their legal changes are in
+:mod:`prefect_mymsp.states`. Triggers enforce these changes. They also enforce that a message leaves a batch only while
+the batch is planned, released or split, and that a claimed message is deleted only after its campaign was purged.
 
-    planned ──► sending         claimed: the request may leave
-    sending ──► accepted        the gateway gave an id
-       │ ├────► refused        the gateway refused, nothing was sent
-       │ ├────► in_doubt        it may have been sent; never sent again without evidence
-       │ ├────► released        provably not sent: its messages are planned again
-       │ └────► split           refused for a number it did not name: its messages moved to smaller batches
-    in_doubt ─► accepted        evidence: the gateway has it under this id
-       │ ├────► released        evidence that it never arrived, or a person says so
-       │ └────► assumed         a person says it was sent
-    accepted ─► in_doubt        its id turned out to be somebody else's
-         └────► cancelled       taken back at the gateway before its delivery time
-
-Triggers hold these transitions, and that a message leaves a batch only when that is planned, released or split; a
-claimed message is deleted only after its campaign was forgotten. Times are integers: microseconds since 1970-01-01 UTC,
-the same in both databases.
-
-Beside them stand ``reject`` (rows of a campaign's source that could not be sent), and what came back and what is
-remembered of it: ``collected`` (raw answers of the destructive read), ``received`` (the inbox), ``suppression`` (who
-gets no SMS), ``bookmark`` (how far a reader has come) and ``notice`` (notifications that went out).
+Times are integers in both databases: microseconds since 1970-01-01 UTC.
 """
 
 from __future__ import annotations
@@ -59,39 +43,33 @@ from sqlalchemy import (
 )
 
 from prefect_mymsp.phone import MSISDN_MAX_DIGITS, MSISDN_MIN_DIGITS
+from prefect_mymsp.states import (
+    EMPTIED_STATES,
+    IDENTIFIED_STATES,
+    IN_DOUBT,
+    PLANNED,
+    REFUSED,
+    SENDING,
+    STATES,
+    TRANSITIONS,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection, Dialect
 
-VERSION = 6
-
-PLANNED = "planned"
-SENDING = "sending"
-ACCEPTED = "accepted"
-REFUSED = "refused"
-IN_DOUBT = "in_doubt"
-RELEASED = "released"
-SPLIT = "split"
-ASSUMED = "assumed"
-CANCELLED = "cancelled"
-
-#: From each state, those it may turn into.
-TRANSITIONS: dict[str, tuple[str, ...]] = {
-    PLANNED: (SENDING,),
-    SENDING: (ACCEPTED, REFUSED, IN_DOUBT, RELEASED, SPLIT),
-    IN_DOUBT: (ACCEPTED, REFUSED, RELEASED, ASSUMED),
-    ACCEPTED: (IN_DOUBT, CANCELLED),
-}
-STATES = (PLANNED, SENDING, ACCEPTED, REFUSED, IN_DOUBT, RELEASED, SPLIT, ASSUMED, CANCELLED)
+#: The version of this schema. ``docs/contributing.md`` says how to change the schema.
+VERSION = 1
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(when: datetime) -> int:
-    """An aware time as the journal keeps it: microseconds since the epoch."""
-    # Prefect hands out pendulum's times, whose differences are no timedeltas.
+    """Convert an aware time to microseconds since the epoch."""
+    # Prefect passes pendulum times, whose differences are no timedeltas.
     return datetime.__sub__(when, EPOCH) // MICROSECOND
 
 
@@ -102,15 +80,19 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Refuse naive times: they would silently be taken for UTC."""
+        """Convert to an integer. Naive times are refused: they would be taken for UTC."""
         return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Back to an aware datetime in UTC."""
+        """Convert to an aware datetime in UTC."""
         return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
-# SQLite numbers rows by itself only for INTEGER keys; PostgreSQL wants them wide.
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(map(repr, values))})"
+
+
+# SQLite assigns numbers only to INTEGER keys; PostgreSQL needs wide ones.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData(
@@ -129,19 +111,18 @@ campaign = Table(
     "campaign",
     metadata,
     Column("id", _Id, primary_key=True),
-    # Which gateway account, as a fingerprint: a name tried on the sandbox must not count as sent at the real one.
+    # Fingerprint of the gateway account: a name tried on the sandbox must not count as sent at the real gateway.
     Column("account", String(32), nullable=False),
     Column("name", String(200), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("sender", String(64)),
     Column("send_at", Instant),
     Column("source", Text, nullable=False),
-    # Set when a person stopped it for good.
+    # Set when somebody cancels the campaign for good.
     Column("cancelled_at", Instant),
-    # Set when its people were forgotten: what is left are counts.
+    # Set when its messages were purged and only its batches, which hold the counts, are left.
     Column("purged_at", Instant),
-    # Rows of its source when it was read last; of these, rows that cannot be sent, that repeat an earlier one, and
-    # whose number must get nothing.
+    # Rows of its source when it was read last; of these, rejected, duplicate and suppressed ones.
     Column("rows", BigInteger),
     Column("rejected", BigInteger),
     Column("duplicates", BigInteger),
@@ -169,7 +150,7 @@ run = Table(
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False, index=True),
     Column("started_at", Instant, nullable=False),
-    # Until when its claims are its own; moved ahead while the process lives.
+    # Until this time no other run touches its claims; renewed while the process lives.
     Column("lease_until", Instant, nullable=False),
     Column("ended_at", Instant),
 )
@@ -179,35 +160,36 @@ batch = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
-    # Whose it is, and since when; nobody's while it is planned.
+    # The run that claimed it, and when; empty while it is planned.
     Column("run_id", ForeignKey(run.c.id)),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("sender", String(64)),
     Column("send_at", Instant),
     Column("state", String(9), nullable=False),
     Column("claimed_at", Instant),
+    # When it came into its present state.
     Column("settled_at", Instant),
     Column("message_id", String(40)),
     Column("code", Integer),
     Column("reason", String(40)),
-    # Set when nothing more can be learnt from the gateway about it.
+    # Set when the gateway has nothing more to say about it.
     Column("final_at", Instant),
-    # When it first came into doubt; what has been doubtful once is watched until its delivery time.
+    # When it first came into doubt. A batch that was in doubt once is watched until its scheduled time.
     Column("doubted_at", Instant),
-    # When a result first named our recipients, so that the id is known to be ours.
+    # When a result first named its recipients: the message id is known to belong to it.
     Column("confirmed_at", Instant),
-    # Its messages, and those of them that are delivered: counted here, because a campaign has a million messages.
+    # The number of its messages, and how many of them are delivered. Counted here: a campaign has a million messages.
     Column("size", Integer, nullable=False),
     Column("delivered", Integer, nullable=False, server_default="0"),
-    # While it is being rescheduled: it waits at the gateway for ``send_at`` or already for this.
+    # While it is being rescheduled: it waits at the gateway for ``send_at`` or already for this time.
     Column("rescheduled_to", Instant),
-    CheckConstraint(f"state IN ({', '.join(map(repr, STATES))})", name="state"),
-    CheckConstraint("(state IN ('accepted', 'cancelled')) = (message_id IS NOT NULL)", name="accepted_has_id"),
-    CheckConstraint("(state = 'planned') = (run_id IS NULL)", name="planned_is_nobodys"),
+    CheckConstraint(_one_of("state", STATES), name="state"),
+    CheckConstraint(f"({_one_of('state', IDENTIFIED_STATES)}) = (message_id IS NOT NULL)", name="accepted_has_id"),
+    CheckConstraint(f"(state = '{PLANNED}') = (run_id IS NULL)", name="planned_has_no_run"),
     CheckConstraint("(run_id IS NULL) = (claimed_at IS NULL)", name="claimed"),
-    CheckConstraint("(state IN ('planned', 'sending')) = (settled_at IS NULL)", name="settled"),
-    CheckConstraint("state <> 'refused' OR code IS NOT NULL", name="refused_has_code"),
-    CheckConstraint("state <> 'in_doubt' OR reason IS NOT NULL", name="in_doubt_has_reason"),
+    CheckConstraint(f"({_one_of('state', (PLANNED, SENDING))}) = (settled_at IS NULL)", name="settled"),
+    CheckConstraint(f"state <> '{REFUSED}' OR code IS NOT NULL", name="refused_has_code"),
+    CheckConstraint(f"state <> '{IN_DOUBT}' OR reason IS NOT NULL", name="in_doubt_has_reason"),
     Index("ix_batch_state", "campaign_id", "state", "id"),
     Index("ix_batch_message_id", "campaign_id", "message_id", unique=True),
 )
@@ -221,16 +203,16 @@ message = Table(
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
     Column("row", BigInteger, nullable=False),
-    # Or a recipient group of the gateway, written ``@name``: whom it reaches is the gateway's knowledge.
+    # Or a recipient group of the gateway, written ``@name``; only the gateway knows its members.
     Column("msisdn", String(200), nullable=False),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("batch_id", ForeignKey(batch.c.id)),
     Column("status", String(64)),
     Column("sent_at", Instant),
     Column("delivered_at", Instant),
-    # When we learnt of the status.
-    Column("noted_at", Instant),
-    # Nobody gets the same text twice in one campaign, whatever any process believes.
+    # When the status was recorded.
+    Column("status_changed_at", Instant),
+    # Nobody gets the same text twice in one campaign, whatever a process does.
     UniqueConstraint("campaign_id", "msisdn", "text_id"),
     CheckConstraint(f"{_IS_GROUP} AND length(msisdn) > 1 OR {_IS_MSISDN}", name="msisdn"),
 )
@@ -243,22 +225,22 @@ Index(
     sqlite_where=_unclaimed,
     postgresql_where=_unclaimed,
 )
-# With the number: a claim reads nothing else, and a status finds its message among hundreds of its batch.
+# Includes the number: a claim reads nothing else, and a status finds its message among the hundreds of its batch.
 Index("ix_message_batch", message.c.batch_id, message.c.msisdn)
 
 
 def is_group(msisdn: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a message goes to a group. Written so that few such messages are found by the index on them."""
-    one: ColumnElement[int] = literal_column("1")
-    return func.substr(msisdn, one, one) == literal_column("'@'")
+    """Whether a message goes to a recipient group. Written so that the index on these few messages is used."""
+    first: ColumnElement[int] = literal_column("1")
+    return func.substr(msisdn, first, first) == literal_column("'@'")
 
 
 _to_group = is_group(message.c.msisdn)
 Index("ix_message_group", message.c.campaign_id, message.c.batch_id, sqlite_where=_to_group, postgresql_where=_to_group)
 
-#: Rows of a campaign's source that could not be sent when it was read last: where to mend them, not what stands there.
-reject = Table(
-    "reject",
+#: Rows of a campaign's source that could not be sent when it was read last. Their values are not kept.
+rejected_row = Table(
+    "rejected_row",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False, index=True),
@@ -267,27 +249,27 @@ reject = Table(
     Column("reason", Text, nullable=False),
 )
 
-#: Whom a batch was for that was in doubt and has been released: what it asked for may yet turn up at the gateway.
-ghost = Table(
-    "ghost",
+#: Recipients of a scheduled batch that was in doubt and was released: its request may still turn up at the gateway.
+released_recipient = Table(
+    "released_recipient",
     metadata,
     Column("batch_id", ForeignKey(batch.c.id), primary_key=True),
     Column("msisdn", String(200), primary_key=True),
 )
 
-#: Answers of the destructive read, kept before they are parsed.
-collected = Table(
-    "collected",
+#: Responses that the gateway gives only once, stored before they are parsed.
+raw_response = Table(
+    "raw_response",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("account", String(32), nullable=False),
-    Column("collected_at", Instant, nullable=False),
+    Column("stored_at", Instant, nullable=False),
     Column("raw", LargeBinary, nullable=False),
-    # Set when what is in it has been acted on.
+    # Set when its contents were processed.
     Column("parsed_at", Instant),
 )
 
-#: What people wrote to us, as the inbox has it; each message once. Written by strangers: no length is known.
+#: Messages in the inbox, each once. Strangers write them, so no column has a length.
 received = Table(
     "received",
     metadata,
@@ -306,10 +288,10 @@ received = Table(
     UniqueConstraint("account", "message_id"),
 )
 
-#: Why a number gets no SMS any more: its owner wrote so, it was on somebody's list, or a person put it there.
-REASONS = ("opt-out", "import", "person")
+#: Why a number is suppressed: its owner opted out, a list was imported, or a person added it.
+SUPPRESSION_REASONS = ("opt-out", "import", "person")
 
-#: Who must get no SMS from an account.
+#: Numbers that must get no SMS from an account.
 suppression = Table(
     "suppression",
     metadata,
@@ -317,13 +299,13 @@ suppression = Table(
     Column("msisdn", String(15), primary_key=True),
     Column("since", Instant, nullable=False),
     Column("reason", String(7), nullable=False),
-    # The received message that said so.
+    # The received message that opted out.
     Column("message_id", Text),
     CheckConstraint(_IS_MSISDN, name="msisdn"),
-    CheckConstraint(f"reason IN ({', '.join(map(repr, REASONS))})", name="reason"),
+    CheckConstraint(_one_of("reason", SUPPRESSION_REASONS), name="reason"),
 )
 
-#: How far a reader has come.
+#: Small values kept between runs, for instance how far a reader has come.
 bookmark = Table(
     "bookmark",
     metadata,
@@ -332,94 +314,84 @@ bookmark = Table(
     Column("value", Text, nullable=False),
 )
 
-#: Notifications that went out, to count how many did lately.
-notice = Table(
-    "notice",
+#: Notifications that were sent, to limit their number.
+notification = Table(
+    "notification",
     metadata,
     Column("id", _Id, primary_key=True),
     Column("account", String(32), nullable=False),
     Column("topic", String(200), nullable=False),
-    Column("noted_at", Instant, nullable=False),
-    Index("ix_notice_topic", "account", "topic", "noted_at"),
+    Column("sent_at", Instant, nullable=False),
+    Index("ix_notification_topic", "account", "topic", "sent_at"),
 )
 
-#: What a trigger says when a rule is broken; the part after it is fit for a person to read.
+#: Prefix of a trigger's error. The text after it is shown to people.
 RULE = "journal rule: "
 
-# Pair by pair, because SQLite makes a list of IN anew for each row: for most it is one of the first two.
+# Pair by pair: SQLite rebuilds the list of an IN for each row, and nearly all rows match one of the first two pairs.
 _LEGAL = " OR ".join(
-    f"OLD.state = '{old}' AND NEW.state = '{new}'" for old, those in TRANSITIONS.items() for new in those
+    f"OLD.state = '{old}' AND NEW.state = '{new}'" for old, successors in TRANSITIONS.items() for new in successors
 )
-_BATCH_BROKEN = f"NEW.state <> OLD.state AND NOT ({_LEGAL})"
-_ITS_STATE = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id)"
-_HELD = f"{_ITS_STATE} NOT IN ('planned', 'released', 'split')"
-_CLAIMED = f"{_ITS_STATE} <> 'planned'"
-_REMEMBERED = "(SELECT purged_at FROM campaign WHERE id = OLD.campaign_id) IS NULL"
+_MESSAGE_STATE = "OLD.batch_id IS NOT NULL AND (SELECT state FROM batch WHERE id = OLD.batch_id)"
+_NOT_PURGED = "(SELECT purged_at FROM campaign WHERE id = OLD.campaign_id) IS NULL"
+#: Name, table, event, condition that breaks the rule, and the error.
 _TRIGGERS = (
     (
         "batch_transition",
         "batch",
         "UPDATE OF state",
-        _BATCH_BROKEN,
-        "a batch cannot change from one state to another so",
+        f"NEW.state <> OLD.state AND NOT ({_LEGAL})",
+        "this change of state is not allowed",
     ),
-    ("message_claim", "message", "UPDATE OF batch_id", _HELD, "a message cannot leave a batch that may have sent it"),
+    (
+        "message_claim",
+        "message",
+        "UPDATE OF batch_id",
+        f"{_MESSAGE_STATE} NOT IN ('{PLANNED}', {', '.join(map(repr, sorted(EMPTIED_STATES)))})",
+        "a message cannot leave a request that may have sent it",
+    ),
     (
         "message_delete",
         "message",
         "DELETE",
-        f"{_CLAIMED} AND {_REMEMBERED}",
-        "a message that was claimed is not forgotten",
+        f"{_MESSAGE_STATE} <> '{PLANNED}' AND {_NOT_PURGED}",
+        "a message that was claimed cannot be deleted",
     ),
     (
-        "campaign_forgotten",
+        "campaign_purged",
         "campaign",
         "UPDATE OF purged_at",
         "OLD.purged_at IS NOT NULL AND NEW.purged_at IS NULL",
-        "a campaign that was forgotten stays so",
+        "a purged campaign stays purged",
     ),
 )
 
 
 def trigger_statements(dialect: str) -> list[str]:
-    """The statements that create the triggers in ``sqlite`` or ``postgresql``."""
+    """Return the statements that create the triggers in ``sqlite`` or ``postgresql``."""
     statements = []
-    for name, table, when, broken, told in _TRIGGERS:
+    for name, table, trigger_event, broken, error in _TRIGGERS:
         if dialect == "sqlite":
             statements.append(
-                f"CREATE TRIGGER {name} BEFORE {when} ON {table} FOR EACH ROW WHEN {broken} "
-                f"BEGIN SELECT RAISE(ABORT, '{RULE}{told}'); END"
+                f"CREATE TRIGGER {name} BEFORE {trigger_event} ON {table} FOR EACH ROW WHEN {broken} "
+                f"BEGIN SELECT RAISE(ABORT, '{RULE}{error}'); END"
             )
         else:
-            result = "OLD" if when == "DELETE" else "NEW"
+            result = "OLD" if trigger_event == "DELETE" else "NEW"
             statements += [
                 (
                     f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {broken} THEN "
-                    f"RAISE EXCEPTION '{RULE}{told}' USING ERRCODE = 'check_violation'; END IF; RETURN {result}; END $$"
+                    f"RAISE EXCEPTION '{RULE}{error}' USING ERRCODE = 'check_violation'; "
+                    f"END IF; RETURN {result}; END $$"
                 ),
-                f"CREATE TRIGGER {name} BEFORE {when} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()",
+                f"CREATE TRIGGER {name} BEFORE {trigger_event} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()",
             ]
     return statements
 
 
-def create_triggers(connection: Connection) -> None:
-    """Create the triggers."""
+def create(connection: Connection) -> None:
+    """Create all tables and triggers in an empty database."""
+    metadata.create_all(connection)
     for statement in trigger_statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
-
-
-def drop_triggers(connection: Connection) -> None:
-    """Remove the triggers, those of earlier versions too; there may be none."""
-    for name, table, *_ in _TRIGGERS:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
-        else:
-            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {table}")
-            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}()")
-
-
-def create(connection: Connection) -> None:
-    """Create everything in an empty database."""
-    metadata.create_all(connection)
-    create_triggers(connection)
     connection.execute(schema_version.insert().values(version=VERSION))

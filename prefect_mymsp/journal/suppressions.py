@@ -1,4 +1,4 @@
-"""Who gets no SMS any more: numbers whose owners said so, and those on somebody's list."""
+"""Numbers that must get no SMS: their owners opted out, or they are on a list."""
 
 from __future__ import annotations
 
@@ -19,75 +19,75 @@ if TYPE_CHECKING:
 
 
 class Suppressions:
-    """An account's suppression list, as ``journal.suppressions``. An entry stays until it is removed."""
+    """An account's suppressed numbers, as ``journal.suppressions``. An entry stays until it is removed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def msisdns(self, account: str) -> set[str]:
-        """The MSISDNs on an account's list."""
+        """Return an account's suppressed numbers."""
         table = schema.suppression
         with self._database.read() as connection:
             return set(connection.scalars(sa.select(table.c.msisdn).where(table.c.account == account)))
 
     def add(self, account: str, msisdns: Iterable[str], reason: str) -> int:
-        """Put numbers on an account's list; those that are there stay as they are.
+        """Suppress numbers. Numbers that are suppressed already keep their time and reason.
 
         Args:
-            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-            msisdns: Country code and number, digits only; a plus sign before them does no harm.
+            account: Fingerprint of the gateway account.
+            msisdns: Country code and number, digits only; a plus sign before them is allowed.
             reason: ``opt-out``, ``import`` or ``person``.
 
         Returns:
             How many are new.
 
         Raises:
-            InputError: Another reason, or something that is not an MSISDN; nothing is added then.
+            InputError: The reason is another one, or a number is not an MSISDN; nothing is added then.
         """
-        if reason not in schema.REASONS:
-            raise InputError(f"The reason of a suppression is one of {', '.join(schema.REASONS)}.")
+        if reason not in schema.SUPPRESSION_REASONS:
+            raise InputError(f"The reason of a suppression must be one of {', '.join(schema.SUPPRESSION_REASONS)}.")
         table, now = schema.suppression, datetime.now(UTC)
         values = [
-            {"account": account, "msisdn": number, "since": now, "reason": reason} for number in _checked(msisdns)
+            {"account": account, "msisdn": msisdn, "since": now, "reason": reason} for msisdn in _checked(msisdns)
         ]
         with self._database.write() as connection:
             adding = insert(connection, table).on_conflict_do_nothing().returning(table.c.msisdn)
-            return sum(len(connection.execute(adding, list(some)).all()) for some in slices(values))
+            return sum(len(connection.execute(adding, list(part)).all()) for part in slices(values))
 
     def remove(self, account: str, msisdns: Iterable[str]) -> int:
-        """Take numbers off an account's list; returns how many were on it.
+        """Stop suppressing numbers; returns how many were suppressed.
 
         Raises:
-            InputError: Something is not an MSISDN; nothing is removed then.
+            InputError: A number is not an MSISDN; nothing is removed then.
         """
         table = schema.suppression
         with self._database.write() as connection:
             return sum(
-                connection.execute(table.delete().where(table.c.account == account, table.c.msisdn.in_(some))).rowcount
-                for some in slices(_checked(msisdns))
+                connection.execute(table.delete().where(table.c.account == account, table.c.msisdn.in_(part))).rowcount
+                for part in slices(_checked(msisdns))
             )
 
     def rows(self, account: str) -> list[tuple[str, datetime, str, str | None]]:
-        """An account's list, the oldest entry first: (msisdn, since, reason, id of the message that said so)."""
+        """Return an account's entries, the oldest first: (msisdn, since, reason, id of the message that opted out)."""
         table = schema.suppression
+        select = (
+            sa.select(table.c.msisdn, table.c.since, table.c.reason, table.c.message_id)
+            .where(table.c.account == account)
+            .order_by(table.c.since, table.c.msisdn)
+        )
         with self._database.read() as connection:
-            found = connection.execute(
-                sa.select(table.c.msisdn, table.c.since, table.c.reason, table.c.message_id)
-                .where(table.c.account == account)
-                .order_by(table.c.since, table.c.msisdn)
-            )
-            return [(row[0], row[1], row[2], row[3]) for row in found]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(select)]
 
 
 def _checked(msisdns: Iterable[str]) -> list[str]:
-    """MSISDNs, each once, in order: two that add in different orders would wait for each other."""
-    found = set[str]()
-    for position, given in enumerate(msisdns, start=1):
-        number = parse_msisdn(given)
-        if number is None:
+    """MSISDNs, each once, in order: two transactions that add in different orders would deadlock."""
+    checked = set[str]()
+    for position, value in enumerate(msisdns, start=1):
+        msisdn = parse_msisdn(value)
+        if msisdn is None:
             raise InputError(
-                f"Number {position} is not an MSISDN: write country code and number as digits only, "
+                f"Number {position} is not an MSISDN. Write the country code and the number as digits only, "
                 "for instance 46701740605."
             )
-        found.add(number)
-    return sorted(found)
+        checked.add(msisdn)
+    return sorted(checked)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.journal.report_queries import Selection
+from prefect_mymsp.journal import Selection
 from prefect_mymsp.journal.schema import EPOCH, MICROSECOND, microseconds
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports.frames import (

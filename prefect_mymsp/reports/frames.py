@@ -14,8 +14,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from prefect_mymsp import protocol
-from prefect_mymsp.journal.report_queries import Selection
-from prefect_mymsp.journal.schema import ACCEPTED, IN_DOUBT, REFUSED
+from prefect_mymsp.journal import Selection
+from prefect_mymsp.states import ACCEPTED, IN_DOUBT, REFUSED
 
 if TYPE_CHECKING:
     import pandas as pd

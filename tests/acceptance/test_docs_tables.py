@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect_mymsp import errors, protocol
+from prefect_mymsp import errors, protocol, states
 from prefect_mymsp.campaign.sender import _SAME_FOR_ALL
 from prefect_mymsp.errors import ACCOUNT_WIDE_CODES, MyMSPError
 from prefect_mymsp.journal import schema
@@ -76,7 +76,7 @@ def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
 
 # ---- message-states.md -------------------------------------------------------------------------------------------
 
-WAYS = {(old, new) for old, followers in schema.TRANSITIONS.items() for new in followers}
+WAYS = {(old, new) for old, followers in states.TRANSITIONS.items() for new in followers}
 
 
 def test_every_way_is_there() -> None:
@@ -88,7 +88,7 @@ def test_every_way_is_there() -> None:
 def test_the_picture_has_every_state_and_every_way() -> None:
     picture = ET.parse(DOCS / "images" / "states.svg").getroot()
     boxes = {group.attrib["id"]: group.find(f"{SVG}rect") for group in picture.findall(f"{SVG}g")}
-    assert set(boxes) == set(schema.STATES)
+    assert set(boxes) == set(states.STATES)
     drawn = set()
     for way in picture.findall(f"{SVG}path[@class='way']"):
         old, _, new = way.attrib["id"].partition("-")

@@ -56,7 +56,7 @@ def test_rescheduling(
     assert "3 moved" in caplog.text
     assert "0174060" not in caplog.text
     # The campaign goes on at its new time, and only there.
-    with pytest.raises(InputError, match="another sender or delivery time"):
+    with pytest.raises(InputError, match="another sender or scheduled time"):
         send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON)
     source = people(tmp_path, 605, 606, 607, 608)
     report = send_campaign(source, credentials, "Hello {name}!", "later", send_at=LATER, wait=False)
@@ -88,8 +88,8 @@ def test_purging(
         journal.commit()
     with caplog.at_level(logging.INFO):
         told = purge_journal(credentials, 7)
-    assert (told.campaigns, told.messages, told.kept) == (1, 3, ())
-    assert "the people of 1 campaigns (3 messages, 3 texts)" in caplog.text
+    assert (told.campaigns, told.messages, told.skipped) == (1, 3, ())
+    assert "Purged 1 campaigns (3 messages, 3 texts)" in caplog.text
     assert not any(number in file.read_bytes() for file in tmp_path.glob("journal.db*") for number in (
         b"46701740605", b"46701740606", b"46701740681", b"Hello P605!",
     ))  # fmt: skip
@@ -97,7 +97,7 @@ def test_purging(
         lambda: send_campaign(source, credentials, "Hello {name}!", "old"),
         lambda: resolve_campaign("old", credentials, Decision.SENT),
     ):
-        with pytest.raises(InputError, match="were forgotten"):
+        with pytest.raises(InputError, match="were purged"):
             go_on()
     requests = len(gateway.gateway.requests)
     again = send_campaign(people(tmp_path, 605), credentials, "Hello {name}!", "new", quiet_s=0.5)

@@ -229,7 +229,7 @@ def test_started_again_it_sends_only_what_is_new(
         send_campaign(tmp_path / "b.csv", credentials, "Hejsan {name}", "again", wait=False)
     assert len(sent(gateway)) == 6
     # The same name with another delivery time would be two truths.
-    with pytest.raises(InputError, match="another sender or delivery time"):
+    with pytest.raises(InputError, match="another sender or scheduled time"):
         send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "again", sender="Acme")
     assert len(sent(gateway)) == 6
 

@@ -31,8 +31,7 @@ BEGAN = datetime(2030, 1, 31, 8, 30, tzinfo=UTC)
 
 def make_journal(path: Path, rows: int) -> None:
     """A journal with one campaign, delivered."""
-    from prefect_mymsp.journal import Journal, Outcome, PlannedChunk
-    from prefect_mymsp.journal.journal import text_digest
+    from prefect_mymsp.journal import Journal, Outcome, PlannedChunk, text_digest
     from prefect_mymsp.models import RecipientStatuses
 
     rng = random.Random(7)

@@ -26,8 +26,7 @@ import httpx
 
 from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.journal import CampaignKey, Journal, PlannedChunk
-from prefect_mymsp.journal.journal import text_digest
+from prefect_mymsp.journal import CampaignKey, Journal, PlannedChunk, text_digest
 
 GATEWAY = Path(__file__).with_name("fast_gateway.py")
 CONNECTIONS = 16

@@ -31,8 +31,8 @@ from prefect_mymsp.journal import (
     Recording,
     Selection,
     SendRun,
+    text_digest,
 )
-from prefect_mymsp.journal.journal import text_digest
 
 T = TypeVar("T")
 

@@ -58,7 +58,7 @@ def reached(bench: Bench) -> list[tuple[str, ...]]:
 
 def stored(bench: Bench) -> str:
     """All that the journal holds, as text."""
-    with bench.journal._read() as connection:
+    with bench.journal._database.read() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None
         return "\n".join(raw.iterdump())
@@ -176,7 +176,7 @@ def test_an_id_of_long_ago_is_not_a_groups(bench: Bench) -> None:
     foreign = bench.gateway.ledger()[0]["id"]
     campaign = record(bench, ["choir"])
     bench.send(campaign)
-    with bench.journal._write() as connection:
+    with bench.journal._database.write() as connection:
         connection.exec_driver_sql("UPDATE batch SET message_id = ?, claimed_at = claimed_at + 7200000000", (foreign,))
     counts = bench.follow(campaign)
     assert (counts.accepted, counts.in_doubt) == (0, 1)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.schema import ASSUMED, CANCELLED, IN_DOUBT, PLANNED, SENDING
 from prefect_mymsp.phone import mask_number, mask_numbers
 from prefect_mymsp.reports.html.charts import share
 from prefect_mymsp.reports.html.page import LONG, MEDIUM, SHORT, Rows, ShareRow
 from prefect_mymsp.reports.html.tally import delivered_mask
 from prefect_mymsp.reports.sanitize import escape_control_characters
+from prefect_mymsp.states import ASSUMED, CANCELLED, IN_DOUBT, PLANNED, SENDING
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
 from prefect_mymsp.reports.html.charts import share
 from prefect_mymsp.reports.html.tally import Tally
 from prefect_mymsp.reports.html.wording import list_counts
+from prefect_mymsp.states import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import SourceCounts

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.journal.schema import ACCEPTED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
 from prefect_mymsp.reports.frames import percentile
 from prefect_mymsp.reports.html.charts import share
 from prefect_mymsp.reports.html.page import Figure, Statement
 from prefect_mymsp.reports.html.tally import Tally
 from prefect_mymsp.reports.html.wording import format_duration, format_time, plural
+from prefect_mymsp.states import ACCEPTED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import CampaignSummary

@@ -9,7 +9,7 @@ from typing import Any
 from prefect_mymsp.campaign import ReconcileOptions, SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError
-from prefect_mymsp.journal import Journal, claiming
+from prefect_mymsp.journal import Journal
 
 #: Exit codes.
 STOPPED, CANCELLED = 5, 6
@@ -33,8 +33,6 @@ async def send(job: dict[str, Any]) -> None:
 
 def main(job: dict[str, Any]) -> None:
     """Send; the exit code says how it ended."""
-    if job["aside"]:  # claims in a process of their own, though neither the gateway nor the campaign is worth it
-        claiming.AT_PACE = claiming.WORTH_IT = 1
     try:
         asyncio.run(send(job))
     except CampaignStoppedError as stopped:

@@ -53,7 +53,6 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
         "lease_s": 60.0,
         "timeout_s": 30.0,
         "reconcile": {"interval_s": 60.0},
-        "aside": True,
     }
     process = forkserver.Process(target=sending_process.main, args=(job,))
     process.start()

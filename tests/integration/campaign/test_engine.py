@@ -45,8 +45,17 @@ from prefect_mymsp.errors import (
     InputError,
     JournalError,
 )
-from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, PlannedChunk, Selection, SendRun
-from prefect_mymsp.journal.journal import text_digest
+from prefect_mymsp.journal import (
+    Batch,
+    CampaignKey,
+    Counts,
+    Journal,
+    Outcome,
+    PlannedChunk,
+    Selection,
+    SendRun,
+    text_digest,
+)
 from prefect_mymsp.models import Decision, RecipientStatus
 from prefect_mymsp.sandbox import Fault, Sandbox
 from prefect_mymsp.sandbox.state import Reply
@@ -274,7 +283,7 @@ def test_an_id_that_is_somebody_elses_is_not_followed(bench: Bench) -> None:
     foreign = bench.gateway.ledger()[0]["id"]
     campaign = bench.record([(A, "Hello")])
     bench.send(campaign)
-    with bench.journal._write() as connection:
+    with bench.journal._database.write() as connection:
         connection.exec_driver_sql("UPDATE batch SET message_id = ?", (foreign,))
     counts = bench.follow(campaign)
     assert (counts.accepted, counts.in_doubt, counts.delivered) == (0, 1, 0)
@@ -284,7 +293,7 @@ def test_an_id_cut_short_on_its_way_is_in_doubt_at_the_latest_when_followed(benc
     campaign = bench.record([(A, "Hello")])
     bench.fault(Fault("cut_short", keep_bytes=4))  # A, line feed, two digits of six
     assert bench.send(campaign).accepted == 1
-    with bench.journal._write() as connection:  # as if it had been accepted a while ago
+    with bench.journal._database.write() as connection:  # as if it had been accepted a while ago
         connection.exec_driver_sql("UPDATE batch SET settled_at = settled_at - 60000000")
     assert bench.follow(campaign).in_doubt == 1
     assert bench.requests == 1
@@ -949,7 +958,7 @@ def test_who_waits_at_the_gate_stops_when_the_lease_cannot_be_renewed(bench: Ben
     campaign = bench.record([(A, "Hello")])
 
     async def acquire(requests: int) -> None:
-        with bench.journal._write() as connection:
+        with bench.journal._database.write() as connection:
             connection.exec_driver_sql("UPDATE run SET lease_until = 1")
         await asyncio.Event().wait()
 
@@ -1000,7 +1009,7 @@ def test_cancelling_a_scheduled_campaign(bench: Bench) -> None:
 def test_what_waits_under_another_id_than_we_know_is_cancelled_too(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.send(campaign)
-    with bench.journal._write() as connection:  # as if an answer had been cut short and the process had died then
+    with bench.journal._database.write() as connection:  # an answer cut short, then a crash
         connection.exec_driver_sql("UPDATE batch SET message_id = '10' WHERE message_id = '100001'")
     bench.journal.campaigns.cancel(campaign)
     assert bench.cancel(campaign) == Cancelled(cancelled=2, sent=0, unknown=0)

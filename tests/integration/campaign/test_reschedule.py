@@ -106,7 +106,7 @@ def test_what_was_not_sent_yet_is_sent_for_the_new_time(bench: Bench) -> None:
     assert (told.moved, told.planned) == (2, 2)
     with pytest.raises(InputError, match="was rescheduled meanwhile"):
         bench.send(campaign)  # it would still send for the old time
-    with pytest.raises(InputError, match="another sender or delivery time"):
+    with pytest.raises(InputError, match="another sender or scheduled time"):
         bench.record(PEOPLE, send_at=SOON)
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"max_messages": None}}})
     assert bench.send(bench.record(PEOPLE, send_at=LATER)).accepted == 4
@@ -173,7 +173,7 @@ def test_what_the_gateway_never_says_is_told_and_finished_later(bench: Bench) ->
     assert reschedule(bench, campaign, LATER, rounds=2).unknown == 4
     assert in_journal(bench) == {(SOON, LATER): 4}
     bench.fault()
-    with pytest.raises(InputError, match="has not come to its end"):
+    with pytest.raises(InputError, match="is still being rescheduled"):
         reschedule(bench, campaign, SOONER)
     assert reschedule(bench, campaign, LATER) == Rescheduled(4, 0, 0, 0, 0, 0)
     assert agreed(bench, LATER)
@@ -226,7 +226,7 @@ def test_a_journal_that_fails_on_the_way_loses_nothing(bench: Bench, monkeypatch
 def test_what_is_on_its_way_is_cancelled_with_the_campaign(bench: Bench) -> None:
     campaign = scheduled(bench)
     dies_before_anything_is_recorded(bench, campaign)
-    with bench.journal._write() as connection:  # the old time passes
+    with bench.journal._database.write() as connection:  # the old time passes
         connection.exec_driver_sql("UPDATE batch SET send_at = send_at - 7200000000")
     bench.journal.campaigns.cancel(campaign)
     assert bench.cancel(campaign) == Cancelled(cancelled=4, sent=0, unknown=0)
@@ -273,7 +273,7 @@ def test_messages_of_others_are_never_moved(bench: Bench) -> None:
     bench.post(D, "Foreign", SOON + timedelta(minutes=3))
     foreign = bench.gateway.ledger()[0]["id"]
     campaign = scheduled(bench)
-    with bench.journal._write() as connection:  # an id that was cut short on its way is somebody else's
+    with bench.journal._database.write() as connection:  # an id that was cut short on its way is somebody else's
         connection.exec_driver_sql("UPDATE batch SET message_id = ? WHERE id = (SELECT min(id) FROM batch)", (foreign,))
     told = reschedule(bench, campaign, LATER)
     assert (told.moved, told.changed) == (3, 1)
@@ -328,7 +328,7 @@ def test_a_dead_runs_claims_are_doubt(bench: Bench) -> None:
     bench.journal.claims.claim(run, requests=1, batch_size=1)
     with pytest.raises(InputError, match="is being sent"):
         reschedule(bench, campaign, LATER)
-    with bench.journal._write() as connection:
+    with bench.journal._database.write() as connection:
         connection.exec_driver_sql("UPDATE run SET lease_until = 1")
     with pytest.raises(InputError, match="are in doubt"):
         reschedule(bench, campaign, LATER)
@@ -342,9 +342,9 @@ def test_what_cannot_be_rescheduled(bench: Bench) -> None:
     with pytest.raises(InputError, match="no time zone"):
         reschedule(bench, campaign, datetime(2040, 1, 1, 12, 0))
     at_once = bench.record([(A, "At once")], name="at once")
-    with pytest.raises(InputError, match="has no delivery time"):
+    with pytest.raises(InputError, match="has no scheduled time"):
         reschedule(bench, at_once, LATER)
-    with bench.journal._write() as connection:
+    with bench.journal._database.write() as connection:
         connection.exec_driver_sql("UPDATE batch SET send_at = 1 WHERE send_at IS NOT NULL")
     with pytest.raises(InputError, match="was sent; there is nothing to reschedule"):
         reschedule(bench, campaign, LATER)

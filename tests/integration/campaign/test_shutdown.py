@@ -17,8 +17,7 @@ from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import SendOptions, send_planned
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.flows.task_support import run_interruptibly
-from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedChunk
-from prefect_mymsp.journal.journal import text_digest
+from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedChunk, text_digest
 from prefect_mymsp.sandbox import Sandbox
 
 ROWS = 200

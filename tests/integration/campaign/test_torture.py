@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from prefect_mymsp.account import account_fingerprint
-from prefect_mymsp.journal import Counts, Journal, PlannedChunk
-from prefect_mymsp.journal.journal import text_digest
+from prefect_mymsp.journal import Counts, Journal, PlannedChunk, text_digest
 from prefect_mymsp.sandbox import Fault
 from prefect_mymsp.sandbox.server import Sandbox
 from tests.integration.campaign import sending_process
@@ -90,7 +89,6 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
             "lease_s": LEASE_S,
             "timeout_s": TIMEOUT_S,
             "reconcile": {"late_arrival_s": 3.0, "interval_s": 0.2},
-            "aside": seed % 2 == 1,
         }
         killed = 0
         for _ in range(60):

@@ -423,7 +423,7 @@ def test_two_passes_at_once(lab: Lab) -> None:
     assert lab.journal.campaigns.counts(campaign).delivered == lab.journal.campaigns.counts(campaign).accepted
     counts = lab.journal.campaigns.counts(scheduled)
     assert (counts.accepted, counts.planned) == (1, 1)
-    assert lab.desk.one("SELECT count(*) FROM ghost") == 1
+    assert lab.desk.one("SELECT count(*) FROM released_recipient") == 1
 
 
 def test_options_that_make_no_sense() -> None:
@@ -505,9 +505,9 @@ def test_updates_confirm_deliveries_and_find_the_lost_of_any_campaign(lab: Lab) 
     assert (told.answers, told.delivery_reports, told.linked, told.waiting, told.failure) == (1, 3, 1, 0, None)
     assert lab.journal.campaigns.counts(first).accepted == 2
     assert lab.journal.campaigns.counts(second).delivered == 1
-    assert lab.desk.sql("SELECT count(*) FROM collected WHERE parsed_at IS NULL") == [(0,)]
+    assert lab.desk.sql("SELECT count(*) FROM raw_response WHERE parsed_at IS NULL") == [(0,)]
     assert lab.collect().answers == 0  # nothing new: nothing is kept
-    assert lab.desk.one("SELECT count(*) FROM collected") == 1
+    assert lab.desk.one("SELECT count(*) FROM raw_response") == 1
 
 
 def test_an_answer_is_kept_before_it_is_parsed_and_left_to_the_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,7 +564,7 @@ def test_what_had_arrived_of_an_answer_is_kept_and_used(lab: Lab, fault: Fault) 
     assert isinstance(told.failure, InDoubtError) == (fault.kind == "truncated")
     assert (told.answers, told.linked) == (1, 1)
     assert lab.journal.campaigns.counts(campaign).accepted == 2
-    assert len(lab.desk.one("SELECT raw FROM collected")) == 60
+    assert len(lab.desk.one("SELECT raw FROM raw_response")) == 60
 
 
 @pytest.mark.parametrize("fault", [Fault("answer_lost", ("getMsgUpdates",)), Fault("empty", ("getMsgUpdates",)),
@@ -729,7 +729,7 @@ def test_a_bad_record_is_kept_and_does_not_hide_the_others(lab: Lab, monkeypatch
     read = lab.read()
     assert [one.text for one in read.new] == ["one", "three"]
     assert len(read.unparsed) == 1
-    raw = lab.desk.one("SELECT raw FROM collected")
+    raw = lab.desk.one("SELECT raw FROM raw_response")
     assert bytes(raw).endswith(b"\tbad")
     assert lab.journal.raw_responses.unparsed(lab.account) == []
     assert lab.read().new == ()
@@ -737,7 +737,7 @@ def test_a_bad_record_is_kept_and_does_not_hide_the_others(lab: Lab, monkeypatch
     lab.gateway.receive(originator=A, text="bad")
     for _ in range(3):
         assert len(lab.read().unparsed) == 1
-    assert lab.desk.one("SELECT count(*) FROM collected") == 2
+    assert lab.desk.one("SELECT count(*) FROM raw_response") == 2
 
 
 def test_an_inbox_read_twice_at_once(lab: Lab) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 A, B, C = "46701740605", "46701740606", "46701740607"
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
-LEASE_ENDED = "This run's lease has ended; its claims are no longer its own."
+LEASE_ENDED = "This run's lease has ended. Another run may have put its requests in doubt; start the campaign again."
 
 
 def _shape(batches: list[Batch]) -> list[tuple[str, tuple[str, ...]]]:
@@ -146,14 +146,14 @@ def test_splitting_halves_a_refused_batch_in_its_order(desk: Desk) -> None:
     }
     assert (desk.state(batch), desk.state(left), desk.state(right)) == ("split", "sending", "sending")
     assert desk.counts(run.campaign) == {"sending": 5}
-    assert "no longer this run's to divide" in desk.refusal(desk.journal.claims.split, run, batch.id)
+    assert "this run has no claim to it any more" in desk.refusal(desk.journal.claims.split, run, batch.id)
 
 
 @pytest.mark.parametrize("state", ["accepted", "in_doubt", "released", "refused"])
 def test_only_what_is_being_sent_is_split(desk: Desk, state: str) -> None:
     run, (batch,) = desk.claimed(desk.same(4))
     desk.bring(batch, state)
-    assert "no longer this run's to divide" in desk.refusal(desk.journal.claims.split, run, batch.id)
+    assert "this run has no claim to it any more" in desk.refusal(desk.journal.claims.split, run, batch.id)
     assert desk.state(batch) == state
 
 
@@ -289,7 +289,7 @@ def test_claims_of_one_instant_are_still_two(desk: Desk, batch_size: int, monkey
     """Clocks may be coarse, and may be set back: nothing may be told apart by the time alone."""
     run = desk.journal.claims.start_run(desk.record(desk.same(8), batch_size=batch_size))
     now = datetime.now(UTC)
-    monkeypatch.setattr("prefect_mymsp.journal.journal._now", lambda: now)
+    monkeypatch.setattr("prefect_mymsp.journal.claims._now", lambda: now)
     first = desk.journal.claims.claim(run, requests=2, batch_size=batch_size)
     second = desk.journal.claims.claim(run, requests=2, batch_size=batch_size)
     assert {batch.id for batch in first}.isdisjoint({batch.id for batch in second})
@@ -340,8 +340,8 @@ def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk, fork
             batch: set(msisdns) for batch, msisdns, _ in claimed
         }
         desk.sql("UPDATE run SET lease_until = 1")
-        assert other.expire_leases(campaign) == 5
-        rest = other.claim(other.start_run(campaign), requests=50, batch_size=1)
+        assert other.claims.expire_leases(campaign) == 5
+        rest = other.claims.claim(other.claims.start_run(campaign), requests=50, batch_size=1)
     assert {batch.text for batch in rest}.isdisjoint({text for _, _, text in claimed})
     assert desk.counts(campaign) == {"sending": 3, "in_doubt": 5}
 

@@ -160,7 +160,7 @@ def test_what_the_gateway_put_away_keeps_what_is_known_of_it(desk: Desk) -> None
 @pytest.mark.parametrize("raw", [b"", b"\x00\xff;;1\t\r\n", "åäö".encode("latin-1") * 50_000], ids=len)
 def test_collected_answers_are_kept_as_they_came(desk: Desk, raw: bytes) -> None:
     desk.journal.raw_responses.add("a" * 32, raw)
-    ((account, at, kept),) = desk.sql("SELECT account, collected_at, raw FROM collected")
+    ((account, at, kept),) = desk.sql("SELECT account, stored_at, raw FROM raw_response")
     assert (account, bytes(kept)) == ("a" * 32, raw)
     assert abs(at / 1e6 - datetime.now(UTC).timestamp()) < 60
 

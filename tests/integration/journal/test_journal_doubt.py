@@ -134,7 +134,7 @@ def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: D
     desk.settle(at_once, "released")
     assert desk.journal.doubt.watched(run.campaign, EARLIER) == []
     assert desk.journal.doubt.watched(other.campaign, EARLIER) == []
-    assert desk.sql("SELECT * FROM ghost") == []
+    assert desk.sql("SELECT * FROM released_recipient") == []
 
 
 def test_many_batches_are_watched(desk: Desk) -> None:
@@ -217,7 +217,7 @@ def test_a_decision_over_many_batches(desk: Desk) -> None:
     desk.journal.claims.expire_leases(run.campaign)
     assert desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT) == 2000
     assert desk.counts(run.campaign) == {"planned": 2000}
-    assert desk.one("SELECT count(*) FROM ghost") == 2000
+    assert desk.one("SELECT count(*) FROM released_recipient") == 2000
 
 
 def test_an_answer_after_the_decision_comes_too_late(desk: Desk) -> None:

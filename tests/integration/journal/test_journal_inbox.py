@@ -238,14 +238,16 @@ def test_a_reason_is_one_of_three(desk: Desk) -> None:
 
 
 def test_raw_answers_are_kept_until_they_were_acted_on(desk: Desk) -> None:
-    received = desk.journal.inbox
-    first, second = received.add(ACCOUNT, b"A\n\xff\x00"), received.add(ACCOUNT, b"A")
-    received.add(OTHER, b"A")
-    assert received.unparsed(ACCOUNT) == [(first, b"A\n\xff\x00"), (second, b"A")]
-    received.mark_parsed(first)
-    received.mark_parsed(first)
-    assert received.unparsed(ACCOUNT) == [(second, b"A")]
-    assert desk.one("SELECT count(*) FROM collected") == 3
+    first, second = (
+        desk.journal.raw_responses.add(ACCOUNT, b"A\n\xff\x00"),
+        desk.journal.raw_responses.add(ACCOUNT, b"A"),
+    )
+    desk.journal.raw_responses.add(OTHER, b"A")
+    assert desk.journal.raw_responses.unparsed(ACCOUNT) == [(first, b"A\n\xff\x00"), (second, b"A")]
+    desk.journal.raw_responses.mark_parsed(first)
+    desk.journal.raw_responses.mark_parsed(first)
+    assert desk.journal.raw_responses.unparsed(ACCOUNT) == [(second, b"A")]
+    assert desk.one("SELECT count(*) FROM raw_response") == 3
 
 
 # -- bookmarks ---------------------------------------------------------------------------------------------------------
@@ -291,7 +293,7 @@ def _admit(url: str, times: int) -> int:
 def test_two_processes_share_one_limit(desk: Desk) -> None:
     desk.journal.close()
     assert sum(desk.in_processes(_admit, [20], [20])) == 7
-    assert desk.one("SELECT count(*) FROM notice") == 7
+    assert desk.one("SELECT count(*) FROM notification") == 7
 
 
 def test_what_goes_wrong_is_said_without_what_was_written(desk: Desk) -> None:

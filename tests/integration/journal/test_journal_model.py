@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 
 from prefect_mymsp.errors import CampaignCancelledError, InputError, JournalError
 from prefect_mymsp.journal import Batch, CampaignKey, Outcome, SendRun
-from prefect_mymsp.journal.schema import TRANSITIONS
 from prefect_mymsp.models import Decision, RecipientStatus
+from prefect_mymsp.states import TRANSITIONS
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Desk
@@ -273,7 +273,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.desk.sql(f"UPDATE {table} SET {earlier}")
         counts = self.desk.journal.campaigns.counts(self.campaign)
         told = self.desk.journal.retention.purge(self.campaign.account, datetime.now(UTC) - timedelta(days=90))
-        assert (told.campaigns, told.messages, told.kept) == (1, len(self.pairs), ())
+        assert (told.campaigns, told.messages, told.skipped) == (1, len(self.pairs), ())
         assert self.desk.journal.campaigns.counts(self.campaign) == counts
         assert self.desk.one("SELECT count(*) FROM message WHERE campaign_id = :id", id=self.campaign.id) == 0
 

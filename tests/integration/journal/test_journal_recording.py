@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from prefect_mymsp.errors import InputError, JournalError
-from prefect_mymsp.journal import EarlierMessage, Journal, PlannedChunk
-from prefect_mymsp.journal.journal import text_digest
+from prefect_mymsp.journal import EarlierMessage, Journal, PlannedChunk, text_digest
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Desk
@@ -92,7 +91,7 @@ def test_another_originator_or_time_needs_another_name(
     desk: Desk, sender: str | None, send_at: datetime | None
 ) -> None:
     desk.record([(A, "one")], sender="Shop", send_at=NOON)
-    with pytest.raises(InputError, match="another sender or delivery time"):
+    with pytest.raises(InputError, match="another sender or scheduled time"):
         desk.record([(A, "one")], sender=sender, send_at=send_at)
     desk.record([(A, "one")], sender="Shop", send_at=NOON.astimezone(tz=None))  # the same instant
 
@@ -182,7 +181,7 @@ def test_withdrawing_what_was_claimed_is_refused(desk: Desk) -> None:
         with desk.recording() as recording:
             recording.drop_planned([number])
 
-    assert desk.refusal(withdraw) == "The journal refused a change: a message that was claimed is not forgotten."
+    assert desk.refusal(withdraw) == "The journal refused a change: a message that was claimed cannot be deleted."
     assert desk.counts(run.campaign) == {"sending": 1}
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from prefect_mymsp.journal import CampaignKey, Selection, SourceCounts
-from prefect_mymsp.journal.report_queries import OVERDUE
 from prefect_mymsp.models import ReceivedMessage, RecipientStatus, ScheduledMessage
 from prefect_mymsp.reports import (
     campaigns_frame,
@@ -27,10 +26,12 @@ from prefect_mymsp.reports.frames import (
     SCHEDULED_DTYPES,
     empty_frame,
 )
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, tracking_period
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Desk
 
+TRACKED = tracking_period(DEFAULT_TRACKING_DAYS)
 A, B, C, D = "46701740605", "46701740606", "46701740607", "46701740608"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 LATER = datetime(2090, 1, 31, 9, 0, tzinfo=UTC)
@@ -90,7 +91,7 @@ def test_when_an_outcome_is_final(desk: Desk) -> None:
     closed = told(desk, Selection(), "final_at")
     soon = now.timestamp() * 1e6
     assert [None if at is None else at <= soon for at in closed] == [False, True, None, None, True, True, None]
-    assert closed[0] / 1e6 == pytest.approx((now + OVERDUE).timestamp(), abs=60)
+    assert closed[0] / 1e6 == pytest.approx((now + TRACKED).timestamp(), abs=60)
     assert told(desk, Selection(final_until=now), "state") == ["refused", "assumed", "cancelled"]
     delivered(desk, batches[0].id, A, now)
     known = datetime.now(UTC)
@@ -117,7 +118,7 @@ def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Des
     for batch in (away, old):
         desk.settle(batch, "accepted")
     desk.journal.deliveries.record_statuses({}, archived=[away.id])
-    past = int((datetime.now(UTC) - OVERDUE - timedelta(hours=1)).timestamp() * 1e6)
+    past = int((datetime.now(UTC) - TRACKED - timedelta(hours=1)).timestamp() * 1e6)
     desk.sql("UPDATE batch SET claimed_at = :at WHERE id = :id", at=past, id=old.id)
     assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
     desk.sql("UPDATE batch SET send_at = :at WHERE id = :id", at=int(LATER.timestamp() * 1e6), id=old.id)

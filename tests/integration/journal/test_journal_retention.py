@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 OTHER = "fedcba9876543210fedcba9876543210"
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
-TABLES = ("campaign", "text", "run", "batch", "message", "ghost", "collected", "received", "suppression", "bookmark")
+TABLES = (
+    "campaign",
+    "text",
+    "run",
+    "batch",
+    "message",
+    "released_recipient",
+    "raw_response",
+    "received",
+    "suppression",
+    "bookmark",
+)
 
 
 def held(desk: Desk, campaign: CampaignKey) -> int:
@@ -42,7 +53,7 @@ def age(desk: Desk, days: int = 100) -> None:
         "run": ("started_at", "lease_until", "ended_at"),
         "batch": ("claimed_at", "settled_at", "final_at"),
         "received": ("stored_at",),
-        "collected": ("collected_at",),
+        "raw_response": ("stored_at",),
     }.items():
         desk.sql(f"UPDATE {table} SET " + ", ".join(f"{column} = {column} - {by}" for column in columns))
 
@@ -143,7 +154,7 @@ def test_counts_stay_to_the_last_number(desk: Desk) -> None:
     assert replace(counts, messages=0) != replace(counts, messages=0, planned=0)
     before = desk.sql("SELECT * FROM batch ORDER BY id")
     told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
-    assert told == PurgeResult(campaigns=1, messages=16, texts=1, received=0, answers=0, kept=())
+    assert told == PurgeResult(campaigns=1, messages=16, texts=1, received=0, raw_responses=0, skipped=())
     assert desk.journal.campaigns.counts(key) == counts
     (one,) = desk.journal.campaigns.summaries(ACCOUNT)
     assert (one.counts, one.open) == (counts, False)
@@ -193,12 +204,12 @@ def test_what_is_still_to_be_sent_is_not_forgotten(desk: Desk) -> None:
     age(desk)
     told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
     assert (told.campaigns, told.messages) == (1, 4)
-    assert sorted(told.kept) == ["on its way", "waits"]
+    assert sorted(told.skipped) == ["on its way", "waits"]
     assert desk.journal.campaigns.counts(stopped) == counts
     assert desk.journal.campaigns.counts(waits).planned == 3
     assert desk.state(batch) == "sending"
     desk.journal.campaigns.cancel(waits)
-    assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).kept == ("on its way",)
+    assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).skipped == ("on its way",)
 
 
 def test_loose_messages_are_counted_after_they_are_gone(desk: Desk) -> None:
@@ -235,7 +246,7 @@ def test_a_forgotten_campaign_is_over(desk: Desk) -> None:
         lambda: desk.journal.schedule.reschedule(key, now() + timedelta(days=1)),
     )
     for call in calls:
-        with pytest.raises(InputError, match="The people of campaign 'over' were forgotten"):
+        with pytest.raises(InputError, match="The messages of campaign 'over' were purged"):
             call()
     # What comes in late changes no count.
     desk.journal.deliveries.record_statuses({batch.id: [RecipientStatus(desk.number(0), NOON, "delivered", NOON)]})
@@ -245,9 +256,9 @@ def test_a_forgotten_campaign_is_over(desk: Desk) -> None:
 def test_triggers_refuse_what_they_must(desk: Desk) -> None:
     key, _ = old(desk)
     accepted = "SELECT min(id) FROM batch WHERE state = 'accepted'"
-    assert "not forgotten" in desk.refused(f"DELETE FROM message WHERE batch_id = ({accepted})")
+    assert "that was claimed cannot be deleted" in desk.refused(f"DELETE FROM message WHERE batch_id = ({accepted})")
     desk.sql("UPDATE campaign SET purged_at = 5 WHERE id = :id", id=key.id)
-    assert "a campaign that was forgotten stays so" in desk.refused("UPDATE campaign SET purged_at = NULL")
+    assert "a purged campaign stays purged" in desk.refused("UPDATE campaign SET purged_at = NULL")
     desk.sql("UPDATE campaign SET purged_at = 6")
     desk.refused(f"UPDATE message SET batch_id = NULL WHERE batch_id = ({accepted})")
     desk.refused("UPDATE batch SET state = 'released', message_id = NULL WHERE state = 'accepted'")
@@ -266,19 +277,19 @@ def test_what_people_wrote_is_forgotten_and_their_opting_out_is_not(desk: Desk) 
         ],
         lambda message: message.text == "STOP",
     )
-    received.add(ACCOUNT, b"A old")
-    received.mark_parsed(received.add(ACCOUNT, b"A old too"))
+    desk.journal.raw_responses.add(ACCOUNT, b"A old")
+    desk.journal.raw_responses.mark_parsed(desk.journal.raw_responses.add(ACCOUNT, b"A old too"))
     age(desk)
-    recent = received.add(ACCOUNT, b"A new")
+    recent = desk.journal.raw_responses.add(ACCOUNT, b"A new")
     received.store(OTHER, [ReceivedMessage("1", long_ago, None, None, "SMS", "46701740608", None, None, "Hi")], bool)
     told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
-    assert (told.received, told.answers) == (2, 2)
+    assert (told.received, told.raw_responses) == (2, 2)
     assert [row[1:2] + row[6:] for part in received.rows(ACCOUNT) for row in part] == [
         ("7", "SMS", None, None, None, ""),
         ("8", "SMS", None, None, None, ""),
         ("9", "SMS", "46701740607", "Cia", None, "Just now"),
     ]
-    assert received.unparsed(ACCOUNT) == [(recent, b"A new")]
+    assert desk.journal.raw_responses.unparsed(ACCOUNT) == [(recent, b"A new")]
     assert [row[-1] for part in received.rows(OTHER) for row in part] == ["Hi"]
     assert desk.journal.suppressions.msisdns(ACCOUNT) == {"46701740605"}
     # Nor is it stored a second time, and the cursor stays.

@@ -56,7 +56,7 @@ def test_an_unfinished_rescheduling_is_finished_first(desk: Desk) -> None:
     desk.settle(batch, "accepted")
     desk.journal.claims.end_run(run)
     desk.journal.schedule.reschedule(run.campaign, LATER)
-    with pytest.raises(InputError, match=r"to 2041-05-01 15:00 UTC has not come to its end"):
+    with pytest.raises(InputError, match=r"is still being rescheduled to 2041-05-01 15:00 UTC"):
         desk.journal.schedule.reschedule(run.campaign, LATER + timedelta(hours=1))
     desk.sql("UPDATE batch SET rescheduled_to = 1")  # its time has come, so it was sent or waits for the old one
     assert len(desk.journal.schedule.reschedule(run.campaign, LATER + timedelta(hours=1))) == 1

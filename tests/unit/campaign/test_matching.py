@@ -26,7 +26,7 @@ from prefect_mymsp.campaign.matching import (
     candidate_ids,
     settle_doubt,
 )
-from prefect_mymsp.journal.schema import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
+from prefect_mymsp.states import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
 
 A, B, C = "46701740605", "46701740606", "46701740607"
 ANN, BOB, BOTH = frozenset({A}), frozenset({B}), frozenset({A, B})
