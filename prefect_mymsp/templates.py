@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefect_mymsp.errors import TemplateError, first_few
+from prefect_mymsp.rejected_rows import RejectedRow, rejected_row_table
 
 __all__ = [
     "MAX_CHARACTERS",
-    "REJECTED_ROW_SCHEMA",
     "RENDERED_SCHEMA",
     "Rendered",
     "Segments",
@@ -43,11 +43,6 @@ MAX_CHARACTERS = 765
 
 Encoding = Literal["GSM-7", "UCS-2"]
 _ENCODINGS: tuple[Encoding, Encoding] = ("GSM-7", "UCS-2")
-
-#: As in recipients, which is a sibling and not imported; a test holds the two together.
-REJECTED_ROW_SCHEMA = pa.schema(
-    [("row", pa.int64()), ("column", pa.string()), ("value", pa.string()), ("reason", pa.string())]
-)
 
 _ENCODING_TYPE = pa.dictionary(pa.int8(), pa.string())
 
@@ -312,7 +307,6 @@ _OUTER = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
 )
-_VALUE_LENGTH = 80
 _EMPTY = "the message needs it and the cell is empty"
 
 
@@ -335,9 +329,9 @@ class Rendered:
     Attributes:
         rows: :data:`RENDERED_SCHEMA`: ``row`` and ``msisdn`` as in the block, ``text``, ``segments`` int16,
             ``encoding`` ``dictionary<int8, string>`` of ``GSM-7`` and ``UCS-2``. In the block's order.
-        rejected_rows: Rows whose text cannot be made or sent, in :data:`REJECTED_ROW_SCHEMA`; each row of the block is
-            either here
-            or in ``rows``. ``column`` is empty when the whole text is at fault.
+        rejected_rows: Rows whose text cannot be made or sent, in
+            :data:`~prefect_mymsp.recipients.REJECTED_ROW_SCHEMA`; each row of the chunk is either here or in ``rows``.
+            ``column`` is empty when the whole text is at fault.
         shared_text: The one text of all rows when the template has no placeholders, else None. ``text`` is then
             dictionary-encoded with this as its only value.
     """
@@ -445,7 +439,7 @@ class Template:
         positions = {name: names.index(_matching(name, names)[0]) for name in self.placeholders}
         values: dict[int, Any] = {}
         filled = np.ones(rows.num_rows, dtype=bool)
-        rejected_rows: list[tuple[int, str, str, str]] = []
+        rejected_rows: list[RejectedRow] = []
         numbers = rows.column("row").to_numpy()
         for position in positions.values():
             if position in values:
@@ -459,7 +453,8 @@ class Template:
             if empty.any():
                 filled &= ~empty
                 rejected_rows += [
-                    (int(numbers[i]), names[position], raw[i].as_py(), _EMPTY) for i in np.flatnonzero(empty).tolist()
+                    RejectedRow(int(numbers[i]), names[position], raw[i].as_py(), _EMPTY)
+                    for i in np.flatnonzero(empty).tolist()
                 ]
         parts: list[Any] = [self._literals[0]]
         for name, literal in zip(self._names, self._literals[1:], strict=True):
@@ -469,7 +464,7 @@ class Template:
         fitting = lengths <= MAX_CHARACTERS
         if not fitting.all():
             rejected_rows += [
-                (int(numbers[i]), "", texts[i].as_py(), _too_long(int(lengths[i])))
+                RejectedRow(int(numbers[i]), "", texts[i].as_py(), _too_long(int(lengths[i])))
                 for i in np.flatnonzero(~fitting & filled).tolist()
             ]
         keep = filled & fitting
@@ -477,7 +472,7 @@ class Template:
             mask = pa.array(keep)
             rows, texts = rows.filter(mask), texts.filter(mask)
         segments, encoding = segments_by_column(texts)
-        return Rendered(_rendered_table(rows, texts, segments, encoding), _reject_table(rejected_rows), None)
+        return Rendered(_rendered_table(rows, texts, segments, encoding), rejected_row_table(rejected_rows), None)
 
     def _render_shared(self, rows: Any) -> Rendered:
         text = self._literals[0]
@@ -486,7 +481,7 @@ class Template:
         texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))
         segments = pa.array(np.full(count, counted.segments, np.int16))
         encoding = _encoding_array(np.full(count, counted.encoding == "UCS-2"))
-        return Rendered(_rendered_table(rows, texts, segments, encoding), _reject_table([]), text)
+        return Rendered(_rendered_table(rows, texts, segments, encoding), rejected_row_table([]), text)
 
 
 _typed: Callable[[str], str] = transliterate  # under a name that the constructor's argument does not hide
@@ -555,12 +550,4 @@ def _rendered_table(rows: Any, texts: Any, segments: Any, encoding: Any) -> pa.T
             "segments": segments,
             "encoding": encoding,
         }
-    )
-
-
-def _reject_table(rejected_rows: list[tuple[int, str, str, str]]) -> pa.Table:
-    columns = list(zip(*sorted(rejected_rows), strict=True)) or [(), (), (), ()]
-    columns[2] = tuple(value[:_VALUE_LENGTH] for value in columns[2])
-    return pa.table(
-        [pa.array(c, t) for c, t in zip(columns, REJECTED_ROW_SCHEMA.types, strict=True)], schema=REJECTED_ROW_SCHEMA
     )

@@ -51,7 +51,7 @@ def test_the_column_may_be_told_and_the_table_be_a_view(desk: Desk) -> None:
     url = filled(desk, "contact", "text", "0701740605", "0701740606")
     desk.sql("CREATE VIEW gone AS SELECT contact AS who FROM opted_out")
     assert read_suppression_table(url, "gone", column="WHO").numbers.tolist() == TWO
-    with pytest.raises(SourceError, match=r"'opted_out': no column looks like phone numbers.*'contact'"):
+    with pytest.raises(SourceError, match=r"'opted_out': no column is named like a phone number column.*'contact'"):
         read_suppression_table(url, "opted_out")
     with pytest.raises(SourceError, match=r"no column 'contract'\. Did you mean 'contact'"):
         read_suppression_table(url, "opted_out", column="contract")

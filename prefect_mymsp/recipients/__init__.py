@@ -1,0 +1,26 @@
+"""Read a CSV file or a DataFrame into checked recipients, one chunk of rows at a time.
+
+Every row of a source ends up in exactly one of two tables of its chunk: :attr:`RecipientChunk.rows` if its number can
+receive SMS, otherwise :attr:`RecipientChunk.rejected_rows` with line, column, value and reason. No value is repaired by
+guessing: a number that a spreadsheet has rounded is rejected, however likely one reading of it may be.
+
+Each file of the package answers one question: ``source`` (open and read a source), ``files`` (where the bytes come
+from), ``encoding``, ``header`` (separator and column names), ``csv`` (records), ``frame`` (DataFrames), ``columns``
+(which column holds the numbers), ``numbers`` (which numbers can receive SMS).
+"""
+
+from __future__ import annotations
+
+from prefect_mymsp.recipients.columns import find_phone_column
+from prefect_mymsp.recipients.numbers import normalize_number
+from prefect_mymsp.recipients.source import RecipientChunk, Source, open_source
+from prefect_mymsp.rejected_rows import REJECTED_ROW_SCHEMA
+
+__all__ = [
+    "REJECTED_ROW_SCHEMA",
+    "RecipientChunk",
+    "Source",
+    "find_phone_column",
+    "normalize_number",
+    "open_source",
+]
