@@ -410,8 +410,8 @@ MUTATIONS = [
     Mutation(
         "what is too old is not asked about any more",
         "journal/deliveries.py",
-        "            where.append(BATCH_DUE_AT >= since)",
-        "            where.append(BATCH_DUE_AT == BATCH_DUE_AT)",
+        "            where.append(batch_due_at >= since)",
+        "            where.append(batch_due_at == batch_due_at)",
         f"{TRACKING} -k test_what_is_too_old_is_not_asked_about",
     ),
     Mutation(

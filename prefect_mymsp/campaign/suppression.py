@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from prefect_mymsp.errors import ConfigurationError, SourceError
 from prefect_mymsp.recipients import Source, find_phone_column, open_source
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import Connection
 
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 OPT_OUT, LISTED = "opt-out", "on the list"
 
 _AT_ONCE = 50_000
+#: How errors about the database of suppressed numbers begin.
+_TABLE = "The suppression table"
 
 
 @dataclass(frozen=True)
@@ -111,19 +112,17 @@ def read_suppression_table(database: str, table: str, *, column: str | None = No
         ConfigurationError: The URL cannot be used, or its driver is not installed.
         SourceError: The table or the column is not there, or cannot be read to its end.
     """
-    import sqlalchemy as sa
     from sqlalchemy import exc
-    from sqlalchemy.pool import NullPool
 
-    url = _database_url(database)
+    from prefect_mymsp.database_urls import database_exists, open_engine, parse_database_url
+
+    url = parse_database_url(database, _TABLE)
+    if not database_exists(url):  # connecting would create it
+        raise ConfigurationError(f"{_TABLE}: the SQLite file of the database does not exist.")
+    engine = open_engine(url, _TABLE)
     try:
-        engine = sa.create_engine(url, hide_parameters=True, poolclass=NullPool)
         with _in_its_words(), engine.connect() as connection:
             return _collected(_table_parts(connection, table, column, country))
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"The suppression table's database needs {error.name}; install it.") from None
-    except (exc.ArgumentError, exc.NoSuchModuleError):
-        raise ConfigurationError("The URL of the suppression table's database names no database known here.") from None
     except exc.SQLAlchemyError as error:
         # Not chained, nor quoted: a driver puts the address, the user and the statement into its words.
         cause = getattr(error, "orig", None) or error
@@ -131,24 +130,6 @@ def read_suppression_table(database: str, table: str, *, column: str | None = No
             f"The suppression table {table!r} cannot be read ({type(cause).__name__}). Nothing was sent; see that the "
             "database can be reached from here and that its user may read the table."
         ) from None
-
-
-def _database_url(database: str) -> URL:
-    import sqlalchemy as sa
-    from sqlalchemy import exc
-
-    try:
-        url = sa.make_url(database.strip())
-        backend = url.get_backend_name()
-    except (exc.ArgumentError, ValueError):
-        raise ConfigurationError(
-            "The URL of the suppression table's database cannot be read; write postgresql://user:password@host/database."
-        ) from None
-    if url.drivername in {"postgresql", "postgres"}:
-        return url.set(drivername="postgresql+psycopg")  # the driver that comes with this package
-    if backend == "sqlite" and not Path(url.database or "").is_file():
-        raise ConfigurationError("The SQLite file of the suppression table is not there.")  # it would be created
-    return url
 
 
 def _table_parts(connection: Connection, table: str, column: str | None, country: str) -> Iterator[Source]:

@@ -13,13 +13,13 @@ from prefect_mymsp.states import ACCEPTED, DELIVERED, PLANNED
 _batch, _message = schema.batch, schema.message
 
 #: Whether a request is open: accepted, and its result may still change.
-BATCH_IS_OPEN = (_batch.c.state == ACCEPTED) & _batch.c.final_at.is_(None)
+batch_is_open = (_batch.c.state == ACCEPTED) & _batch.c.final_at.is_(None)
 #: When the messages of a request are to leave: the scheduled time, or when it was claimed.
-BATCH_DUE_AT = sa.func.coalesce(_batch.c.send_at, _batch.c.claimed_at, type_=Instant())
+batch_due_at = sa.func.coalesce(_batch.c.send_at, _batch.c.claimed_at, type_=Instant())
 #: Whether the phone confirmed a message.
-MESSAGE_IS_DELIVERED = _message.c.status == DELIVERED
+message_is_delivered = _message.c.status == DELIVERED
 #: Whether a message, joined to its batch if it has one, is planned.
-MESSAGE_IS_PLANNED = _message.c.batch_id.is_(None) | (_batch.c.state == PLANNED)
+message_is_planned = _message.c.batch_id.is_(None) | (_batch.c.state == PLANNED)
 
 
 def raw(time: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
-from prefect_mymsp.journal.conditions import BATCH_DUE_AT, BATCH_IS_OPEN, MESSAGE_IS_DELIVERED
+from prefect_mymsp.journal.conditions import batch_due_at, batch_is_open, message_is_delivered
 from prefect_mymsp.journal.database import slices
 from prefect_mymsp.journal.records import OpenBatch, Pending
 from prefect_mymsp.phone import gateway_digits
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _batch, _message, _campaign = schema.batch, schema.message, schema.campaign
 _group = _message.alias("group_message")
 #: Whether a request is for a recipient group.
-BATCH_IS_TO_GROUP = (
+batch_is_to_group = (
     sa.exists()
     .where(
         _group.c.campaign_id == _batch.c.campaign_id, _group.c.batch_id == _batch.c.id, schema.is_group(_group.c.msisdn)
@@ -40,8 +40,8 @@ OPEN_BATCH_COLUMNS = (
     _batch.c.claimed_at,
     sa.func.coalesce(_batch.c.settled_at, _batch.c.claimed_at, type_=schema.Instant()),
     _batch.c.confirmed_at,
-    BATCH_IS_TO_GROUP,
-    BATCH_DUE_AT,
+    batch_is_to_group,
+    batch_due_at,
 )
 
 
@@ -67,9 +67,9 @@ class Deliveries:
             limit: Largest number of requests.
             since: Only requests whose messages were to leave at this time or later, aware.
         """
-        where = [_batch.c.campaign_id == campaign.id, BATCH_IS_OPEN, _batch.c.id > after]
+        where = [_batch.c.campaign_id == campaign.id, batch_is_open, _batch.c.id > after]
         if since is not None:
-            where.append(since <= BATCH_DUE_AT)
+            where.append(batch_due_at >= since)
         select = sa.select(*OPEN_BATCH_COLUMNS).where(*where).order_by(_batch.c.id).limit(limit)
         with self._database.read() as connection:
             return [open_batch(row) for row in connection.execute(select)]
@@ -82,7 +82,7 @@ class Deliveries:
         batches: dict[str, tuple[int, OpenBatch | None]] = {}
         with self._database.read() as connection:
             for some_ids in slices(ids):
-                is_open = BATCH_IS_OPEN & _campaign.c.purged_at.is_(None)
+                is_open = batch_is_open & _campaign.c.purged_at.is_(None)
                 select = (
                     sa.select(*OPEN_BATCH_COLUMNS, _batch.c.campaign_id, _batch.c.message_id, is_open)
                     .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
@@ -115,7 +115,7 @@ class Deliveries:
         now = now or datetime.now(UTC)
         run = schema.run
         is_of_account = (_campaign.c.account == account, _campaign.c.purged_at.is_(None))
-        is_young, is_in_doubt = since <= BATCH_DUE_AT, _batch.c.state == IN_DOUBT
+        is_young, is_in_doubt = batch_due_at >= since, _batch.c.state == IN_DOUBT
 
         def total(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
             return sa.func.coalesce(sa.func.sum(sa.case((condition, _batch.c.size), else_=0)), 0)
@@ -123,13 +123,13 @@ class Deliveries:
         sums = (
             sa.select(
                 _batch.c.campaign_id,
-                total(BATCH_IS_OPEN & is_young),
+                total(batch_is_open & is_young),
                 total(is_in_doubt & is_young),
                 total(is_in_doubt & (_batch.c.send_at > now)),
-                total((BATCH_IS_OPEN | is_in_doubt) & ~is_young),
+                total((batch_is_open | is_in_doubt) & ~is_young),
             )
             .join(_campaign, _campaign.c.id == _batch.c.campaign_id)
-            .where(*is_of_account, BATCH_IS_OPEN | _batch.c.state.in_([PLANNED, SENDING, IN_DOUBT]))
+            .where(*is_of_account, batch_is_open | _batch.c.state.in_([PLANNED, SENDING, IN_DOUBT]))
             .group_by(_batch.c.campaign_id)
         )
         alive = (
@@ -183,7 +183,7 @@ class Deliveries:
         with self._database.write() as connection:
             changed = _update_statuses(connection, values, now) if values else 0
             for ids in slices(list(statuses)):
-                delivered = sa.select(sa.func.count()).where(_message.c.batch_id == _batch.c.id, MESSAGE_IS_DELIVERED)
+                delivered = sa.select(sa.func.count()).where(_message.c.batch_id == _batch.c.id, message_is_delivered)
                 # Requests whose messages were purged meanwhile keep their counts.
                 has_messages = sa.exists().where(_message.c.batch_id == _batch.c.id)
                 update = _batch.update().where(_batch.c.id.in_(ids), has_messages)

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.campaigns import check_not_purged
-from prefect_mymsp.journal.conditions import BATCH_DUE_AT, BATCH_IS_OPEN
+from prefect_mymsp.journal.conditions import batch_due_at, batch_is_open
 from prefect_mymsp.journal.database import slices
-from prefect_mymsp.journal.deliveries import BATCH_IS_TO_GROUP, OPEN_BATCH_COLUMNS, open_batch
+from prefect_mymsp.journal.deliveries import OPEN_BATCH_COLUMNS, batch_is_to_group, open_batch
 from prefect_mymsp.journal.records import CandidateBatch, WatchedBatch
 from prefect_mymsp.models import Decision
 from prefect_mymsp.states import ACCEPTED, ASSUMED, IN_DOUBT, RELEASED, SENDING
@@ -75,7 +75,7 @@ class Doubt:
             since: Only requests whose messages were to leave at this time or later, aware.
         """
         batch, message, campaign = schema.batch, schema.message, schema.campaign
-        has_no_id = batch.c.state.in_([SENDING, IN_DOUBT]) | (BATCH_IS_OPEN & batch.c.confirmed_at.is_(None))
+        has_no_id = batch.c.state.in_([SENDING, IN_DOUBT]) | (batch_is_open & batch.c.confirmed_at.is_(None))
         rows, recipients = dict[int, Any](), dict[int, set[str]]()
         with self._database.read() as connection:
             for some_msisdns in slices(msisdns):
@@ -88,7 +88,7 @@ class Doubt:
                         campaign.c.account == account,
                         message.c.msisdn.in_(some_msisdns),
                         has_no_id,
-                        since <= BATCH_DUE_AT,
+                        batch_due_at >= since,
                     )
                 )
                 rows.update((row[0], row) for row in connection.execute(select))
@@ -107,7 +107,7 @@ class Doubt:
         select = (
             sa.select(sa.literal(1))
             .select_from(batch.join(campaign, campaign.c.id == batch.c.campaign_id))
-            .where(campaign.c.account == account, batch.c.state == IN_DOUBT, BATCH_IS_TO_GROUP, since <= BATCH_DUE_AT)
+            .where(campaign.c.account == account, batch.c.state == IN_DOUBT, batch_is_to_group, batch_due_at >= since)
             .limit(1)
         )
         with self._database.read() as connection:

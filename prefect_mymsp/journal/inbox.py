@@ -26,7 +26,7 @@ _CURSOR = "inbox"
 #: Longer ids do not fit into PostgreSQL's 64-bit integers.
 _MAX_ID_DIGITS = 18
 #: When a message counts as received: a message may have no time.
-RECEIVED_AT = sa.func.coalesce(schema.received.c.received_at, schema.received.c.stored_at, type_=schema.Instant())
+received_time = sa.func.coalesce(schema.received.c.received_at, schema.received.c.stored_at, type_=schema.Instant())
 
 
 class Inbox:
@@ -117,9 +117,9 @@ class Inbox:
         table = schema.received
         where = [table.c.account == account, table.c.id > after]
         if since is not None:
-            where.append(since <= RECEIVED_AT)
+            where.append(received_time >= since)
         if until is not None:
-            where.append(until > RECEIVED_AT)
+            where.append(received_time < until)
         select = (
             sa.select(
                 table.c.id,

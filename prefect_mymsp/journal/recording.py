@@ -16,7 +16,7 @@ from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.batches import plan_batches
 from prefect_mymsp.journal.campaigns import check_not_purged, find_campaign, is_cancelled
 from prefect_mymsp.journal.claim_queries import rows_of_document
-from prefect_mymsp.journal.conditions import MESSAGE_IS_PLANNED
+from prefect_mymsp.journal.conditions import message_is_planned
 from prefect_mymsp.journal.database import RECORDING, advisory_lock, execute_many, insert, slices
 from prefect_mymsp.journal.records import CampaignKey, EarlierMessage, PlannedChunk, SourceCounts, text_digest
 from prefect_mymsp.phone import check_group_name, mask_numbers
@@ -136,7 +136,7 @@ class Recording:
             .outerjoin(schema.batch, schema.batch.c.id == message.c.batch_id)
             .where(
                 message.c.campaign_id == self.campaign.id,
-                MESSAGE_IS_PLANNED,
+                message_is_planned,
                 message.c.id <= self._last_id_before,
                 is_group if groups else ~is_group,
             )

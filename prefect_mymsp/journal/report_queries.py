@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from prefect_mymsp.journal import schema
-from prefect_mymsp.journal.conditions import MESSAGE_IS_DELIVERED, later, raw
+from prefect_mymsp.journal.conditions import later, message_is_delivered, raw
 from prefect_mymsp.journal.schema import Instant
 from prefect_mymsp.states import ACCEPTED, FINAL_STATES, PLANNED
 from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, tracking_period
@@ -171,7 +171,7 @@ def _final_at(tracking_days: float) -> sa.ColumnElement[Any]:
     tracked_until = sa.type_coerce(raw(later(_batch.c.claimed_at, _batch.c.send_at)) + period, Instant())
     learned_at = sa.case(
         # A message to a recipient group has no time of its own: the request's is taken.
-        (MESSAGE_IS_DELIVERED, sa.func.coalesce(_message.c.status_changed_at, _batch.c.final_at, _batch.c.settled_at)),
+        (message_is_delivered, sa.func.coalesce(_message.c.status_changed_at, _batch.c.final_at, _batch.c.settled_at)),
         else_=sa.func.coalesce(_batch.c.final_at, tracked_until),
     )
     return sa.case(

@@ -12,7 +12,7 @@ from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.batches import plan_batches
 from prefect_mymsp.journal.campaigns import summarize
 from prefect_mymsp.journal.database import RECORDING, advisory_lock
-from prefect_mymsp.journal.inbox import RECEIVED_AT
+from prefect_mymsp.journal.inbox import received_time
 from prefect_mymsp.journal.records import CampaignKey, PurgeResult
 from prefect_mymsp.times import require_aware
 
@@ -104,7 +104,7 @@ def _empty_received(connection: Connection, account: str, before: datetime) -> i
     is_not_empty = sa.or_(table.c.text != "", *(column.is_not(None) for column in personal))
     return connection.execute(
         table.update()
-        .where(table.c.account == account, before > RECEIVED_AT, is_not_empty)
+        .where(table.c.account == account, received_time < before, is_not_empty)
         .values(sender=None, alias=None, subject=None, text="")
     ).rowcount
 

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect_mymsp.errors import ConfigurationError, ExportError
+from prefect_mymsp.errors import ExportError
 from prefect_mymsp.reports.writers import python_values
 
 if TYPE_CHECKING:
     import pandas as pd
     import sqlalchemy as sa
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import URL, Connection
 
 #: Columns that a table has in addition to the frame's: which row it is, whether it is final, and when it was read.
 KEY, FINAL, EXPORTED_AT = "row_key", "final", "exported_at"
 
-#: Seconds to wait for another process that writes to the same SQLite database.
-_BUSY_TIMEOUT_S = 60.0
 _ROWS_PER_STATEMENT = 20_000
 
 
@@ -56,7 +54,9 @@ def append_rows(
     import sqlalchemy as sa
     from sqlalchemy import exc
 
-    engine = _create_engine(url)
+    from prefect_mymsp.database_urls import open_engine, parse_supported_url
+
+    engine = open_engine(parse_supported_url(url, "The export table"), "The export table", always_writes=True)
     schema, _, name = table.rpartition(".")
     try:
         target = _table_of(frame, name, schema or None)
@@ -72,46 +72,6 @@ def append_rows(
         raise ExportError(f"Cannot write to the table {table!r} ({type(cause).__name__}).") from None
     finally:
         engine.dispose()
-
-
-def _create_engine(url: str | URL) -> Engine:
-    import sqlalchemy as sa
-    from sqlalchemy import event, exc
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.pool import NullPool
-
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (exc.ArgumentError, ValueError):
-        # Never quote the URL: it may hold a password.
-        raise ConfigurationError("The database's URL cannot be read; write sqlite:///path or postgresql://…") from None
-    if backend not in {"sqlite", "postgresql", "postgres"}:
-        raise ConfigurationError(
-            f"Exports write to SQLite and PostgreSQL, not to {backend}. For other databases, export Parquet and load "
-            "that file."
-        )
-    try:
-        if backend != "sqlite":
-            return sa.create_engine(
-                parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool, hide_parameters=True
-            )
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"The database needs {error.name}: install prefect-mymsp[postgres] for PostgreSQL."
-        ) from None
-    connect_args = {"timeout": _BUSY_TIMEOUT_S}
-    engine = sa.create_engine(parsed, poolclass=NullPool, hide_parameters=True, connect_args=connect_args)
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver's own transactions do not include CREATE TABLE
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
 
 
 def _table_of(frame: pd.DataFrame, name: str, schema: str | None) -> sa.Table:

@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect_mymsp.errors import InputError
+from prefect_mymsp.errors import ConfigurationError, InputError
 from prefect_mymsp.models import ReportFormat
 
 _SUFFIXES = {
@@ -112,14 +112,9 @@ def _bookmark(kind: str, format_: str, place: str, campaign: str | None) -> str:
 
 def _database(url: str) -> str:
     """Which database a URL names, whoever connects to it."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from prefect_mymsp.database_urls import database_identity, parse_database_url
 
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return ""  # opening it fails with an error of its own
-    database = parsed.database
-    if parsed.get_backend_name() == "sqlite" and database:
-        database = str(Path(database).absolute())
-    return f"{parsed.get_backend_name()} {parsed.host} {parsed.port} {database}"
+        return database_identity(parse_database_url(url, "The export table"))
+    except ConfigurationError:
+        return ""  # opening it fails with the same error
