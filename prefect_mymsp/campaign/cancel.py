@@ -1,36 +1,38 @@
-"""Taking a campaign back: what waits at the gateway for its delivery time is cancelled there."""
+"""Cancel a campaign's messages that wait at the gateway for their delivery time."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
+from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey
+    from prefect_mymsp.times import Clock
 
-#: Times that a message is tried to be cancelled when the gateway does not say what came of it.
-_TRIES = 5
+#: How often a message is cancelled when the response does not say whether that worked.
+_MAX_ATTEMPTS = 5
+#: Seconds between two checks whether other runs have finished their requests.
+_POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancellation came to, in requests.
+    """What a cancellation achieved, in requests.
 
     Attributes:
-        cancelled: Taken back at the gateway.
+        cancelled: Cancelled at the gateway.
         sent: Too late: the gateway had sent them.
         unknown: The gateway did not say; they may be sent.
     """
@@ -44,78 +46,91 @@ async def cancel_at_gateway(
     context: CampaignContext,
     campaign: CampaignKey,
     *,
-    patience_s: float = 90.0,
+    timeout_s: float = 90.0,
     reconcile: ReconcileOptions | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Cancelled:
-    """Take back everything of a campaign that waits at the gateway; journal and gateway agree afterwards.
+    """Cancel everything of a campaign that waits at the gateway. Afterwards journal and gateway agree.
 
-    A run that sends the campaign has requests on their way yet when it learns of the cancellation. This waits for their
-    end, and looks up what is in doubt: else that would go out which was accepted a moment too late.
+    A run that sends the campaign may have requests in flight when it notices the cancellation. So this waits until they
+    are finished, and settles doubt about scheduled requests: both may still have arrived.
 
     Args:
-        context: The journal, where the campaign is cancelled already so that nothing more of it is claimed, and the
-            gateway; the client's ``connections`` requests are in flight at once.
-        campaign: Which campaign.
-        patience_s: Seconds to wait at most for other runs and for doubt; the lease of a dead run ends in less.
-        reconcile: How doubt is looked up.
+        context: The journal, in which the campaign is cancelled already so that nothing more is claimed, and the
+            gateway.
+        campaign: The campaign to cancel.
+        timeout_s: Seconds to wait for other runs and for doubt, at most. The lease of a dead run ends earlier.
+        reconcile: How doubt is settled.
+        clock: The clock to wait by.
     """
-    journal, thread, client = context.journal, context.thread, context.client
-    options = reconcile or ReconcileOptions()
-    reconciler = Reconciler(context, campaign, options)
-    until = time.monotonic() + patience_s
-    taking = _TakingBack(client)
+    journal, thread, options = context.journal, context.thread, reconcile or ReconcileOptions()
+    reconciler = Reconciler(context, campaign, options, clock)
+    canceller = _Canceller(context.client)
+    ends_at = clock.monotonic() + timeout_s
     while True:
-        waiting = await thread(journal.schedule.batches, campaign, datetime.now(UTC), include_moving=True)
-        done, tried = await taking.these({message_id: batch.id for message_id, batch in waiting.items()})
-        await thread(journal.schedule.mark_cancelled, done)
+        waiting = await thread(journal.schedule.batches, campaign, clock.now(), include_moving=True)
+        attempted = await canceller.cancel(waiting)
+        await thread(
+            journal.schedule.mark_cancelled,
+            [batch.id for message_id, batch in waiting.items() if message_id in canceller.cancelled],
+        )
         await thread(journal.claims.expire_leases, campaign)
         counts = await thread(journal.campaigns.counts, campaign)
-        doubt = bool(counts.in_doubt or taking.missing & waiting.keys())
-        if doubt:
+        in_doubt = bool(counts.in_doubt or canceller.unknown_ids & waiting.keys())
+        if in_doubt:
             await reconciler.reconcile()
-        if tried:
-            continue  # what was not answered is tried again, and what was accepted meanwhile
-        settled = not counts.sending and not (doubt and reconciler.pending)
-        if settled or time.monotonic() >= until:
-            return Cancelled(counts.cancelled, len(taking.sent), len(waiting.keys() - taking.sent))
-        await asyncio.sleep(0.2 if counts.sending else options.interval_s)
+        if attempted:
+            continue  # some may need another attempt, and others may have been accepted meanwhile
+        settled = not counts.sending and not (in_doubt and reconciler.pending)
+        if settled or clock.monotonic() >= ends_at:
+            return Cancelled(counts.cancelled, len(canceller.sent), len(waiting.keys() - canceller.sent))
+        await clock.sleep(_POLL_INTERVAL_S if counts.sending else options.interval_s)
 
 
-class _TakingBack:
-    """Cancels messages at the gateway and remembers how that went."""
+class _Canceller:
+    """Cancels messages at the gateway, each until the gateway says what became of it.
+
+    Attributes:
+        cancelled: Ids of messages that are cancelled.
+        sent: Ids of messages that the gateway had sent already.
+        unknown_ids: Ids that the gateway does not have: cut short on their way to us, or cancelled by a process that
+            died before it could record that.
+    """
 
     def __init__(self, client: AsyncMyMSPClient) -> None:
         self._client = client
-        self._unanswered: Counter[str] = Counter()
-        #: Messages that the gateway had sent already.
+        self._failures: Counter[str] = Counter()
+        self.cancelled: set[str] = set()
         self.sent: set[str] = set()
-        #: Ids that the gateway does not know: cut short on their way, or cancelled by a process that died then.
-        self.missing: set[str] = set()
+        self.unknown_ids: set[str] = set()
 
-    async def these(self, waiting: dict[str, int]) -> tuple[list[int], int]:
-        """Try each message once more that may be cancelled yet; returns the batches done, and how many were tried."""
-        given_up = {one for one, times in self._unanswered.items() if times >= _TRIES}
-        left = [one for one in waiting if one not in self.sent | self.missing | given_up]
-        done: list[str] = []
-        to_try = iter(left)
+    async def cancel(self, waiting: Mapping[str, object]) -> int:
+        """Attempt once more what is not settled and has attempts left; returns how many that were."""
+        settled = self.sent | self.unknown_ids
+        message_ids = [
+            message_id
+            for message_id in waiting
+            if message_id not in settled and self._failures[message_id] < _MAX_ATTEMPTS
+        ]
+        remaining = iter(message_ids)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._client.connections, len(left))):
-                group.create_task(self._each(to_try, done))
-        return [waiting[one] for one in done], len(left)
+            for _ in range(min(self._client.connections, len(message_ids))):
+                group.create_task(self._cancel_each(remaining))
+        return len(message_ids)
 
-    async def _each(self, to_try: Iterator[str], done: list[str]) -> None:
-        for message_id in to_try:
+    async def _cancel_each(self, message_ids: Iterator[str]) -> None:
+        for message_id in message_ids:
             try:
                 await self._client.cancel(message_id)
-                done.append(message_id)
+                self.cancelled.add(message_id)
             except RefusedError as error:
                 if error.code == SENT_ALREADY:
                     self.sent.add(message_id)
                 elif error.code != NO_SUCH_MESSAGE:
-                    self._unanswered[message_id] += 1
-                elif self._unanswered[message_id]:
-                    done.append(message_id)  # an earlier try, whose answer was lost, had done it
+                    self._failures[message_id] += 1
+                elif self._failures[message_id]:
+                    self.cancelled.add(message_id)  # by an earlier attempt whose response was lost
                 else:
-                    self.missing.add(message_id)
+                    self.unknown_ids.add(message_id)
             except (InDoubtError, NotSentError):
-                self._unanswered[message_id] += 1
+                self._failures[message_id] += 1

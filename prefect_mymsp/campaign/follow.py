@@ -1,29 +1,32 @@
-"""CampaignFollower a campaign: ask the gateway about what it accepted until nothing more is to be learnt.
+"""Follow one campaign: poll the gateway about what it accepted until nothing more can be learned.
 
-The truth comes from ``getSmsResult`` alone. Where the account has ``getMsgUpdates``, its answers say which messages
-are worth asking about, and may lead to the id of a request whose answer was lost: hints, each confirmed by a result.
+Results alone say what became of a message. Where the account has ``getMsgUpdates``, its records say which messages are
+worth a request, and may lead to the id of a request in doubt.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.cancel import cancel_at_gateway
-from prefect_mymsp.campaign.context import CampaignContext, Progress, ProgressListener
+from prefect_mymsp.campaign.context import CampaignContext, Progress
 from prefect_mymsp.campaign.options import FollowOptions, ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
-from prefect_mymsp.campaign.updates import EVIDENCE, UpdateReader
+from prefect_mymsp.campaign.updates import UpdateReader
 from prefect_mymsp.errors import RefusedError
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, SYSTEM_CLOCK, tracking_period
 
 if TYPE_CHECKING:
+    from prefect_mymsp.campaign.context import ProgressListener
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
+    from prefect_mymsp.times import Clock
 
+#: Batches that are polled at a time.
 _PAGE = 500
+#: Seconds that a pause lasts at most while a released request may still arrive: it must be found before it is due.
+_LATE_ARRIVAL_PAUSE_S = 10.0
 
 
 async def follow(
@@ -33,23 +36,23 @@ async def follow(
     options: FollowOptions | None = None,
     listener: ProgressListener | None = None,
 ) -> Counts:
-    """Poll ``getSmsResult`` until every accepted message is delivered, nothing moves any more, or time is up.
+    """Poll until every accepted message is final, nothing changes any more, or time is up.
 
-    Failures of single polls are taken in stride: what is known stays known, and the next round asks again. An id
-    whose first result does not name our recipients is not ours, and its messages are in doubt.
+    A failed request changes nothing; the next round repeats it. An id whose first result does not name the recipients
+    of its request is another message's, and the request comes into doubt.
 
     Args:
         journal: Where the campaign is recorded.
         client: The gateway.
-        campaign: Which campaign.
-        options: How long and how often to ask.
+        campaign: The campaign to follow.
+        options: How long and how often to poll.
         listener: Called after each round.
 
     Returns:
-        Where the campaign's messages stand; whatever has been learnt is in the journal.
+        The campaign's messages by state. The journal has everything that was learned.
 
     Raises:
-        InputError: The campaign's people were forgotten.
+        InputError: The campaign's recipients were purged.
         JournalError: The journal failed.
     """
     options = options or FollowOptions()
@@ -58,13 +61,60 @@ async def follow(
         return await CampaignFollower(context, campaign, options, listener).run()
 
 
+class FollowSchedule:
+    """When a campaign is polled next, and when following ends. It reads no clock; times are monotonic seconds.
+
+    Args:
+        options: How long and how often to poll.
+        now: The current time.
+    """
+
+    def __init__(self, options: FollowOptions, now: float) -> None:
+        self._options = options
+        self._ends_at = now + options.deadline_s
+        self._changed_at = now
+        self._pause_s = options.first_pause_s
+
+    def record_round(self, now: float, *, changed: bool, until_delivery_s: float = 0.0) -> None:
+        """A round is done.
+
+        Args:
+            now: The current time.
+            changed: Whether any message changed.
+            until_delivery_s: Seconds until the last waiting message is due; nothing needs to change before that.
+        """
+        if changed:
+            self._changed_at, self._pause_s = now, self._options.first_pause_s
+        if until_delivery_s > 0:
+            self._changed_at = now + until_delivery_s
+
+    def has_ended(self, now: float, counts: Counts, *, refused: bool = False) -> bool:
+        """Whether nothing more can be learned, the account is refused, time is up, or nothing changes any more.
+
+        Requests in doubt can be found only in updates.
+        """
+        settled = counts.final == counts.accepted and not (self._options.use_updates and counts.in_doubt)
+        quiet = now - self._changed_at >= self._options.quiet_s
+        return settled or refused or quiet or now >= self._ends_at
+
+    def next_pause_s(self, now: float, *, late_arrivals: bool = False) -> float:
+        """Seconds to wait before the next round; the pause after that is half as long again.
+
+        Args:
+            now: The current time.
+            late_arrivals: Whether released requests may still arrive.
+        """
+        pause_s = min(self._pause_s, _LATE_ARRIVAL_PAUSE_S) if late_arrivals else self._pause_s
+        self._pause_s = min(self._pause_s * 1.5, self._options.longest_pause_s)
+        return max(0.0, min(pause_s, self._ends_at - now, self._changed_at + self._options.quiet_s - now))
+
+
 class CampaignFollower:
-    """The following of one campaign, as :func:`follow` does it.
+    """Follows one campaign, as :func:`follow` does.
 
     Attributes:
-        results: Who asks; it knows whether the gateway refuses the account.
-        unanswered: Questions of the last round with any that got no answer.
-        updates_refusal: Why the gateway refuses to give the account's updates; None unless it does.
+        unanswered: Requests without a complete response in the last round that made any.
+        updates_refusal: Why the gateway refuses the account's updates; None if it does not.
     """
 
     def __init__(
@@ -73,72 +123,76 @@ class CampaignFollower:
         campaign: CampaignKey,
         options: FollowOptions,
         listener: ProgressListener | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._context = context
-        self._journal, self._thread, self._client = context.journal, context.thread, context.client
+        self._journal, self._thread = context.journal, context.thread
         self._campaign = campaign
         self._options = options
         self._listener = listener
-        self.results = ResultPoller(
-            context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
+        self._clock = clock
+        self._poller = ResultPoller(
+            context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute, clock=clock
         )
-        self.updates_refusal: RefusedError | None = None
+        since = clock.now() - tracking_period(DEFAULT_TRACKING_DAYS)
+        self._update_reader = UpdateReader(context, self._poller, since, exclude=campaign)
+        self._reconciler = Reconciler(context, campaign, ReconcileOptions(), clock)
         self.unanswered = 0
-        since = datetime.now(UTC) - EVIDENCE
-        self._collector = UpdateReader(context, self.results, since, besides=campaign)
-        self._reconciler = Reconciler(context, campaign, ReconcileOptions())
+        self.updates_refusal: RefusedError | None = None
+
+    @property
+    def refusal(self) -> RefusedError | None:
+        """Why the gateway refuses the account; None if it does not."""
+        return self._poller.budget.refusal
 
     async def run(self) -> Counts:
-        """Follow until nothing more is to be learnt, nothing moves any more, or time is up."""
-        options, ends = self._options, self.results.ends_at
-        (known,) = await self._thread(
+        """Follow the campaign to the end, and return its messages by state."""
+        (summary,) = await self._thread(
             self._journal.campaigns.summaries, self._campaign.account, among=[self._campaign.id]
         )
-        moved_at, pause = time.monotonic(), options.first_pause_s
+        schedule = FollowSchedule(self._options, self._clock.monotonic())
         while True:
-            changed = 0
-            if options.use_updates:
-                told = await self._collector.collect()
-                changed = told.changed + told.linked
-                self.updates_refusal = told.failure if isinstance(told.failure, RefusedError) else None
-            changed += await self._round()
+            changed = await self._read_updates() + await self._poll()
             await self._reconciler.reconcile()
-            if known.cancelled_at is not None and self._reconciler.last_delivery is not None:
-                # It turned up since somebody cancelled the campaign.
-                await cancel_at_gateway(self._context, self._campaign, patience_s=0.0)
+            if summary.cancelled_at is not None and self._reconciler.last_delivery is not None:
+                # A request of the cancelled campaign has turned up since.
+                await cancel_at_gateway(self._context, self._campaign, timeout_s=0.0)
             counts = await self._thread(self._journal.campaigns.counts, self._campaign)
             if self._listener is not None:
                 self._listener(Progress("follow", counts.final, counts.accepted))
-            now = time.monotonic()
-            if changed:
-                moved_at, pause = now, options.first_pause_s
-            if (left_s := self._until_delivery_s()) > 0:
-                moved_at = now + left_s
-            done = counts.final == counts.accepted and not (options.use_updates and counts.in_doubt)
-            if done or self.results.refusal is not None or now >= ends or now - moved_at >= options.quiet_s:
+            now = self._clock.monotonic()
+            schedule.record_round(now, changed=changed > 0, until_delivery_s=self._until_delivery_s())
+            if schedule.has_ended(now, counts, refused=self.refusal is not None):
                 return counts
-            # A request that turns up late must be found before its delivery time.
-            longest = min(pause, 10.0) if self._reconciler.released else pause
-            await asyncio.sleep(min(longest, max(0.0, ends - now), max(0.0, moved_at + options.quiet_s - now)))
-            pause = min(pause * 1.5, options.longest_pause_s)
+            await self._clock.sleep(schedule.next_pause_s(now, late_arrivals=self._reconciler.released > 0))
 
     def _until_delivery_s(self) -> float:
-        """Seconds until the last message that waits at the gateway leaves it; before that nothing needs to move."""
-        times = [when for when in (self._campaign.send_at, self._reconciler.last_delivery) if when is not None]
-        return max([when.timestamp() - time.time() for when in times], default=0.0)
+        """Seconds until the last message that waits at the gateway is due; zero or less if none waits."""
+        times = [time for time in (self._campaign.send_at, self._reconciler.last_delivery) if time is not None]
+        now = self._clock.now()
+        return max([(time - now).total_seconds() for time in times], default=0.0)
 
-    async def _round(self) -> int:
-        """Ask about each open batch once, page by page; returns how many messages changed."""
-        self.results.reset_silence()
-        requests, unanswered = self.results.requests, self.results.unanswered
+    async def _read_updates(self) -> int:
+        """Read the account's updates if that is wanted; returns how many messages changed."""
+        if not self._options.use_updates:
+            return 0
+        updates = await self._update_reader.read()
+        self.updates_refusal = updates.failure if isinstance(updates.failure, RefusedError) else None
+        return updates.changed + updates.linked
+
+    async def _poll(self) -> int:
+        """Poll each open batch once, page by page; returns how many messages changed."""
+        budget = self._poller.budget
+        budget.try_again()
+        requests, unanswered = budget.requests, budget.unanswered
         after = changed = 0
         while page := await self._thread(
             self._journal.deliveries.open_batches, self._campaign, after=after, limit=_PAGE
         ):
             after = page[-1].id
-            changed += await self.results.poll(page)
-            if self.results.exhausted:
+            changed += await self._poller.poll(page)
+            if self._poller.exhausted:
                 break
-        if self.results.requests > requests:  # else time is up, and what the round before said still holds
-            self.unanswered = self.results.unanswered - unanswered
+        if budget.requests > requests:  # otherwise time is up, and the number of the round before still holds
+            self.unanswered = budget.unanswered - unanswered
         return changed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect_mymsp import protocol
 from prefect_mymsp.campaign.rate import request_size, worker_rate
 from prefect_mymsp.errors import InputError
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, tracking_period
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.delivery_schedule import TimeWindow
@@ -154,21 +155,20 @@ class TrackOptions:
     """How far one polling pass over an account goes.
 
     Attributes:
-        max_age_days: Days after a message's delivery time until which a result is expected.
+        tracking_days: Days for which a message is tracked, counted from when it was due.
         max_requests: Results to ask for, at most. The next pass starts with those that were left out.
         requests_per_minute: Requests per minute, at most.
         deadline_s: Seconds the pass lasts, at most, not counting answers on their way.
         reconcile: How scheduled messages in doubt are looked up.
     """
 
-    max_age_days: float = 7.0
+    tracking_days: float = DEFAULT_TRACKING_DAYS
     max_requests: int = 10_000
     requests_per_minute: int = 3000
     deadline_s: float = 240.0
     reconcile: ReconcileOptions = field(default_factory=ReconcileOptions)
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_age_days <= 36_500:
-            raise InputError("max_age_days must be above zero, and at most 36,500.")
+        tracking_period(self.tracking_days)
         if not self.deadline_s > 0 or min(self.max_requests, self.requests_per_minute) < 1:
             raise InputError("max_requests, requests_per_minute and deadline_s must be above zero.")

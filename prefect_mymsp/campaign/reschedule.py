@@ -1,45 +1,46 @@
-"""Giving a scheduled campaign another delivery time: what waits at the gateway is moved, request by request.
+"""Move a scheduled campaign to another delivery time: at the gateway, request by request.
 
-The journal knows of the move before the gateway does. Until an answer says so, a message may wait for either of the two
-times, and whoever looks at the gateway's schedule meanwhile takes both for right. So a process may die in the middle,
-or an answer be lost: rescheduling to the same time once more finishes what was begun.
+The journal records the new time before the gateway is told. Until a response confirms it, a request may wait for either
+time, and everything that reads the gateway's list accepts both. So a process may die in the middle, or a response be
+lost: rescheduling to the same time again completes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
-from prefect_mymsp.times import ceil_minute, floor_minute, require_aware
+from prefect_mymsp.times import SYSTEM_CLOCK, ceil_minute, floor_minute, require_aware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.journal import CampaignKey, ScheduledBatch
+    from prefect_mymsp.times import Clock
 
-#: Requests whose new time is recorded together.
-_TOGETHER = 100
+#: Requests whose new time is recorded in one transaction.
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Rescheduled:
-    """What a rescheduling came to, in requests.
+    """What a rescheduling achieved, in requests.
 
     Attributes:
         moved: Wait at the gateway for the new time.
         sent: Too late: the gateway had sent them.
         unknown: May be sent at either time: the gateway did not say. Rescheduling to the same time again moves them.
-        changed: Left as they are: somebody else has cancelled them at the gateway or given them another time.
+        changed: Left as they are: somebody else cancelled them at the gateway, or gave them another time.
         planned: Messages, not requests, that were not sent yet and will be sent for the new time.
-        assumed: Messages, not requests, that were in doubt until a person said they were sent: they may be sent at the
-            old time, because nobody knows their id.
+        assumed: Messages, not requests, that a person decided were sent: they may go out at the old time, because
+            their ids are unknown.
     """
 
     moved: int
@@ -56,90 +57,97 @@ async def reschedule_at_gateway(
     send_at: datetime,
     *,
     rounds: int = 5,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Rescheduled:
-    """Have a scheduled campaign sent at another time; journal and gateway agree afterwards.
+    """Move a scheduled campaign to another delivery time. Afterwards journal and gateway agree.
 
     Args:
         context: The journal and the gateway.
-        campaign: Which campaign; nobody may be sending it.
-        send_at: The new delivery time, aware and in the future; seconds are rounded up to the next minute.
-        rounds: How often a request is tried whose answer says nothing.
+        campaign: The campaign to move; no run may be sending it.
+        send_at: The new delivery time, aware and in the future. It is rounded up to a whole minute.
+        rounds: How often a request is attempted whose response says nothing.
+        clock: The clock that tells what is in the future.
 
     Returns:
         What was moved and what was not. The campaign's delivery time is the new one.
 
     Raises:
-        InputError: The time has no zone or is past; or the campaign was cancelled or forgotten, has no delivery time,
-            was sent, is being sent, holds doubt that must be settled first, or an earlier rescheduling to another time
-            has not come to its end. Nothing was moved.
-        NotSentError: The gateway's schedule could not be read. Nothing was moved.
+        InputError: ``send_at`` has no time zone or is past; or the campaign was cancelled or purged, has no delivery
+            time, was sent, is being sent, has requests in doubt, or an earlier rescheduling to another time is not
+            complete. Nothing was moved.
+        NotSentError: The gateway's list could not be read. Nothing was moved.
         InDoubtError: Likewise.
-        JournalError: The journal failed. What was moved meanwhile is found by rescheduling to the same time once more.
+        JournalError: The journal failed. Reschedule to the same time again to complete what was begun.
     """
+    if require_aware(send_at, "send_at") <= clock.now():
+        raise InputError("send_at is not in the future. To stop the campaign, cancel it.")
     journal, thread, client = context.journal, context.thread, context.client
-    target = _whole_minute(send_at)
     await thread(journal.claims.expire_leases, campaign)
-    # Doubt whose request is there is settled by a look; only what is left needs a person.
-    await Reconciler(context, campaign, ReconcileOptions()).reconcile()
-    times = {
-        one.message_id: floor_minute(one.send_at) for one in await client.list_scheduled() if one.send_at is not None
+    # This settles what the list can settle. The rest needs a person.
+    await Reconciler(context, campaign, ReconcileOptions(), clock).reconcile()
+    minutes = {
+        message.message_id: floor_minute(message.send_at)
+        for message in await client.list_scheduled()
+        if message.send_at is not None
     }
-    waiting = await thread(journal.schedule.reschedule, campaign, target)
-    moving = _Moving(context, times, waiting)
+    waiting = await thread(journal.schedule.reschedule, campaign, ceil_minute(send_at))
+    rescheduler = _Rescheduler(context, minutes, waiting)
     for _ in range(rounds):
-        if not moving.left:
+        if not rescheduler.remaining:
             break
-        await moving.round()
+        await rescheduler.attempt()
     counts = await thread(journal.campaigns.counts, campaign)
-    return Rescheduled(moving.moved, moving.sent, len(moving.left), moving.changed, counts.planned, counts.assumed)
+    return Rescheduled(
+        moved=rescheduler.moved,
+        sent=rescheduler.sent,
+        unknown=len(rescheduler.remaining),
+        changed=rescheduler.changed,
+        planned=counts.planned,
+        assumed=counts.assumed,
+    )
 
 
-def _whole_minute(send_at: datetime) -> datetime:
-    """The delivery time as the gateway will have it, in UTC."""
-    if require_aware(send_at, "send_at") <= datetime.now(UTC):
-        raise InputError("send_at is not in the future; to stop the campaign, cancel it.")
-    return ceil_minute(send_at)
+class _Rescheduler:
+    """Moves requests at the gateway from one delivery time to another.
 
-
-class _Moving:
-    """What waits at the gateway, on its way from one time to the other."""
+    Attributes:
+        remaining: Requests that are not known to wait for the new time, by message id.
+        moved: Requests that wait for the new time.
+        sent: Requests that the gateway had sent.
+        changed: Requests that somebody else cancelled or moved.
+    """
 
     def __init__(
-        self,
-        context: CampaignContext,
-        times: dict[str, datetime],
-        waiting: dict[str, ScheduledBatch],
+        self, context: CampaignContext, minutes: Mapping[str, datetime], waiting: Mapping[str, ScheduledBatch]
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
-        #: For when the gateway has them, as far as that is known.
-        self._times = times
-        #: Those that are not known to wait for the new time, by message id.
-        self.left = waiting
-        self.moved = 0
-        self.sent = 0
-        self.changed = 0
-        self._done: list[int] = []
-        self._stayed: list[int] = []
+        #: The minute each request is listed for, as far as that is known.
+        self._minutes = dict(minutes)
+        self.remaining = dict(waiting)
+        self.moved = self.sent = self.changed = 0
+        self._unrecorded_moved: list[int] = []
+        self._unrecorded_stayed: list[int] = []
 
-    async def round(self) -> None:
-        """Try each of them once."""
-        turns = list(self.left.items())
-        for first in range(0, len(turns), _TOGETHER):
-            some = iter(turns[first : first + _TOGETHER])
+    async def attempt(self) -> None:
+        """Attempt each remaining request once."""
+        requests = list(self.remaining.items())
+        for start in range(0, len(requests), _PAGE):
+            page = iter(requests[start : start + _PAGE])
             try:
-                async with asyncio.TaskGroup() as moving:
+                async with asyncio.TaskGroup() as group:
                     for _ in range(self._client.connections):
-                        moving.create_task(self._work(some))
+                        group.create_task(self._move_each(page))
             finally:
                 await asyncio.shield(asyncio.ensure_future(self._record()))
 
-    async def _work(self, turns: Iterator[tuple[str, ScheduledBatch]]) -> None:
-        for message_id, batch in turns:
+    async def _move_each(self, requests: Iterator[tuple[str, ScheduledBatch]]) -> None:
+        for message_id, batch in requests:
             try:
-                at = self._times.get(message_id) or await self._look_up(message_id)
-                if at == batch.send_at and batch.rescheduled_to is not None:
+                minute = self._minutes.get(message_id) or await self._fetch_minute(message_id)
+                # Move it only from the time that we gave it.
+                if minute == batch.send_at and batch.rescheduled_to is not None:
                     await self._client.reschedule(message_id, batch.rescheduled_to)
-                    at = batch.rescheduled_to
+                    minute = batch.rescheduled_to
             except RefusedError as error:
                 if error.code == SENT_ALREADY:
                     self.sent += 1
@@ -147,25 +155,24 @@ class _Moving:
                     self.changed += 1
                 else:
                     continue
-                self._stayed.append(batch.id)
+                self._unrecorded_stayed.append(batch.id)
             except (InDoubtError, NotSentError):
-                self._times.pop(message_id, None)  # the next round looks it up
+                self._minutes.pop(message_id, None)  # the next attempt requests it
                 continue
             else:
-                if at == batch.rescheduled_to:
+                if minute == batch.rescheduled_to:
                     self.moved += 1
-                    self._done.append(batch.id)
+                    self._unrecorded_moved.append(batch.id)
                 else:
                     self.changed += 1
-                    self._stayed.append(batch.id)
-            del self.left[message_id]
+                    self._unrecorded_stayed.append(batch.id)
+            del self.remaining[message_id]
 
-    async def _look_up(self, message_id: str) -> datetime | None:
-        """For when the gateway has a message; None when it is for no time."""
-        shown = await self._client.get_scheduled_time(message_id)
-        return None if shown is None else floor_minute(shown)
+    async def _fetch_minute(self, message_id: str) -> datetime | None:
+        send_at = await self._client.get_scheduled_time(message_id)
+        return None if send_at is None else floor_minute(send_at)
 
     async def _record(self) -> None:
-        moved, self._done = self._done, []
-        stayed, self._stayed = self._stayed, []
+        moved, self._unrecorded_moved = self._unrecorded_moved, []
+        stayed, self._unrecorded_stayed = self._unrecorded_stayed, []
         await self._thread(self._journal.schedule.mark_rescheduled, moved, stayed)

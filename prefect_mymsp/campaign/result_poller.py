@@ -1,54 +1,107 @@
-"""What became of messages: asked of ``getSmsResult``, whose word alone is taken for it, and recorded.
+"""Poll ``getSmsResult`` and record what it proves.
 
-Two ways lead there. Of a batch that was accepted the id is known; it is confirmed when the first result under it names
-just our recipients. Of a batch in doubt it is not; an id from elsewhere is adopted when its result names just that
-batch's recipients, and no other's.
+A result is the only source of a delivery status. :mod:`~prefect_mymsp.campaign.evidence` decides what it proves;
+:class:`PollBudget` decides when the next one may be requested.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from prefect_mymsp.campaign.evidence import recipients_if_complete
+from prefect_mymsp.campaign.evidence import (
+    REJECTION_REASONS,
+    Evidence,
+    Finding,
+    examine_refusal,
+    examine_result,
+    find_owner,
+    recipients_if_complete,
+)
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal import Outcome
-from prefect_mymsp.models import RecipientStatus
-from prefect_mymsp.states import ACCEPTED, IN_DOUBT
-from prefect_mymsp.times import resolve_repeated_hour
+from prefect_mymsp.models import SmsResult
+from prefect_mymsp.states import ACCEPTED
+from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import tzinfo
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.journal import OpenBatch
-    from prefect_mymsp.models import SmsResult
+    from prefect_mymsp.times import Clock
 
-_NO_SUCH_MESSAGE = 32
-#: The gateway has put the message away and no longer answers for it (4.2.3).
-_ARCHIVED = 323
-#: A gateway may need a moment before it knows an id it has just given out.
-_SETTLING = timedelta(seconds=5)
-#: Clocks differ, and the gateway's has minutes: a message sent so long before we meant to send it is not ours.
-_CLOCK_SLACK = timedelta(hours=1)
-#: After so many questions in a row without an answer the gateway is left alone for a while.
-_SILENCE = 20
+#: Requests in a row without a response after which the gateway is left alone for a while.
+MAX_UNANSWERED = 20
+
+
+class PollBudget:
+    """How many results may be requested, how fast, and until when. It reads no clock; times are monotonic seconds.
+
+    Attributes:
+        ends_at: When no more results are requested.
+        requests: Results that were requested so far.
+        unanswered: Of these, those without a complete response.
+        refusal: Why the gateway refuses the account; None while it does not.
+    """
+
+    def __init__(self, *, ends_at: float, requests_per_minute: float, max_requests: int | None = None) -> None:
+        self._gap_s = 60.0 / requests_per_minute
+        self._max_requests = max_requests
+        self._next_turn = 0.0
+        self._silent = 0
+        self.ends_at = ends_at
+        self.requests = self.unanswered = 0
+        self.refusal: RefusedError | None = None
+
+    def exhausted(self, now: float) -> bool:
+        """Whether no more may be requested: time or requests are used up, the account is refused, nothing answers."""
+        spent = self._max_requests is not None and self.requests >= self._max_requests
+        return self.refusal is not None or spent or self._silent >= MAX_UNANSWERED or now >= self.ends_at
+
+    def reserve(self, now: float) -> float | None:
+        """Take the next turn and return its time; None when the budget is exhausted before it."""
+        turn = max(now, self._next_turn)
+        if self.exhausted(now) or turn >= self.ends_at:
+            return None
+        self.requests += 1
+        self._next_turn = turn + self._gap_s
+        return turn
+
+    def record_response(self) -> None:
+        """The gateway answered."""
+        self._silent = 0
+
+    def record_incomplete(self) -> None:
+        """The gateway answered, but the result was cut short."""
+        self.unanswered += 1
+
+    def record_failure(self, refusal: RefusedError | None = None) -> None:
+        """The gateway did not answer, or refuses the account."""
+        self.unanswered += 1
+        self._silent += 1
+        self.refusal = refusal or self.refusal
+
+    def try_again(self) -> None:
+        """A new round begins: the gateway may answer again."""
+        self._silent = 0
+
+
+class _Examined(NamedTuple):
+    batch: OpenBatch
+    evidence: Evidence
+    result: SmsResult | None
 
 
 class ResultPoller:
-    """Asks for results at a pace, until a moment, and records what they say.
+    """Requests results within a budget, and records in the journal what they prove.
 
     Attributes:
-        ends: When to stop, by :func:`time.monotonic`.
-        refusal: Why the gateway refuses the account; None while it does not. Nothing is asked after that.
-        requests: Questions asked so far.
-        unanswered: Those of them that got no answer, or none that could be read.
-        left: Batches that the latest :meth:`poll` did not come to.
-        whole: Whether it got an answer about each of its batches.
+        budget: What is left to request, and how that went.
+        remaining: Batches of the latest :meth:`poll` for which the budget was too small.
+        complete: Whether the latest :meth:`poll` got a complete response about each batch.
     """
 
     def __init__(
@@ -58,179 +111,121 @@ class ResultPoller:
         deadline_s: float,
         requests_per_minute: int,
         max_requests: int | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
-        self._max_requests = max_requests
-        self._gap_s = 60.0 / requests_per_minute
-        self._next_request = 0.0
-        self._in_a_row = 0
-        self.ends_at = time.monotonic() + deadline_s
-        self.refusal: RefusedError | None = None
-        self.requests = self.unanswered = 0
+        self._account = context.account
+        self._clock = clock
+        self.budget = PollBudget(
+            ends_at=clock.monotonic() + deadline_s, requests_per_minute=requests_per_minute, max_requests=max_requests
+        )
         self.remaining: deque[OpenBatch] = deque()
         self.complete = True
 
     @property
     def exhausted(self) -> bool:
-        """Whether no more can be asked: refused, out of time, out of requests, or nobody answers."""
-        spent = self._max_requests is not None and self.requests >= self._max_requests
-        silent = self._in_a_row >= _SILENCE
-        return self.refusal is not None or spent or silent or time.monotonic() >= self.ends_at
-
-    def reset_silence(self) -> None:
-        """Take a gateway that did not answer for one that may answer again."""
-        self._in_a_row = 0
-
-    # -- ids we were given -------------------------------------------------------------------------------------
+        """Whether no more results may be requested now."""
+        return self.budget.exhausted(self._clock.monotonic())
 
     async def poll(self, batches: Sequence[OpenBatch]) -> int:
-        """Ask about each of some batches once, in their order; returns how many messages changed.
+        """Request the result of each batch once, in this order.
 
-        Failures of single questions are taken in stride: what is known stays known. A batch whose first result does
-        not name our recipients is in doubt from then on: its id is somebody else's.
-        """
-        new = [batch.id for batch in batches if not batch.confirmed]
-        members = await self._thread(self._journal.deliveries.recipients, new) if new else {}
-        told, unanswered = _Told(), self.unanswered
-        self.remaining = deque(batches)
-        async with asyncio.TaskGroup() as asking:
-            for _ in range(min(self._client.connections, len(batches))):
-                asking.create_task(self._ask(self.remaining, members, told))
-        self.complete = not self.remaining and self.unanswered == unanswered
-        if told.confirmed:
-            await self._thread(self._journal.doubt.confirm_message_ids, told.confirmed)
-        for batch_id, reason in told.foreign:
-            await self._thread(self._journal.doubt.reject_message_id, batch_id, reason)
-        changed = await self._thread(self._journal.deliveries.record_group_results, told.groups) if told.groups else 0
-        return changed + await self._thread(
-            self._journal.deliveries.record_statuses, told.statuses, archived=told.archived
-        )
-
-    async def _ask(self, left: deque[OpenBatch], members: dict[int, set[str]], told: _Told) -> None:
-        while left:
-            batch = left.popleft()
-            if not await self._may_ask():
-                left.appendleft(batch)
-                return
-            answer = await self._result(batch.message_id)
-            if answer is None:
-                continue
-            if isinstance(answer, RefusedError):
-                if answer.code == _ARCHIVED:
-                    told.archived.append(batch.id)
-                elif (
-                    answer.code == _NO_SUCH_MESSAGE
-                    and not batch.confirmed
-                    and datetime.now(UTC) - batch.settled_at > _SETTLING
-                ):
-                    told.foreign.append((batch.id, "id-unknown"))
-                continue
-            names = recipients_if_complete(answer)
-            if names is None and (batch.group or not batch.confirmed):  # cut short
-                self.unanswered += 1
-                continue
-            statuses = _in_order(answer.statuses, batch.due_at, self._client.zone)
-            if not batch.confirmed and (batch.group or batch.id in members):  # else its people were forgotten meanwhile
-                # Whom a group reaches we do not know: a whole result is confirmed.
-                ours = names if batch.group else frozenset(members[batch.id])
-                if names != ours or _too_old(statuses, batch.claimed_at):
-                    told.foreign.append((batch.id, "id-of-others"))
-                    continue
-                told.confirmed.append(batch.id)
-            if batch.group:
-                told.groups[batch.id] = answer
-            else:
-                told.statuses[batch.id] = statuses
-
-    async def _may_ask(self) -> bool:
-        """Wait for the next question's turn; False when none may be asked any more."""
-        now = time.monotonic()
-        turn = max(now, self._next_request)
-        if self.exhausted or turn >= self.ends_at:
-            return False
-        self.requests += 1
-        self._next_request = turn + self._gap_s
-        if turn > now + 0.005:
-            await asyncio.sleep(turn - now)
-        return True
-
-    async def _result(self, message_id: str) -> SmsResult | RefusedError | None:
-        """What the gateway says of an id; None when it does not answer."""
-        try:
-            result = await self._client.fetch_result(message_id)
-        except RefusedError as error:
-            if not error.account_wide:
-                self._in_a_row = 0
-                return error
-            self.refusal = error  # nothing can be learnt until somebody mends the account
-        except (InDoubtError, NotSentError):
-            pass
-        else:
-            self._in_a_row = 0
-            return result
-        self.unanswered += 1
-        self._in_a_row += 1
-        return None
-
-    # -- ids we were not given ---------------------------------------------------------------------------------
-
-    async def link_message_id(self, account: str, message_id: str, since: datetime) -> bool | None:
-        """Take an id for that of a batch in doubt, if its result names just that batch's recipients.
-
-        Args:
-            account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-            message_id: An id that no campaign of the account has.
-            since: Only batches whose messages were to leave then or later, aware.
+        A failed request changes nothing. A batch whose id turns out to be another message's comes into doubt.
 
         Returns:
-            Whether it was one's; None when the gateway did not say.
+            How many messages changed.
         """
-        answer = await self._result(message_id) if await self._may_ask() else None
-        if answer is None or isinstance(answer, RefusedError):
-            return None if answer is None else False
-        names = recipients_if_complete(answer)
-        if names is None:
+        unconfirmed = [batch.id for batch in batches if not batch.confirmed]
+        recipients = await self._thread(self._journal.deliveries.recipients, unconfirmed) if unconfirmed else {}
+        unanswered, examined = self.budget.unanswered, list[_Examined]()
+        self.remaining = deque(batches)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._client.connections, len(batches))):
+                group.create_task(self._examine(self.remaining, recipients, examined))
+        self.complete = not self.remaining and self.budget.unanswered == unanswered
+        return await self._record(examined)
+
+    async def _examine(
+        self, remaining: deque[OpenBatch], recipients: Mapping[int, set[str]], examined: list[_Examined]
+    ) -> None:
+        while remaining:
+            batch = remaining.popleft()
+            if not await self._wait_for_turn():
+                remaining.appendleft(batch)
+                return
+            response = await self._fetch(batch.message_id)
+            if isinstance(response, RefusedError):
+                evidence = examine_refusal(batch, response.code, self._clock.now())
+                examined.append(_Examined(batch, evidence, None))
+            elif response is not None:
+                evidence = examine_result(batch, response, recipients.get(batch.id), self._client.zone)
+                if evidence.finding is Finding.INCOMPLETE:
+                    self.budget.record_incomplete()
+                examined.append(_Examined(batch, evidence, response))
+
+    async def _record(self, examined: Sequence[_Examined]) -> int:
+        confirmed = [batch.id for batch, evidence, _ in examined if evidence.finding is Finding.CONFIRMS_ID]
+        archived = [batch.id for batch, evidence, _ in examined if evidence.finding is Finding.ARCHIVED]
+        reported = [found for found in examined if found.evidence.finding in {Finding.CONFIRMS_ID, Finding.STATUSES}]
+        group_results = {batch.id: result for batch, _, result in reported if batch.group and result is not None}
+        statuses = {batch.id: evidence.statuses for batch, evidence, _ in reported if not batch.group}
+        if confirmed:
+            await self._thread(self._journal.doubt.confirm_message_ids, confirmed)
+        for batch, evidence, _ in examined:
+            if (reason := REJECTION_REASONS.get(evidence.finding)) is not None:
+                await self._thread(self._journal.doubt.reject_message_id, batch.id, reason)
+        changed = 0
+        if group_results:
+            changed += await self._thread(self._journal.deliveries.record_group_results, group_results)
+        return changed + await self._thread(self._journal.deliveries.record_statuses, statuses, archived=archived)
+
+    async def link_message_id(self, message_id: str, since: datetime) -> bool | None:
+        """Record a request in doubt as accepted under an id, if the id's result names just its recipients.
+
+        Args:
+            message_id: An id that no campaign of the account has.
+            since: Only requests that were due then or later, aware.
+
+        Returns:
+            Whether a request was found; None when the gateway did not say.
+        """
+        response = await self._fetch(message_id) if await self._wait_for_turn() else None
+        if isinstance(response, RefusedError):
+            return False
+        recipients = None if response is None else recipients_if_complete(response)
+        if response is None or recipients is None:
             return None
-        near = await self._thread(self._journal.doubt.candidates, account, sorted(names), since)
-        matching = [one for one in near if one.state == IN_DOUBT and one.msisdns == names]
-        # What a doubtful group's members are nobody here knows: it may be their message.
-        if len(matching) != 1 or await self._thread(self._journal.doubt.has_group_in_doubt, account, since):
+        owner = find_owner(
+            response,
+            await self._thread(self._journal.doubt.candidates, self._account, sorted(recipients), since),
+            self._client.zone,
+            group_in_doubt=await self._thread(self._journal.doubt.has_group_in_doubt, self._account, since),
+        )
+        if owner is None:
             return False
-        (found,) = matching
-        statuses = _in_order(answer.statuses, found.batch.due_at, self._client.zone)
-        if _too_old(statuses, found.batch.claimed_at):
-            return False
-        outcome = Outcome(found.batch.id, ACCEPTED, datetime.now(UTC), message_id=message_id)
+        outcome = Outcome(owner.batch.id, ACCEPTED, self._clock.now(), message_id=message_id)
         await self._thread(self._journal.claims.settle, [outcome])
         return True
 
+    async def _wait_for_turn(self) -> bool:
+        """Wait until the next result may be requested; False when none may."""
+        now = self._clock.monotonic()
+        turn = self.budget.reserve(now)
+        if turn is not None and turn > now + 0.005:
+            await self._clock.sleep(turn - now)
+        return turn is not None
 
-class _Told:
-    """What one round of questions came to, by batch number."""
-
-    def __init__(self) -> None:
-        self.statuses: dict[int, Sequence[RecipientStatus]] = {}
-        self.groups: dict[int, SmsResult] = {}
-        self.archived: list[int] = []
-        self.confirmed: list[int] = []
-        self.foreign: list[tuple[int, str]] = []
-
-
-def _too_old(statuses: Sequence[RecipientStatus], claimed_at: datetime) -> bool:
-    return any(status.sent_at is not None and status.sent_at < claimed_at - _CLOCK_SLACK for status in statuses)
-
-
-def _in_order(statuses: Sequence[RecipientStatus], due_at: datetime, zone: tzinfo) -> Sequence[RecipientStatus]:
-    """Statuses with times that make sense: in the night the clocks go back, each 02:30 could be either of two.
-
-    Without a zone the first is assumed. Where that is well before the message was due, it was the second.
-    """
-    early = due_at - _CLOCK_SLACK / 2
-    if all(status.sent_at is None or status.sent_at >= early for status in statuses):
-        return statuses
-    told = []
-    for status in statuses:
-        sent_at = resolve_repeated_hour(status.sent_at, early, zone)
-        delivered_at = resolve_repeated_hour(status.delivered_at, sent_at, zone)
-        told.append(RecipientStatus(status.recipient, sent_at, status.status, delivered_at))
-    return told
+    async def _fetch(self, message_id: str) -> SmsResult | RefusedError | None:
+        """Request a result; None when the gateway does not answer or refuses the account."""
+        try:
+            response: SmsResult | RefusedError = await self._client.fetch_result(message_id)
+        except RefusedError as error:
+            if error.account_wide:
+                self.budget.record_failure(error)
+                return None
+            response = error
+        except (InDoubtError, NotSentError):
+            self.budget.record_failure()
+            return None
+        self.budget.record_response()
+        return response

@@ -1,102 +1,53 @@
-"""One pass over everything of an account that is not final: for who comes by every few minutes and holds no worker.
+"""Track an account: one polling pass over all of its campaigns that are not final, meant for a frequent schedule.
 
-A pass asks about what was accepted, looks up what is in doubt and waits for its delivery time, takes over what dead
-runs claimed, and takes back what turns up of a cancelled campaign. It sends nothing: messages that a look proves to
-be unsent are planned again, and the pass tells that somebody should start the campaign.
+A pass polls what was accepted, reconciles scheduled requests in doubt, expires the leases of dead runs, and cancels
+what turns up of cancelled campaigns. It sends nothing. Messages that prove to be unsent are planned again, and the
+result says that the campaign should be started again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.campaign.cancel import cancel_at_gateway
 from prefect_mymsp.campaign.context import CampaignContext
 from prefect_mymsp.campaign.options import TrackOptions
+from prefect_mymsp.campaign.progress import CampaignProgress, CompletionLog, campaign_progress
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
-from prefect_mymsp.errors import RefusedError
-from prefect_mymsp.journal import Pending
+from prefect_mymsp.times import SYSTEM_CLOCK, tracking_period
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from prefect_mymsp.client import AsyncMyMSPClient
-    from prefect_mymsp.journal import CampaignKey, Counts, Journal, OpenBatch
+    from prefect_mymsp.errors import RefusedError
+    from prefect_mymsp.journal import CampaignKey, Journal, OpenBatch
+    from prefect_mymsp.times import Clock
 
-#: Batches asked about at a time, and of one campaign, before the next one's turn.
+#: Batches that are polled at a time, and of one campaign before the next one's turn.
 _PAGE, _TURN = 500, 100
-#: The bookmark that holds whose turn it was when a pass ended before it was through.
+#: The bookmark for the campaign whose turn it was when a pass ended early.
 _LAST_TURN = "tracking-turn"
-#: Looks, from when absence counts, after which a doubt that is left is left to the next pass.
-_LOOKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignProgress:
-    """Where a campaign stands, and what is left to do.
-
-    Attributes:
-        campaign: Which one.
-        created_at: When it was first recorded.
-        active_at: When something last happened to it, or will.
-        cancelled: Whether a person stopped it for good.
-        counts: Its messages by state.
-        waiting: What is left to learn of it.
-        newly_delivered: Messages found delivered since the pass began.
-    """
-
-    campaign: CampaignKey
-    created_at: datetime
-    active_at: datetime
-    cancelled: bool
-    counts: Counts
-    waiting: Pending
-    newly_delivered: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all is done and known that will be.
-
-        Nothing is left to send, nothing is on its way, and each message that was accepted or is in doubt is settled
-        or too old. A campaign that is given more messages is not complete any more.
-        """
-        unsent = 0 if self.cancelled else self.counts.planned
-        return unsent + self.counts.sending + self.waiting.open + self.waiting.in_doubt == 0
-
-    def todo(self, now: datetime | None = None) -> str:
-        """What a person should do, as sentences; empty when there is nothing."""
-        told = []
-        send_at, now = self.campaign.send_at, now or datetime.now(UTC)
-        if self.counts.planned and not self.cancelled and not self.waiting.running:
-            if send_at is None or send_at > now:
-                told.append(f"{self.counts.planned} messages are not sent: start the campaign again.")
-            else:
-                told.append(f"{self.counts.planned} messages were not sent in time: send them as a new campaign.")
-        if doubtful := self.counts.in_doubt - self.waiting.scheduled:
-            told.append(
-                f"{doubtful} messages may or may not have been sent: look for evidence, "
-                "then settle them with resolve_campaign."
-            )
-        return " ".join(told)
+#: Lists, counted from when absence can be proven, after which doubt is left to the next pass.
+_MAX_LATE_LISTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingResult:
-    """What a pass came to.
+    """What one pass brought.
 
     Attributes:
-        campaigns: The campaigns it saw, the newest first.
-        requests: ResultPoller it asked for.
-        unanswered: Those of them that got no answer.
-        incomplete: Whether it did not come to everything: the next pass begins there.
-        refusal: Why the gateway refuses the account; None when it does not.
+        campaigns: The campaigns that were open when it began, the newest first.
+        requests: Results that it requested.
+        unanswered: Of these, those without a complete response.
+        incomplete: Whether some batches were left out; the next pass starts with them.
+        refusal: Why the gateway refuses the account; None if it does not.
     """
 
     campaigns: tuple[CampaignProgress, ...]
@@ -107,232 +58,232 @@ class TrackingResult:
 
 
 async def track_account(
-    journal: Journal, client: AsyncMyMSPClient, account: str, options: TrackOptions | None = None
+    journal: Journal,
+    client: AsyncMyMSPClient,
+    account: str,
+    options: TrackOptions | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> TrackingResult:
-    """Make one pass over what is not final of an account. Two at once do no harm.
+    """Make one pass over everything of an account that is not final. Two passes at once do no harm.
 
     Args:
         journal: Where the campaigns are recorded.
         client: The gateway.
         account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-        options: How far it goes.
+        options: How far the pass goes.
+        clock: The clock to go by.
 
     Returns:
-        Where the campaigns stand; whatever has been learnt is in the journal.
+        How far the campaigns have come. The journal has everything that was learned.
     """
     with CampaignContext(journal, client, account) as context:
-        return await _Tracking(context, options or TrackOptions()).run()
+        return await _TrackingPass(context, options or TrackOptions(), clock).run()
 
 
-class _Tracking:
+class ReconcileRounds:
+    """Whether a pass requests another list. It reads no clock; times are monotonic seconds.
+
+    Args:
+        absence_from: When requests in doubt can first be proven absent.
+        ends_at: When the pass ends.
+        interval_s: Seconds between two lists.
+    """
+
+    def __init__(self, *, absence_from: float, ends_at: float, interval_s: float) -> None:
+        self._absence_from = absence_from
+        self._ends_at = ends_at
+        self._interval_s = interval_s
+        self._late_lists = 0
+
+    def another(self, now: float, *, pending: bool) -> bool:
+        """Whether another list may settle something before the pass ends; called after each list.
+
+        Args:
+            now: The current time.
+            pending: Whether any campaign has something that a list can settle.
+        """
+        self._late_lists += now >= self._absence_from
+        return pending and self._late_lists < _MAX_LATE_LISTS and now + self._interval_s < self._ends_at
+
+
+class PollCursor:
+    """A position in one campaign's open batches: from where the last pass ended, and around to there. No I/O.
+
+    Attributes:
+        after: The next page starts after this batch number.
+        done: Whether each batch had its turn.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = self.after = start
+        self._wrapped = self.done = False
+
+    def accept(self, page: Sequence[OpenBatch]) -> list[OpenBatch]:
+        """Move past a page; returns the batches whose turn it is. If there are none, the cursor wraps or ends."""
+        batches = [batch for batch in page if not self._wrapped or batch.id <= self._start]
+        if batches:
+            self.after = batches[-1].id
+        else:
+            self.done = self._wrapped or not self._start
+            self._wrapped, self.after = True, 0
+        return batches
+
+    def put_back(self, batch: OpenBatch) -> None:
+        """A batch, and those after it, had no turn after all."""
+        self.after, self.done = batch.id - 1, False
+
+    @property
+    def bookmark(self) -> int:
+        """Where the next pass starts."""
+        return 0 if self.done else self.after
+
+    @property
+    def moved(self) -> bool:
+        """Whether that is another place than before."""
+        return self.bookmark != self._start
+
+
+def order_turns(campaign_ids: Iterable[int], last_turn: int | None) -> list[int]:
+    """Campaigns in the order of their turns: the newest first, but what had its turn in the last pass comes last."""
+    return sorted(
+        campaign_ids, key=lambda campaign_id: (last_turn is not None and campaign_id >= last_turn, -campaign_id)
+    )
+
+
+class _TrackingPass:
     """One pass."""
 
-    def __init__(self, context: CampaignContext, options: TrackOptions) -> None:
+    def __init__(self, context: CampaignContext, options: TrackOptions, clock: Clock) -> None:
         self._context = context
-        self._journal, self._thread, self._client = context.journal, context.thread, context.client
+        self._journal, self._thread = context.journal, context.thread
         self._account = context.account
         self._options = options
-        self._since = datetime.now(UTC) - timedelta(days=options.max_age_days)
-        self._results = ResultPoller(
+        self._clock = clock
+        self._since = clock.now() - tracking_period(options.tracking_days)
+        self._poller = ResultPoller(
             context,
             deadline_s=options.deadline_s,
             requests_per_minute=options.requests_per_minute,
             max_requests=options.max_requests,
+            clock=clock,
         )
 
     async def run(self) -> TrackingResult:
-        found = await self._thread(self._journal.campaigns.summaries, self._account, open_only=True)
-        campaigns = [one for one in found if one.active_at >= self._since]
+        summaries = await self._thread(self._journal.campaigns.summaries, self._account, open_only=True)
+        active = [summary for summary in summaries if summary.active_at >= self._since]
+        campaigns = [summary.key for summary in active]
         completions = CompletionLog(self._journal, self._account)
-        watched = await self._thread(completions.watch, [one.key.id for one in campaigns])
-        for one in campaigns:
-            if one.counts.sending:
-                await self._thread(self._journal.claims.expire_leases, one.key)
-        looking = asyncio.ensure_future(self._look([one.key for one in campaigns]))
+        watched = await self._thread(completions.watch, [campaign.id for campaign in campaigns])
+        for summary in active:
+            if summary.counts.sending:
+                await self._thread(self._journal.claims.expire_leases, summary.key)
+        reconciling = asyncio.ensure_future(self._reconcile(campaigns))
         try:
-            incomplete = await self._ask([one.key for one in campaigns])
-            await looking
+            incomplete = await self._poll(campaigns)
+            await reconciling
         finally:
-            looking.cancel()
+            reconciling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await looking
-        for one in campaigns:
-            if one.cancelled_at is not None:
-                await self._take_back(one.key)
-        before = {one.key.id: one.counts.delivered for one in campaigns}
-        standings = await self._thread(campaign_progress, self._journal, self._account, watched, self._since, before)
-        # PurgeResult, or stopped halfway and never continued: nobody waits for its completion any more.
-        living = {one.campaign.id for one in standings if one.complete or one.active_at >= self._since}
-        await self._thread(completions.unwatch, watched - living)
-        return TrackingResult(
-            tuple(standings), self._results.requests, self._results.unanswered, incomplete, self._results.refusal
+                await reconciling
+        for summary in active:
+            if summary.cancelled_at is not None:
+                await self._cancel_late_arrivals(summary.key)
+        delivered_before = {summary.key.id: summary.counts.delivered for summary in active}
+        progress = await self._thread(
+            campaign_progress, self._journal, self._account, watched, self._since, delivered_before
         )
+        # A campaign that was purged, or stopped halfway and is too old, will not complete any more.
+        tracked = {entry.campaign.id for entry in progress if entry.complete or entry.active_at >= self._since}
+        await self._thread(completions.unwatch, watched - tracked)
+        budget = self._poller.budget
+        return TrackingResult(tuple(progress), budget.requests, budget.unanswered, incomplete, budget.refusal)
 
-    async def _look(self, campaigns: Sequence[CampaignKey]) -> None:
-        """Look up what is in doubt and waits for its delivery time, for as long as it takes to settle it."""
-        look = self._options.reconcile
-        late, can_be_absent = 0, time.monotonic() + look.late_arrival_s
-        left = [Reconciler(self._context, one, look) for one in campaigns]
-        while left:
-            for one in left:
-                await one.reconcile()
-            left = [one for one in left if one.pending]
-            late += time.monotonic() >= can_be_absent
-            if not left or late == _LOOKS or time.monotonic() + look.interval_s >= self._results.ends_at:
+    async def _reconcile(self, campaigns: Sequence[CampaignKey]) -> None:
+        """Reconcile campaigns until nothing is pending, or the rounds are used up."""
+        options = self._options.reconcile
+        rounds = ReconcileRounds(
+            absence_from=self._clock.monotonic() + options.late_arrival_s,
+            ends_at=self._poller.budget.ends_at,
+            interval_s=options.interval_s,
+        )
+        pending = [Reconciler(self._context, campaign, options, self._clock) for campaign in campaigns]
+        while pending:
+            for reconciler in pending:
+                await reconciler.reconcile()
+            pending = [reconciler for reconciler in pending if reconciler.pending]
+            if not rounds.another(self._clock.monotonic(), pending=bool(pending)):
                 return
-            await asyncio.sleep(look.interval_s)
+            await self._clock.sleep(options.interval_s)
 
-    async def _take_back(self, campaign: CampaignKey) -> None:
-        """Of a cancelled campaign, what turned up at the gateway since then must not go out."""
-        if await self._thread(self._journal.schedule.batches, campaign, datetime.now(UTC)):
-            await cancel_at_gateway(self._context, campaign, patience_s=0.0)
+    async def _cancel_late_arrivals(self, campaign: CampaignKey) -> None:
+        """Cancel what has turned up at the gateway since a campaign was cancelled."""
+        if await self._thread(self._journal.schedule.batches, campaign, self._clock.now()):
+            await cancel_at_gateway(self._context, campaign, timeout_s=0.0, clock=self._clock)
 
-    async def _ask(self, campaigns: Sequence[CampaignKey]) -> bool:
-        """Ask about each open batch once, campaign by campaign in turns; returns whether some were left."""
-        last = await self._thread(self._journal.bookmarks.get, self._account, _LAST_TURN)
-        # The newest first; but whoever's turn it was when the last pass ended comes last.
-        rounds = [_Round(self._journal, one, self._since) for one in campaigns]
-        rounds.sort(key=lambda one: (last is not None and one.campaign.id >= int(last), -one.campaign.id))
-        waiting = deque(rounds)
-        left: list[tuple[_Round, OpenBatch]] = []
-        while waiting and not left and not self._results.exhausted:
-            page: list[tuple[_Round, OpenBatch]] = []
-            while waiting and len(page) < _PAGE:
-                turn = waiting.popleft()
+    async def _poll(self, campaigns: Sequence[CampaignKey]) -> bool:
+        """Poll each open batch once, campaign by campaign in turns; returns whether some were left out."""
+        bookmark = await self._thread(self._journal.bookmarks.get, self._account, _LAST_TURN)
+        last_turn = None if bookmark is None else int(bookmark)
+        by_id = {campaign.id: campaign for campaign in campaigns}
+        turns = [
+            _CampaignTurn(self._journal, by_id[campaign_id], self._since)
+            for campaign_id in order_turns(by_id, last_turn)
+        ]
+        queue = deque(turns)
+        remaining: list[tuple[_CampaignTurn, OpenBatch]] = []
+        while queue and not remaining and not self._poller.exhausted:
+            page: list[tuple[_CampaignTurn, OpenBatch]] = []
+            while queue and len(page) < _PAGE:
+                turn = queue.popleft()
                 batches = await self._thread(turn.take, _TURN)
                 page += [(turn, batch) for batch in batches]
                 if batches:
-                    waiting.append(turn)
+                    queue.append(turn)
             if not page:
                 break
-            await self._results.poll([batch for _, batch in page])
-            asked = len(page) - len(self._results.remaining)
-            left = page[asked:]
-            if asked:
-                last = str(page[asked - 1][0].campaign.id)
-        for turn, batch in reversed(left):
-            turn.not_yet(batch)
-        for turn in rounds:
-            await self._thread(turn.remember)
-        incomplete = bool(left or waiting)
-        if incomplete and last is not None:
-            await self._thread(self._journal.bookmarks.put, self._account, _LAST_TURN, last)
+            await self._poller.poll([batch for _, batch in page])
+            polled = len(page) - len(self._poller.remaining)
+            remaining = page[polled:]
+            if polled:
+                last_turn = page[polled - 1][0].campaign.id
+        for turn, batch in reversed(remaining):
+            turn.put_back(batch)
+        for turn in turns:
+            await self._thread(turn.store_bookmark)
+        incomplete = bool(remaining or queue)
+        if incomplete and last_turn is not None:
+            await self._thread(self._journal.bookmarks.put, self._account, _LAST_TURN, str(last_turn))
         return incomplete
 
 
-class _Round:
-    """One campaign's open batches, each once: from where the last pass ended, and round to there."""
+class _CampaignTurn:
+    """Reads one campaign's open batches, page by page, from where the last pass ended."""
 
     def __init__(self, journal: Journal, campaign: CampaignKey, since: datetime) -> None:
         self._journal = journal
         self.campaign = campaign
         self._since = since
         self._bookmark = f"tracking {campaign.id}"
-        self._start: int | None = None
-        self._after = 0
-        self._wrapped = self._done = False
+        self._cursor: PollCursor | None = None
 
     def take(self, limit: int) -> list[OpenBatch]:
-        """The next batches to ask about; empty when all were taken."""
-        if self._start is None:
-            self._start = self._after = int(self._journal.bookmarks.get(self.campaign.account, self._bookmark) or 0)
-        while not self._done:
+        """The next batches to poll; empty when each had its turn."""
+        if self._cursor is None:
+            self._cursor = PollCursor(int(self._journal.bookmarks.get(self.campaign.account, self._bookmark) or 0))
+        while not self._cursor.done:
             page = self._journal.deliveries.open_batches(
-                self.campaign, after=self._after, limit=limit, since=self._since
+                self.campaign, after=self._cursor.after, limit=limit, since=self._since
             )
-            if self._wrapped:
-                page = [one for one in page if one.id <= self._start]
-            if page:
-                self._after = page[-1].id
-                return page
-            self._done = self._wrapped or not self._start
-            self._wrapped, self._after = True, 0
+            if batches := self._cursor.accept(page):
+                return batches
         return []
 
-    def not_yet(self, batch: OpenBatch) -> None:
-        """A batch that was taken was not asked about, nor were those after it."""
-        self._after, self._done = batch.id - 1, False
+    def put_back(self, batch: OpenBatch) -> None:
+        """A batch was not polled, nor were those after it."""
+        if self._cursor is not None:
+            self._cursor.put_back(batch)
 
-    def remember(self) -> None:
-        """Leave a bookmark for the next pass."""
-        after = 0 if self._done else self._after
-        if self._start is not None and after != self._start:
-            self._journal.bookmarks.put(self.campaign.account, self._bookmark, str(after))
-
-
-def campaign_progress(
-    journal: Journal,
-    account: str,
-    campaigns: Collection[int],
-    since: datetime,
-    delivered_before: dict[int, int] | None = None,
-) -> list[CampaignProgress]:
-    """Where campaigns of an account stand, the newest first; those whose people were forgotten are left out.
-
-    Args:
-        journal: Where they are recorded.
-        account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-        campaigns: Their numbers.
-        since: Nothing more is expected of messages that were to leave before then, aware.
-        delivered_before: Messages delivered before, by campaign number.
-    """
-    before = delivered_before or {}
-    waiting = journal.deliveries.pending(account, since)
-    return [
-        CampaignProgress(
-            campaign=one.key,
-            created_at=one.created_at,
-            active_at=one.active_at,
-            cancelled=one.cancelled_at is not None,
-            counts=one.counts,
-            waiting=waiting.get(one.key.id, Pending()),
-            newly_delivered=max(0, one.counts.delivered - before.get(one.key.id, one.counts.delivered)),
-        )
-        for one in journal.campaigns.summaries(account, among=campaigns)
-        if one.purged_at is None
-    ]
-
-
-class CompletionLog:
-    """Which campaigns have been told to be complete: each once, whoever saw it, and none forgotten by a death.
-
-    A campaign is watched from when it was seen open until its completion was told. What is told twice after a death
-    between telling and noting it down is the same campaign with as many messages.
-    """
-
-    _WATCHED = "tracking"
-
-    def __init__(self, journal: Journal, account: str) -> None:
-        self._journal = journal
-        self._account = account
-
-    def watch(self, campaigns: Iterable[int]) -> set[int]:
-        """Watch campaigns too, by number; returns all that are watched."""
-        before = self._watched()
-        watched = before | set(campaigns)
-        if watched != before:
-            self._put(watched)
-        return watched
-
-    def is_pending(self, standing: CampaignProgress) -> bool:
-        """Whether a campaign is complete and nobody has been told so; given more messages, it can be so again."""
-        told = self._journal.bookmarks.get(self._account, f"completed {standing.campaign.id}")
-        return standing.complete and told != str(standing.counts.messages)
-
-    def mark_reported(self, standing: CampaignProgress) -> None:
-        """Note down that somebody has been told, and watch the campaign no more."""
-        name = f"completed {standing.campaign.id}"
-        self._journal.bookmarks.put(self._account, name, str(standing.counts.messages))
-        self.unwatch({standing.campaign.id})
-
-    def unwatch(self, campaigns: set[int]) -> None:
-        """Watch campaigns no more, by number."""
-        before = self._watched()
-        if before & campaigns:
-            self._put(before - campaigns)
-
-    def _watched(self) -> set[int]:
-        return set(json.loads(self._journal.bookmarks.get(self._account, self._WATCHED) or "[]"))
-
-    def _put(self, watched: set[int]) -> None:
-        self._journal.bookmarks.put(self._account, self._WATCHED, json.dumps(sorted(watched)))
+    def store_bookmark(self) -> None:
+        """Record where the next pass starts."""
+        if self._cursor is not None and self._cursor.moved:
+            self._journal.bookmarks.put(self.campaign.account, self._bookmark, str(self._cursor.bookmark))

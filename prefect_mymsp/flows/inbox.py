@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -72,18 +71,12 @@ def read_updates(
     credentials: MyMSPCredentials, journal: Journal, account: str, deadline_s: float, requests_per_minute: int
 ) -> UpdatesResult:
     """Read the updates, keep them, and ask about the messages they point to. Never tried twice."""
-    from prefect_mymsp.campaign import EVIDENCE, CampaignContext, ResultPoller, UpdateReader
-
-    for one in journal.campaigns.summaries(account, open_only=True):
-        if one.counts.sending:
-            journal.claims.expire_leases(one.key)  # what a dead run had on its way may be what an update tells of
+    from prefect_mymsp.campaign import CampaignContext, process_updates
 
     async def run() -> UpdatesResult:
         async with credentials.get_async_client() as client:
             with CampaignContext(journal, client, account) as context:
-                results = ResultPoller(context, deadline_s=deadline_s, requests_per_minute=requests_per_minute)
-                since = datetime.now(UTC) - EVIDENCE
-                return await UpdateReader(context, results, since).collect()
+                return await process_updates(context, deadline_s=deadline_s, requests_per_minute=requests_per_minute)
 
     return run_interruptibly(run())
 
@@ -181,11 +174,11 @@ def collect_updates(
     logger.info(
         "%d delivery reports: %d messages changed, %d requests in doubt were found. %d records could not be read; %d "
         "answers wait for the next run.",
-        told.delivery_reports, told.changed, told.linked, told.unparsed, told.waiting,
+        told.delivery_reports, told.changed, told.linked, told.unparsed, told.postponed,
     )  # fmt: skip
     return CollectedUpdates(
         told.delivery_reports, told.changed, told.linked, len(inbox.new), inbox.opted_out, told.unparsed,
-        told.waiting, problem, frame,
+        told.postponed, problem, frame,
     )  # fmt: skip
 
 

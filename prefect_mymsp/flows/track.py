@@ -86,8 +86,8 @@ class CampaignStatus:
             assumed=counts.assumed,
             cancelled=counts.cancelled,
             delivered=counts.delivered,
-            open=standing.waiting.open,
-            given_up=standing.waiting.given_up,
+            open=standing.pending.open,
+            given_up=standing.pending.given_up,
             stopped=standing.cancelled,
             todo=standing.todo(),
             problem=problem,
@@ -161,7 +161,7 @@ def track_campaign(
         CompletionLog(opened, key.account).watch([key.id])  # so that a pass tells of it should this run die
         following = follow_deliveries(credentials, opened, key, options)
         standing = emit_if_completed(opened, key)
-    problem = _problem(following.results.refusal, following.unanswered)
+    problem = _problem(following.refusal, following.unanswered)
     if problem is not None:
         logger.error("%s", problem)
     if following.updates_refusal is not None:
@@ -217,7 +217,7 @@ def track_open_campaigns(
 
     logger = get_run_logger()
     options = TrackOptions(
-        max_age_days=max_age_days,
+        tracking_days=max_age_days,
         max_requests=max_requests,
         requests_per_minute=requests_per_minute,
         deadline_s=deadline_s,
@@ -238,7 +238,7 @@ def track_open_campaigns(
     logger.info(
         "%d campaigns seen, %d of them now complete; %d messages found delivered, %d may still be.",
         len(told.campaigns), len(completed), sum(one.newly_delivered for one in told.campaigns),
-        sum(one.waiting.open for one in told.campaigns),
+        sum(one.pending.open for one in told.campaigns),
     )  # fmt: skip
     return tracking_frame(told.campaigns)
 

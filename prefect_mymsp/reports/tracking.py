@@ -48,7 +48,7 @@ def tracking_frame(campaigns: Sequence[CampaignProgress]) -> pd.DataFrame:
             case "campaign":
                 return [one.campaign.name for one in campaigns]
             case "open" | "given_up":
-                return [getattr(one.waiting, name) for one in campaigns]
+                return [getattr(one.pending, name) for one in campaigns]
             case "created_at" | "complete" | "newly_delivered":
                 return [getattr(one, name) for one in campaigns]
             case "todo":

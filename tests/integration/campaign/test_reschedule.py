@@ -215,7 +215,7 @@ def test_a_journal_that_fails_on_the_way_loses_nothing(bench: Bench, monkeypatch
 
     campaign = scheduled(bench)
     with monkeypatch.context() as patching:
-        patching.setattr(bench.journal, "mark_moved", fails)
+        patching.setattr(bench.journal.schedule, "mark_rescheduled", fails)
         with pytest.raises(JournalError, match="disk is full"):
             reschedule(bench, campaign, LATER)
     assert in_journal(bench) == {(SOON, LATER): 4}

@@ -19,13 +19,12 @@ from prefect_mymsp.campaign import (
     InboxResult,
     OptOuts,
     ReconcileOptions,
-    ResultPoller,
     SendOptions,
     TrackingResult,
     TrackOptions,
-    UpdateReader,
     UpdatesResult,
     follow,
+    process_updates,
     read_inbox,
     send_planned,
     track,
@@ -102,9 +101,7 @@ class Lab:
         async def run() -> UpdatesResult:
             async with self.client() as client:
                 with CampaignContext(journal or self.journal, client, self.account) as context:
-                    results = ResultPoller(context, deadline_s=deadline_s, requests_per_minute=100_000)
-                    since = datetime.now(UTC) - timedelta(days=7)
-                    return await UpdateReader(context, results, since).collect()
+                    return await process_updates(context, deadline_s=deadline_s, requests_per_minute=100_000)
 
         return asyncio.run(run())
 
@@ -175,7 +172,7 @@ def test_a_pass_asks_about_everything_that_is_open_and_about_nothing_else(lab: L
         (second, False, 1),
         (first, True, 3),
     ]
-    assert (told.campaigns[0].waiting.open, told.campaigns[1].waiting.open) == (2, 0)
+    assert (told.campaigns[0].pending.open, told.campaigns[1].pending.open) == (2, 0)
     assert (told.requests, told.unanswered, told.incomplete, told.refusal) == (3, 0, False, None)
     completions = CompletionLog(lab.journal, lab.account)
     completions.mark_reported(told.campaigns[1])
@@ -227,20 +224,20 @@ def test_what_is_too_old_is_given_up_and_its_campaign_complete(lab: Lab) -> None
     lab.desk.sql("UPDATE batch SET state = 'in_doubt', message_id = NULL, reason = 'timeout' "
                  "WHERE id = (SELECT max(id) FROM batch)")  # fmt: skip
     (standing,) = lab.track().campaigns
-    assert (standing.complete, standing.waiting.open, standing.waiting.in_doubt) == (False, 1, 1)
+    assert (standing.complete, standing.pending.open, standing.pending.in_doubt) == (False, 1, 1)
     assert "resolve_campaign" in standing.todo()
     lab.age(campaign, 8)
     asked = lab.asked()
     (standing,) = lab.track().campaigns  # it was seen open, so its end is told
-    assert (standing.complete, standing.waiting.given_up, standing.waiting.open) == (True, 2, 0)
+    assert (standing.complete, standing.pending.given_up, standing.pending.open) == (True, 2, 0)
     assert lab.asked() == asked
     completions = CompletionLog(lab.journal, lab.account)
     assert completions.is_pending(standing)
     completions.mark_reported(standing)
     assert not completions.is_pending(standing)
     assert lab.track().campaigns == ()
-    (standing,) = lab.track(max_age_days=30).campaigns
-    assert (standing.complete, standing.waiting.given_up) == (False, 0)
+    (standing,) = lab.track(tracking_days=30).campaigns
+    assert (standing.complete, standing.pending.given_up) == (False, 0)
     assert lab.asked() == asked + 1
 
 
@@ -249,7 +246,7 @@ def test_what_is_too_old_is_not_asked_about_in_a_campaign_that_goes_on(lab: Lab)
     lab.age(campaign, 8)
     lab.sent([(NEVER, "x"), (NEVER, "y")])
     told = lab.track()
-    assert (told.requests, told.campaigns[0].waiting.open, told.campaigns[0].waiting.given_up) == (1, 1, 1)
+    assert (told.requests, told.campaigns[0].pending.open, told.campaigns[0].pending.given_up) == (1, 1, 1)
 
 
 def test_a_stopped_campaign_is_told_of_until_it_is_old(lab: Lab) -> None:
@@ -312,7 +309,7 @@ def test_doubt_that_is_still_looked_up_is_nothing_for_a_person(lab: Lab) -> None
     lab.desk.sql("UPDATE run SET lease_until = 1")
     lab.fault(Fault("error_before", ("sendlater/getall",), times=100))
     (standing,) = lab.track(reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.01)).campaigns
-    assert (standing.counts.in_doubt, standing.waiting.scheduled, standing.todo()) == (2, 2, "")
+    assert (standing.counts.in_doubt, standing.pending.scheduled, standing.todo()) == (2, 2, "")
 
 
 def test_a_pass_finds_what_turns_up_late_and_cancels_it(lab: Lab) -> None:
@@ -377,7 +374,7 @@ def test_a_refused_account_is_asked_no_further(lab: Lab) -> None:
     assert isinstance(told.refusal, RefusedError)
     assert told.requests <= 4
     assert told.incomplete
-    assert told.campaigns[0].waiting.open == 20
+    assert told.campaigns[0].pending.open == 20
 
 
 def test_a_gateway_that_does_not_answer_is_left_alone(lab: Lab) -> None:
@@ -427,12 +424,12 @@ def test_two_passes_at_once(lab: Lab) -> None:
 
 
 def test_options_that_make_no_sense() -> None:
-    for option in ("max_age_days", "max_requests", "requests_per_minute", "deadline_s"):
+    for option in ("tracking_days", "max_requests", "requests_per_minute", "deadline_s"):
         with pytest.raises(InputError):
             TrackOptions(**{option: 0})  # type: ignore[arg-type]
     for days in (float("nan"), float("inf"), 1e9):
         with pytest.raises(InputError):
-            TrackOptions(max_age_days=days)
+            TrackOptions(tracking_days=days)
 
 
 def test_a_group_is_tracked_by_its_counts(lab: Lab) -> None:
@@ -461,7 +458,7 @@ def test_half_past_two_in_the_night_the_clocks_go_back(lab: Lab, hour: int) -> N
         for recipient in message.recipients:
             recipient.sent_at = left.timestamp()
             recipient.final_at = left.timestamp() + 60
-    lab.track(max_age_days=3650)
+    lab.track(tracking_days=3650)
     assert lab.journal.campaigns.counts(campaign).delivered == 1
     ((sent, got),) = lab.desk.sql("SELECT sent_at, delivered_at FROM message")
     minute = left.replace(second=0)
@@ -502,11 +499,11 @@ def test_updates_confirm_deliveries_and_find_the_lost_of_any_campaign(lab: Lab) 
     first = lost(lab, [(A, "x"), (B, "x")])
     second = lab.sent([(C, "x")], "winter")
     told = lab.collect()
-    assert (told.answers, told.delivery_reports, told.linked, told.waiting, told.failure) == (1, 3, 1, 0, None)
+    assert (told.responses, told.delivery_reports, told.linked, told.postponed, told.failure) == (1, 3, 1, 0, None)
     assert lab.journal.campaigns.counts(first).accepted == 2
     assert lab.journal.campaigns.counts(second).delivered == 1
     assert lab.desk.sql("SELECT count(*) FROM raw_response WHERE parsed_at IS NULL") == [(0,)]
-    assert lab.collect().answers == 0  # nothing new: nothing is kept
+    assert lab.collect().responses == 0  # nothing new: nothing is kept
     assert lab.desk.one("SELECT count(*) FROM raw_response") == 1
 
 
@@ -526,7 +523,7 @@ def test_an_answer_is_kept_before_it_is_parsed_and_left_to_the_next(lab: Lab, mo
     ((_, raw),) = lab.journal.raw_responses.unparsed(lab.account)
     assert raw.startswith(b"A\n;;0\t")
     told = lab.collect()
-    assert (told.answers, told.linked) == (1, 1)
+    assert (told.responses, told.linked) == (1, 1)
     assert lab.journal.campaigns.counts(campaign).accepted == 1
     assert lab.journal.raw_responses.unparsed(lab.account) == []
 
@@ -535,10 +532,10 @@ def test_a_request_still_on_its_way_keeps_the_answer_that_tells_of_it(lab: Lab) 
     campaign, (batch,) = lab.claimed([(A, "x")])
     lab.post(A, "x")
     told = lab.collect()
-    assert (told.answers, told.linked, told.waiting) == (0, 0, 1)
+    assert (told.responses, told.linked, told.postponed) == (0, 0, 1)
     lab.desk.settle(batch, "in_doubt")
     told = lab.collect()  # the gateway does not tell it again; the journal has it
-    assert (told.answers, told.linked, told.waiting) == (1, 1, 0)
+    assert (told.responses, told.linked, told.postponed) == (1, 1, 0)
     assert lab.journal.campaigns.counts(campaign).accepted == 1
 
 
@@ -546,10 +543,10 @@ def test_an_id_cut_short_is_found_by_its_update(lab: Lab) -> None:
     campaign = lab.record([(A, "x")])
     lab.fault(Fault("cut_short", keep_bytes=4))  # A, line feed, two digits of six
     assert lab.send(campaign).accepted == 1
-    assert lab.collect().waiting == 1  # the gateway may not know the id yet that it gave
+    assert lab.collect().postponed == 1  # the gateway may not know the id yet that it gave
     lab.desk.sql("UPDATE batch SET settled_at = settled_at - 60000000")
     told = lab.collect()
-    assert (told.linked, told.waiting) == (1, 0)
+    assert (told.linked, told.postponed) == (1, 0)
     assert lab.desk.one("SELECT message_id FROM batch") == lab.gateway.ledger()[0]["id"]
 
 
@@ -562,7 +559,7 @@ def test_what_had_arrived_of_an_answer_is_kept_and_used(lab: Lab, fault: Fault) 
     told = lab.collect()
     assert lab.asked("getMsgUpdates") == 1
     assert isinstance(told.failure, InDoubtError) == (fault.kind == "truncated")
-    assert (told.answers, told.linked) == (1, 1)
+    assert (told.responses, told.linked) == (1, 1)
     assert lab.journal.campaigns.counts(campaign).accepted == 2
     assert len(lab.desk.one("SELECT raw FROM raw_response")) == 60
 
@@ -582,11 +579,11 @@ def test_a_lost_answer_is_not_asked_for_again(lab: Lab, fault: Fault) -> None:
 def test_what_cannot_be_asked_about_is_left_to_the_next_reading(lab: Lab) -> None:
     campaign = lost(lab, [(A, "x")])
     lab.fault(Fault("error_before", ("getSmsResult",)))
-    assert (told := lab.collect()).waiting == 1
+    assert (told := lab.collect()).postponed == 1
     assert told.linked == 0
     lab.post(B, "Foreign")
     told = lab.collect()
-    assert (told.answers, told.linked, told.waiting) == (2, 1, 0)
+    assert (told.responses, told.linked, told.postponed) == (2, 1, 0)
     assert lab.journal.campaigns.counts(campaign).accepted == 1
 
 
@@ -605,7 +602,7 @@ def test_updates_that_are_not_ours_change_nothing(lab: Lab) -> None:
     )
     before = lab.desk.sql("SELECT state, message_id FROM batch ORDER BY id")
     told = lab.collect()
-    assert told.waiting == 0
+    assert told.postponed == 0
     assert told.unparsed == 1
     assert told.linked == 0
     assert lab.desk.sql("SELECT state, message_id FROM batch ORDER BY id") == before
@@ -618,8 +615,8 @@ def test_an_answer_that_is_none_is_kept_and_blocks_nothing(lab: Lab) -> None:
     lab.fault(Fault("html", ("getMsgUpdates",)))
     told = lab.collect()
     assert isinstance(told.failure, ProtocolError)
-    assert (told.answers, told.unparsed, told.waiting) == (1, 1, 0)
-    assert lab.collect().answers == 0
+    assert (told.responses, told.unparsed, told.postponed) == (1, 1, 0)
+    assert lab.collect().responses == 0
 
 
 def test_updates_read_twice_at_once(lab: Lab) -> None:
@@ -688,7 +685,7 @@ def test_an_inbox_that_is_cut_short_every_time_is_not_believed(lab: Lab) -> None
     for number in range(3):
         lab.gateway.receive(originator=A, text=f"Message {number}")
     lab.fault(*(Fault("cut_short", ("getMsgReceived",), keep_bytes=keep) for keep in (180, 100, 150, 90, 170, 120)))
-    with pytest.raises(ProtocolError, match="different things"):
+    with pytest.raises(ProtocolError, match="consecutive responses differ"):
         lab.read()
     assert stored(lab) == []
     assert lab.journal.inbox.cursor(lab.account) == 0
