@@ -1,10 +1,10 @@
-"""What a campaign shows in Prefect's pages: its progress, a summary, tables of rejects and failures, and its events.
+"""What a campaign shows in Prefect's pages: its progress, a summary, tables of rejected rows and failures, and events.
 
-Nothing here can stop a campaign. Prefect is told from a thread of its own, with a patience that ends, and that it
-could not be told is logged once. Outside of a run there is nothing to show, and nothing happens.
+Nothing here can stop a campaign. A separate thread sends requests to Prefect, waits for a limited time, and logs a
+failure once. Outside of a run nothing is shown and nothing happens.
 
-What is shown holds counts and masked numbers, no texts. Campaign names, columns and values come from files, which come
-from strangers: see :func:`neutralize_markup`.
+Artifacts hold counts and masked numbers, no texts. Campaign names, columns and values come from files, which come from
+strangers: see :func:`neutralize_markup`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Counts
     from prefect_mymsp.reports import CampaignReport
 
-#: Rows of a table at most: events and artifacts are not files.
+#: Rows of a table, at most: events and artifacts are not files.
 MAX_TABLE_ROWS = 200
-_EVERY_S = 1.0
-#: Seconds that one request to Prefect may take, and that a campaign's end waits for what it shows.
-_TIMEOUT_S = 10.0
-_PATIENCE_S = 20.0
+_UPDATE_INTERVAL_S = 1.0
+#: Seconds that one request to Prefect may take, and that the end of a campaign waits for its artifacts.
+_REQUEST_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 20.0
 
-_STEPS = {"send": ("sending", "sent"), "follow": ("following", "settled")}
+#: By the step of a campaign: the artifact's name, and the word for a message that is done.
+_STEPS = {"send": ("sending", "sent"), "follow": ("tracking", "final")}
 
 # One of Prefect's two user interfaces takes a table's cells for Markdown and the other for plain text, so that no way
 # of escaping is right in both. What Markdown and HTML are made of gives way to characters that look like it.
@@ -63,63 +64,64 @@ _TWINS = {"<": "‹", ">": "›", "`": "‘", "*": "∗", "|": "¦", "~": "∼",
 
 
 def neutralize_markup(text: str, length: int = 200) -> str:
-    """A text of somebody else's as one line that means nothing in Markdown, in a table of it, or as plain text.
+    """A stranger's text as one line that means nothing in Markdown, in a Markdown table, or as plain text.
 
-    Line breaks become spaces, invisible characters go, and what would be markup or a link gives way to characters that
-    look alike.
+    Line breaks become spaces, invisible characters are removed, and characters of markup or links are replaced by
+    characters that look alike.
 
     Args:
-        text: Anything.
-        length: Characters of it that are kept.
+        text: Any text.
+        length: How many characters are kept.
     """
-    line = " ".join("".join(" " if one.isspace() else one for one in text[: 4 * length] if _shows(one)).split())
+    characters = (" " if character.isspace() else character for character in text[: 4 * length] if _is_kept(character))
+    line = " ".join("".join(characters).split())
     line = line[: length - 1].rstrip() + "…" if len(line) > length else line
-    return _MARKUP.sub(_twin, line)
+    return _MARKUP.sub(_lookalikes, line)
 
 
-def _shows(character: str) -> bool:
-    # Control and format characters do not, those that turn the direction of writing among them; spaces are dealt with.
+def _is_kept(character: str) -> bool:
+    # Control and format characters are not kept, among them those that turn the direction of writing.
     return character.isspace() or not unicodedata.category(character).startswith("C")
 
 
-def _twin(found: re.Match[str]) -> str:
-    # All of ASCII has a full-width twin; some have one that more fonts know.
-    return "".join(_TWINS.get(one) or chr(ord(one) + 0xFEE0) for one in found[0])
+def _lookalikes(match: re.Match[str]) -> str:
+    # Every ASCII character has a full-width twin; some have one that more fonts contain.
+    return "".join(_TWINS.get(character) or chr(ord(character) + 0xFEE0) for character in match[0])
 
 
 class ProgressArtifact:
-    """A campaign's listener that keeps a progress artifact up to date, at most once a second; a context manager.
+    """A campaign's listener that updates a progress artifact at most once a second; a context manager.
 
-    Calling it takes microseconds, whatever Prefect's API does: a thread of its own tells Prefect the newest of what
-    there is to tell, and its last word when the context ends. Each step of the campaign has an artifact of its own.
+    A call takes microseconds, however slow Prefect's API is: a separate thread sends the latest progress to Prefect,
+    and the final progress when the context ends. Each step of the campaign has its own artifact.
 
     Args:
         campaign: The campaign's name.
         account: Fingerprint of gateway and user.
-        also: A listener to call as well.
+        also: Another listener to call.
     """
 
     def __init__(self, campaign: str, account: str, also: ProgressListener | None = None) -> None:
         self._campaign = campaign
         self._slug = campaign_slug(campaign, account)
         self._also = also
-        self._shown = in_prefect_run()
+        self._enabled = in_prefect_run()
         self._thread: threading.Thread | None = None
-        self._newest: Progress | None = None
-        self._ended = False
+        self._latest: Progress | None = None
+        self._closed = False
         self._changed = threading.Condition()
         self._failed = False
 
     def __call__(self, progress: Progress) -> None:
-        """Take note of the progress."""
+        """Record the progress."""
         if self._also is not None:
             self._also(progress)
-        if not self._shown:
+        if not self._enabled:
             return
         with self._changed:
-            self._newest = progress
+            self._latest = progress
             if self._thread is None:
-                self._thread = _thread("progress", self._tell)
+                self._thread = _start_thread("progress", self._send_updates)
             self._changed.notify()
 
     def __enter__(self) -> ProgressArtifact:
@@ -129,77 +131,77 @@ class ProgressArtifact:
         self.close()
 
     def close(self) -> None:
-        """Show where it ended, unless Prefect takes too long for that."""
+        """Send the final progress; gives up after a while."""
         with self._changed:
-            self._ended = True
+            self._closed = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
+            self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def _tell(self) -> None:
-        with _unharmed("progress"), _client() as client:
-            artifacts: dict[str, UUID] = {}
-            while (progress := self._next()) is not None:
+    def _send_updates(self) -> None:
+        with _log_failure("progress"), _prefect_client() as client:
+            artifact_ids: dict[str, UUID] = {}
+            while (progress := self._next_progress()) is not None:
                 try:
-                    self._show(client, artifacts, progress)
-                except Exception as error:  # noqa: BLE001  next time it may work
+                    self._send(client, artifact_ids, progress)
+                except Exception as error:  # noqa: BLE001  the next update may succeed
                     if not self._failed:
-                        _untold("progress", error)
+                        _log_unshown("progress", error)
                     self._failed = True
                 with self._changed:
-                    self._changed.wait_for(lambda: self._ended, _EVERY_S)
+                    self._changed.wait_for(lambda: self._closed, _UPDATE_INTERVAL_S)
 
-    def _next(self) -> Progress | None:
-        """What to show next, when there is something; None when there will be nothing more."""
+    def _next_progress(self) -> Progress | None:
+        """Wait for progress that has not been sent; None when there is none and there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended)
-            progress, self._newest = self._newest, None
+            self._changed.wait_for(lambda: self._latest is not None or self._closed)
+            progress, self._latest = self._latest, None
             return progress
 
-    def _show(self, client: SyncPrefectClient, artifacts: dict[str, UUID], progress: Progress) -> None:
-        doing, done = _STEPS.get(progress.step, (progress.step, "done"))
+    def _send(self, client: SyncPrefectClient, artifact_ids: dict[str, UUID], progress: Progress) -> None:
+        name, done = _STEPS.get(progress.step, (progress.step, "done"))
         percent = 100.0 * min(progress.done / progress.total, 1.0) if progress.total else 100.0
-        told = f"{neutralize_markup(self._campaign)}: {progress.done:,} of {progress.total:,} messages {done}"
-        if (known := artifacts.get(progress.step)) is not None:
-            client.update_artifact(known, ArtifactUpdate(data=percent, description=told))
+        description = f"{neutralize_markup(self._campaign)}: {progress.done:,} of {progress.total:,} messages {done}"
+        if (artifact_id := artifact_ids.get(progress.step)) is not None:
+            client.update_artifact(artifact_id, ArtifactUpdate(data=percent, description=description))
         else:
-            request = _artifact("progress", f"{self._slug}-{doing}", told, percent)
-            artifacts[progress.step] = client.create_artifact(request).id
+            request = _artifact("progress", f"{self._slug}-{name}", description, percent)
+            artifact_ids[progress.step] = client.create_artifact(request).id
 
 
 def create_summary_artifact(report: CampaignReport, account: str, *, stopped: str | None = None) -> None:
-    """Leave a Markdown artifact with a campaign's counts.
+    """Create a Markdown artifact with a campaign's counts.
 
     Args:
         report: The campaign's report.
         account: Fingerprint of gateway and user.
-        stopped: Why the campaign stopped, when it did.
+        stopped: Why the campaign stopped, if it did.
     """
-    _leave(lambda: [_summary(report, account, stopped)])
+    _create(lambda: [_summary(report, account, stopped)])
 
 
 def create_rejected_rows_artifact(report: CampaignReport, account: str) -> None:
-    """Leave a table artifact of the rows that could not be sent, unless there are none; values are masked.
+    """Create a table artifact of the rows that cannot be sent, if there are any; values are masked.
 
     Args:
         report: The campaign's report.
         account: Fingerprint of gateway and user.
     """
-    _leave(lambda: _rejects(report, account))
+    _create(lambda: _rejected_rows(report, account))
 
 
 def create_undelivered_artifact(report: CampaignReport, account: str) -> None:
-    """Leave a table artifact of the messages that were refused, are in doubt or are not delivered, unless none are.
+    """Create a table artifact of the messages that are refused, in doubt or not delivered, if there are any.
 
     Args:
         report: The campaign's report.
         account: Fingerprint of gateway and user.
     """
-    _leave(lambda: _failures(report, account))
+    _create(lambda: _undelivered(report, account))
 
 
 class CampaignArtifacts:
-    """All that one campaign shows in Prefect: call each method where its name says.
+    """The artifacts and events of one campaign; call each method when the campaign has come that far.
 
     Args:
         campaign: The campaign's name.
@@ -217,17 +219,17 @@ class CampaignArtifacts:
 
         return account_fingerprint(self._credentials.base_url, self._credentials.user)
 
-    def listener(self, also: ProgressListener | None = None) -> ProgressArtifact:
+    def progress(self, also: ProgressListener | None = None) -> ProgressArtifact:
         """A listener for :func:`~prefect_mymsp.campaign.send_planned` and ``follow``; use it as a context manager.
 
         Args:
-            also: A listener to call as well.
+            also: Another listener to call.
         """
         return ProgressArtifact(self._campaign, self.account, also)
 
     def started(self, plan: Plan) -> None:
-        """The campaign is recorded, and sending begins."""
-        with _unharmed("events"):
+        """The campaign is recorded, and sending begins: an event."""
+        with _log_failure("events"):
             counts = {
                 "rows": plan.rows,
                 "rejected": plan.rejected_rows.num_rows,
@@ -239,65 +241,63 @@ class CampaignArtifacts:
             emit_campaign_event("started", self._campaign, counts, account=self.account)
 
     def sent(self, counts: Counts) -> None:
-        """Everything that was planned has been sent; deliveries may still be awaited."""
-        with _unharmed("events"):
+        """All planned messages were sent; deliveries may be open: an event."""
+        with _log_failure("events"):
             emit_campaign_event("sent", self._campaign, dataclasses.asdict(counts), account=self.account)
 
     def finished(self, report: CampaignReport) -> None:
-        """The campaign has run to its end, or with ``dry_run`` was looked at: its artifacts.
+        """The run of the campaign, or its dry run, has ended: artifacts.
 
-        Settled deliveries are reported by :func:`~prefect_mymsp.flows.emit_events.emit_completed_campaigns`, once.
+        :func:`~prefect_mymsp.flows.emit_events.emit_completed_campaigns` emits the event when deliveries are final.
         """
-        _leave(lambda: _all(report, self.account, None))
+        _create(lambda: _all_artifacts(report, self.account, None))
 
     def stopped(self, error: BaseException, report: CampaignReport) -> None:
-        """The campaign stopped before its end: the same artifacts, with the reason.
+        """The campaign stopped with an error: an event, and the same artifacts with the reason.
 
         Args:
-            error: What stopped it; only our own errors, which hold neither numbers nor texts, are quoted.
+            error: What stopped it. Only errors of this package are quoted; they hold neither numbers nor texts.
             report: How far it came.
         """
         reason = str(error) if isinstance(error, MyMSPError) else type(error).__name__
-        with _unharmed("events"):
-            emit_campaign_event("stopped", self._campaign, _counts(report), account=self.account, reason=reason)
-        _leave(lambda: _all(report, self.account, reason))
-
-
-def _counts(report: CampaignReport) -> dict[str, int]:
-    values = ((one.name, getattr(report, one.name)) for one in dataclasses.fields(report))
-    return {name: value for name, value in values if type(value) is int}
+        with _log_failure("events"):
+            emit_campaign_event("stopped", self._campaign, report.counts(), account=self.account, reason=reason)
+        _create(lambda: _all_artifacts(report, self.account, reason))
 
 
 # ---- artifacts -----------------------------------------------------------------------------------------------------
 
 
-def _all(report: CampaignReport, account: str, stopped: str | None) -> list[ArtifactCreate]:
-    return [_summary(report, account, stopped), *_rejects(report, account), *_failures(report, account)]
+def _all_artifacts(report: CampaignReport, account: str, stopped: str | None) -> list[ArtifactCreate]:
+    return [_summary(report, account, stopped), *_rejected_rows(report, account), *_undelivered(report, account)]
 
 
 def _summary(report: CampaignReport, account: str, stopped: str | None) -> ArtifactCreate:
     if report.dry_run:
-        told = "Dry run: nothing was sent."
+        outcome = "Dry run: nothing was sent."
     elif stopped is not None:
-        told = f"Stopped: {neutralize_markup(stopped, 1000)}"
+        outcome = f"Stopped: {neutralize_markup(stopped, 1000)}"
     else:
-        told = "Ran to its end."
-    lines = [f"## {neutralize_markup(report.campaign)}", "", told, "", "| What | |", "| --- | ---: |"]
+        outcome = "Finished."
+    lines = [f"## {neutralize_markup(report.campaign)}", "", outcome, "", "| | |", "| --- | ---: |"]
     lines += [
         f"| {neutralize_markup(label)} | {neutralize_markup(value)} |"
         for label, value in report.lines()
         if label != "campaign"
     ]
     if report.conflict:
-        lines += ["", f"A start would be refused: {neutralize_markup(report.conflict, 1000)}"]
+        lines += ["", f"This campaign would be refused: {neutralize_markup(report.conflict, 1000)}"]
     if report.in_doubt:
-        lines += ["", "What is in doubt may or may not have been sent. It is not sent again; the report names it."]
-    paths = (("Deliveries", report.report_path), ("Rows that cannot be sent", report.rejected_rows_path))
-    lines += ["", *(f"{what}: {neutralize_markup(str(path), 400)}  " for what, path in paths if path is not None)]
-    return _artifact("markdown", f"{campaign_slug(report.campaign, account)}-summary", told, "\n".join(lines))
+        lines += [
+            "",
+            "Messages in doubt may or may not have been sent. They are not sent again; the report lists them.",
+        ]
+    paths = (("Deliveries", report.report_path), ("Rejected rows", report.rejected_rows_path))
+    lines += ["", *(f"{label}: {neutralize_markup(str(path), 400)}  " for label, path in paths if path is not None)]
+    return _artifact("markdown", f"{campaign_slug(report.campaign, account)}-summary", outcome, "\n".join(lines))
 
 
-def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
+def _rejected_rows(report: CampaignReport, account: str) -> list[ArtifactCreate]:
     rows = [
         {
             "row": int(row) if row else "",
@@ -305,16 +305,18 @@ def _rejects(report: CampaignReport, account: str) -> list[ArtifactCreate]:
             "value": mask_value(neutralize_markup(value, 40)),
             "reason": neutralize_markup(mask_numbers(reason)),
         }
-        for row, column, value, reason in _first(report.rejected_rows, ["row", "column", "value", "reason"])
+        for row, column, value, reason in _first_rows(report.rejected_rows, ["row", "column", "value", "reason"])
     ]
-    return _table(rows, len(report.rejected_rows), report, account, "rejects", "rows that cannot be sent")
+    return _table(rows, len(report.rejected_rows), report, account, "rejected-rows", "rejected rows")
 
 
-def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
+def _undelivered(report: CampaignReport, account: str) -> list[ArtifactCreate]:
+    from prefect_mymsp.journal.schema import IN_DOUBT, REFUSED
+
     deliveries = report.deliveries
     status = deliveries["status"]
-    failed = deliveries["state"].isin(["refused", "in_doubt"]) | (status.notna() & (status != "delivered"))
-    failures = deliveries[failed.fillna(value=False)]
+    is_undelivered = deliveries["state"].isin([REFUSED, IN_DOUBT]) | (status.notna() & (status != "delivered"))
+    undelivered = deliveries[is_undelivered.fillna(value=False)]
     columns = ["row", "recipient", "state", "status", "error", "message_id"]
     rows = [
         {
@@ -325,25 +327,27 @@ def _failures(report: CampaignReport, account: str) -> list[ArtifactCreate]:
             "error": neutralize_markup(mask_numbers(error)),
             "message id": neutralize_markup(message_id, 40),
         }
-        for row, recipient, state, status, error, message_id in _first(failures, columns)
+        for row, recipient, state, status, error, message_id in _first_rows(undelivered, columns)
     ]
-    return _table(rows, len(failures), report, account, "failures", "messages refused, in doubt or not delivered")
+    return _table(rows, len(undelivered), report, account, "undelivered", "messages refused, in doubt or not delivered")
 
 
 def _table(
-    rows: list[dict[str, Any]], total: int, report: CampaignReport, account: str, what: str, told: str
+    rows: list[dict[str, Any]], total: int, report: CampaignReport, account: str, name: str, description: str
 ) -> list[ArtifactCreate]:
-    """A table of the first rows, its last line saying how many more there are; nothing when there are none."""
+    """A table of the first rows, whose last line says how many more there are; nothing without rows."""
     if not rows:
         return []
     if total > len(rows):
+        last_column = list(rows[0])[-1]
         more = f"and {total - len(rows):,} more: see the report"
-        rows = [*rows, {name: more if name == list(rows[0])[-1] else "…" for name in rows[0]}]
-    key = f"{campaign_slug(report.campaign, account)}-{what}"
-    return [_artifact("table", key, f"{neutralize_markup(report.campaign)}: {told}: {total:,}", json.dumps(rows))]
+        rows = [*rows, {column: more if column == last_column else "…" for column in rows[0]}]
+    key = f"{campaign_slug(report.campaign, account)}-{name}"
+    description = f"{neutralize_markup(report.campaign)}: {description}: {total:,}"
+    return [_artifact("table", key, description, json.dumps(rows))]
 
 
-def _first(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]:
+def _first_rows(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]:
     """The first rows of a frame, missing values as empty texts."""
     import pandas as pd
 
@@ -370,48 +374,50 @@ def _uuid(value: str | None) -> UUID | None:
 
 
 @contextmanager
-def _client() -> Iterator[SyncPrefectClient]:
-    # With settings of its own it is not the client that the flow's engine uses, whose patience is minutes.
-    with get_client(httpx_settings={"timeout": _TIMEOUT_S}, sync_client=True) as client:
+def _prefect_client() -> Iterator[SyncPrefectClient]:
+    # With settings of its own it is not the client of the flow's engine, which waits for minutes.
+    with get_client(httpx_settings={"timeout": _REQUEST_TIMEOUT_S}, sync_client=True) as client:
         yield client
 
 
-def _thread(what: str, target: Callable[[], None]) -> threading.Thread:
-    """A running thread in this context, which says which run this is and where Prefect is; it holds up nobody's end."""
+def _start_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    """Start a daemon thread in a copy of this context, which holds the run and Prefect's settings."""
     run = contextvars.copy_context().run
-    thread = threading.Thread(target=run, args=(target,), name=f"mymsp-{what}", daemon=True)
+    thread = threading.Thread(target=run, args=(target,), name=f"mymsp-{name}", daemon=True)
     thread.start()
     return thread
 
 
-def _leave(artifacts: Callable[[], Iterable[ArtifactCreate]]) -> None:
-    """Make artifacts and give them to Prefect, in this run's name; whatever fails is logged and forgotten."""
+def _create(artifacts: Callable[[], Iterable[ArtifactCreate]]) -> None:
+    """Create artifacts of this run in Prefect; a failure is logged."""
     if not in_prefect_run():
         return
 
     def create() -> None:
-        with _unharmed("artifacts"), _client() as client:
+        with _log_failure("artifacts"), _prefect_client() as client:
             for artifact in artifacts():
                 client.create_artifact(artifact)
 
-    with _unharmed("artifacts"):
-        thread = _thread("artifacts", create)
-        thread.join(_PATIENCE_S)
+    with _log_failure("artifacts"):
+        thread = _start_thread("artifacts", create)
+        thread.join(_CLOSE_TIMEOUT_S)
         if thread.is_alive():
-            _untold("artifacts", TimeoutError())
+            _log_unshown("artifacts", TimeoutError())
 
 
 @contextmanager
-def _unharmed(what: str) -> Iterator[None]:
-    """Whatever fails in here is logged, and the campaign goes on: what cannot be shown has been sent all the same."""
+def _log_failure(what: str) -> Iterator[None]:
+    """Log any failure inside and continue: the campaign itself is not affected."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        _untold(what, error)
+        _log_unshown(what, error)
 
 
-def _untold(what: str, error: Exception) -> None:
-    # The error's own words may hold the address of Prefect's API, and what was to be shown.
+def _log_unshown(what: str, error: Exception) -> None:
+    # The error's text may hold the address of Prefect's API, and the content of an artifact.
     get_logger(__name__).warning(
-        "Prefect could not be shown this campaign's %s (%s). The campaign is not affected.", what, type(error).__name__
+        "The %s of this campaign could not be shown in Prefect (%s). The campaign is not affected.",
+        what,
+        type(error).__name__,
     )

@@ -1,7 +1,7 @@
-"""What Prefect's Automations can act on: an event a step of a campaign, and one a received SMS.
+"""Events for Prefect's automations: one for each step of a campaign, and one for each received SMS.
 
-Events hold counts and masked numbers, never a text unless it is asked for. Emitting one costs a queue's put: Prefect
-delivers it from a thread of its own, and a Prefect that cannot be reached is that thread's trouble alone.
+Events hold counts and masked numbers, and no text unless the caller includes it. Emitting an event only puts it into a
+queue. Prefect sends it from a separate thread, and an unreachable Prefect affects that thread only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ CampaignStep = Literal["started", "sent", "completed", "stopped"]
 
 _NAME_LENGTH = 200
 _TEXT_LENGTH = 1600
-#: Makes ids of events out of ids of messages.
+#: The namespace in which ids of events are derived from ids of messages.
 _MESSAGES = uuid.UUID("6d2f0f0c-5f53-4c7e-9d33-3c8f1e1b4a55")
 
 
 def campaign_slug(campaign: str, account: str) -> str:
-    """A campaign's name as ids and artifact keys have it: ``a`` to ``z``, digits and dashes, 10 to 50 characters.
+    """A campaign's name for ids and artifact keys: ``a`` to ``z``, digits and dashes, 10 to 50 characters.
 
-    Names that differ only in what is lost here, and one name at two accounts, have different slugs.
+    Different names have different slugs, also when they differ only in characters that are left out, and so does the
+    same name at two accounts.
 
     Args:
         campaign: Its name.
@@ -50,43 +51,43 @@ def emit_campaign_event(
     """Emit ``mymsp.campaign.<kind>``.
 
     Args:
-        kind: How far the campaign has come.
+        kind: The step that the campaign has reached.
         campaign: Its name.
         counts: Messages by state, as in a report.
         account: Fingerprint of gateway and user.
-        reason: Why it stopped, for ``stopped``; without numbers and texts.
+        reason: For ``stopped``, why it stopped, without numbers and texts.
     """
     payload = {"campaign": _line(campaign), "counts": dict(counts)}
     if reason is not None:
         payload["reason"] = _line(reason, _TEXT_LENGTH)
-    _emit(f"mymsp.campaign.{kind}", _campaign(campaign, account), payload)
+    _emit(f"mymsp.campaign.{kind}", _campaign_resource(campaign, account), payload)
 
 
 def emit_undelivered_event(campaign: str, statuses: Mapping[str, int], *, account: str) -> None:
-    """Emit ``mymsp.message.undelivered``: one for all messages that a pass over a campaign found undelivered.
+    """Emit ``mymsp.message.undelivered``, one event for all undelivered messages of a campaign.
 
     Args:
         campaign: Its name.
-        statuses: How many messages have which of the gateway's words; nothing is emitted when there are none.
+        statuses: How many messages have each status; nothing is emitted when there are none.
         account: Fingerprint of gateway and user.
     """
     total = sum(statuses.values())
     if total:
-        words = {_line(word, 40): count for word, count in statuses.items()}
-        payload = {"campaign": _line(campaign), "undelivered": total, "statuses": words}
-        _emit("mymsp.message.undelivered", _campaign(campaign, account), payload)
+        counts = {_line(status, 40): count for status, count in statuses.items()}
+        payload = {"campaign": _line(campaign), "undelivered": total, "statuses": counts}
+        _emit("mymsp.message.undelivered", _campaign_resource(campaign, account), payload)
 
 
 def emit_received_event(account: str, message: ReceivedMessage, include_text: bool = False) -> None:
-    """Emit ``mymsp.message.received`` for one received SMS; emitted again, it is the same event and starts nothing.
+    """Emit ``mymsp.message.received`` for one received SMS. Emitted twice, it has the same id and triggers once.
 
-    The resource's labels are made to be matched: ``mymsp.word`` is the text's first word in upper case, empty when
-    there is none or when it may be somebody's number; ``mymsp.prefix`` and ``mymsp.kind`` are the gateway's.
+    Triggers match the resource's labels: ``mymsp.word`` is the text's first word in upper case, empty when there is
+    none or when it may be a phone number; ``mymsp.prefix`` and ``mymsp.kind`` are the gateway's.
 
     Args:
         account: Fingerprint of gateway and user.
         message: The message.
-        include_text: Whether the payload holds the text. Prefect keeps events, and shows them to all its users.
+        include_text: Include the text in the payload. Prefect stores events and shows them to all its users.
     """
     number = message.sender or ""
     payload: dict[str, Any] = {
@@ -113,18 +114,17 @@ def emit_received_event(account: str, message: ReceivedMessage, include_text: bo
 
 
 def first_word(text: str) -> str:
-    """The first word of a text in upper case, or nothing: what people send to have something done.
+    """The first word of a text in upper case, without punctuation around it: a command that somebody sent.
 
-    Punctuation around it is left away. A word of more than 20 characters, or with five digits, is no such word but
-    perhaps somebody's number.
+    It is empty when the word has more than 20 characters, or five digits and more: that may be a phone number.
     """
-    found = re.search(r"\S+", text)
-    word = re.sub(r"^[\W_]+|[\W_]+$", "", found[0]).upper() if found else ""
-    usable = re.fullmatch(r"[\w&-]{1,20}", word) and sum(map(str.isdigit, word)) < 5
-    return word if usable else ""
+    match = re.search(r"\S+", text)
+    word = re.sub(r"^[\W_]+|[\W_]+$", "", match[0]).upper() if match else ""
+    is_command = re.fullmatch(r"[\w&-]{1,20}", word) and sum(map(str.isdigit, word)) < 5
+    return word if is_command else ""
 
 
-def _campaign(campaign: str, account: str) -> dict[str, str]:
+def _campaign_resource(campaign: str, account: str) -> dict[str, str]:
     return {
         "prefect.resource.id": f"mymsp.campaign.{campaign_slug(campaign, account)}",
         "prefect.resource.name": _line(campaign),
@@ -134,17 +134,18 @@ def _campaign(campaign: str, account: str) -> dict[str, str]:
 
 
 def _line(text: str, length: int = _NAME_LENGTH) -> str:
-    """A text of somebody else's as one line without control characters, and not longer than that."""
-    visible = ("" if unicodedata.category(one) in {"Cc", "Cf", "Cs"} else one for one in re.sub(r"\s+", " ", text))
+    """A stranger's text as one line without control characters, cut to a length."""
+    line = re.sub(r"\s+", " ", text)
+    visible = (character for character in line if unicodedata.category(character) not in {"Cc", "Cf", "Cs"})
     return "".join(visible).strip()[:length]
 
 
 def in_prefect_run() -> bool:
-    """Whether a flow run or task run of Prefect's is under way here."""
+    """Whether this code runs in a flow run or a task run of Prefect."""
     return bool(runtime.flow_run.id or runtime.task_run.id)
 
 
 def _emit(event: str, resource: dict[str, str], payload: dict[str, Any], event_id: uuid.UUID | None = None) -> None:
-    # Elsewhere Prefect would start a server of its own, for seconds, to tell it what nobody will ask for.
+    # Without a run and an API, Prefect would start a temporary server for an event that nobody reads.
     if in_prefect_run() or PREFECT_API_URL.value():
         emit_event(event, resource, payload=payload, id=event_id)

@@ -34,7 +34,7 @@ def report_progress_to(listener: ProgressListener) -> Iterator[None]:
 @contextlib.contextmanager
 def progress_listener(campaign: str, credentials: MyMSPCredentials) -> Iterator[ProgressListener]:
     """A listener that keeps Prefect's page of a campaign up to date, and calls who listens in this context."""
-    with CampaignArtifacts(campaign, credentials).listener(also=_listener.get()) as listener:
+    with CampaignArtifacts(campaign, credentials).progress(also=_listener.get()) as listener:
         yield listener
 
 

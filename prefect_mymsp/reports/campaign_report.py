@@ -1,13 +1,17 @@
-"""A campaign's report: its counts, its deliveries and its rejects."""
+"""A campaign's report: its counts, its deliveries, and the rows that were left out."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect_mymsp.reports.frames import (
     DELIVERY_DTYPES,
+    DUPLICATE_ROW_DTYPES,
+    REJECTED_ROW_DTYPES,
+    SUPPRESSED_ROW_DTYPES,
     duplicate_rows_frame,
     empty_frame,
     rejected_rows_frame,
@@ -28,30 +32,30 @@ class CampaignReport:
     Attributes:
         campaign: Its name.
         source: Where its rows come from.
-        detected_format: How that was read: the column of the numbers, and a file's encoding and separator.
+        detected_format: How the source was read: the phone column, and a file's encoding and separator.
         dry_run: Whether nothing was recorded or sent.
         rows: Rows of the source.
         rejected: Rows that cannot be sent; see :attr:`rejected_rows`.
-        duplicates: Rows whose number and text stand further up.
-        suppressed: Rows left out because their number must get nothing; see :attr:`suppressed_rows`.
-        groups: Recipient groups of the gateway that this start named; each is one of the messages.
-        messages: Messages of the campaign; from here on, in a dry run, what there would be.
-        segments: SMS the messages take.
+        duplicates: Rows with the number and the text of an earlier row; see :attr:`duplicate_rows`.
+        suppressed: Rows whose number must not get messages; see :attr:`suppressed_rows`.
+        groups: Recipient groups of the gateway that this run named; each is one of the messages.
+        messages: Messages of the campaign. In a dry run, this and the following counts are what there would be.
+        segments: SMS segments that the messages take.
         ucs2: Messages of this source that need UCS-2.
-        known: Messages the campaign had before this start.
-        planned: Not sent yet; in a dry run, what a start would send.
-        sending: On the way in another run.
-        accepted: Taken by the gateway.
+        known: Messages that the campaign had before this run.
+        planned: Not sent yet; in a dry run, what a run would send.
+        sending: Being sent by another run.
+        accepted: Accepted by the gateway.
         refused: Refused by the gateway.
-        in_doubt: May have been sent; never sent again without evidence.
-        assumed: Were in doubt until a person said they were sent.
-        cancelled: Taken back at the gateway before their delivery time.
+        in_doubt: May have been sent; not sent again without evidence.
+        assumed: Were in doubt, and a person decided that they were sent.
+        cancelled: Cancelled at the gateway before their send time.
         delivered: Confirmed by the phone.
-        non_gsm_characters: Characters that force UCS-2, at most 20.
-        samples: A few messages, numbers masked.
-        conflict: In a dry run, why a start would be refused; empty when it would not.
-        report_path: The delivery report as CSV; None in a dry run.
-        rejected_rows_path: The rejects as CSV; None when there are none, or in a dry run.
+        non_gsm_characters: Characters that need UCS-2, at most 20.
+        samples: A few messages, with masked numbers.
+        conflict: In a dry run, why a run would be refused; empty when it would not.
+        report_path: The deliveries as CSV; None in a dry run.
+        rejected_rows_path: The rejected rows as CSV; None when there are none, and in a dry run.
     """
 
     campaign: str
@@ -68,27 +72,27 @@ class CampaignReport:
     ucs2: int
     known: int
     planned: int
-    sending: int
-    accepted: int
-    refused: int
-    in_doubt: int
-    assumed: int
-    cancelled: int
-    delivered: int
+    sending: int = 0
+    accepted: int = 0
+    refused: int = 0
+    in_doubt: int = 0
+    assumed: int = 0
+    cancelled: int = 0
+    delivered: int = 0
     non_gsm_characters: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = field(default=(), repr=False)
     conflict: str = ""
     report_path: Path | None = None
     rejected_rows_path: Path | None = None
-    _rejects: pd.DataFrame | None = field(default=None, repr=False)
-    _duplicates: pd.DataFrame | None = field(default=None, repr=False)
-    _suppressed: pd.DataFrame | None = field(default=None, repr=False)
+    _rejected_rows: pd.DataFrame | None = field(default=None, repr=False)
+    _duplicate_rows: pd.DataFrame | None = field(default=None, repr=False)
+    _suppressed_rows: pd.DataFrame | None = field(default=None, repr=False)
     _deliveries: pd.DataFrame | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, name: str, plan: Plan, counts: Counts | None, deliveries: pd.DataFrame | None) -> CampaignReport:
-        """The report of a plan, and of what the journal says became of it; without counts a dry run."""
-        return cls(
+        """The report of a plan and of the journal's counts and deliveries; without counts, of a dry run."""
+        report = cls(
             campaign=name,
             source=plan.source,
             detected_format=plan.detected_format,
@@ -98,61 +102,70 @@ class CampaignReport:
             duplicates=plan.duplicates.num_rows,
             suppressed=plan.suppressed.num_rows,
             groups=plan.groups,
-            messages=plan.messages if counts is None else counts.messages,
+            messages=plan.messages,
             segments=plan.segments,
             ucs2=plan.ucs2,
             known=plan.known,
-            planned=(plan.due if plan.known else plan.messages) if counts is None else counts.planned,
-            sending=0 if counts is None else counts.sending,
-            accepted=0 if counts is None else counts.accepted,
-            refused=0 if counts is None else counts.refused,
-            in_doubt=0 if counts is None else counts.in_doubt,
-            assumed=0 if counts is None else counts.assumed,
-            cancelled=0 if counts is None else counts.cancelled,
-            delivered=0 if counts is None else counts.delivered,
+            planned=plan.due if plan.known else plan.messages,
             non_gsm_characters=plan.non_gsm_characters,
             samples=plan.samples,
             conflict=plan.conflict,
-            _rejects=rejected_rows_frame(plan.rejected_rows, name),
-            _duplicates=duplicate_rows_frame(plan.duplicates),
-            _suppressed=suppressed_rows_frame(plan.suppressed),
+            _rejected_rows=rejected_rows_frame(plan.rejected_rows, name),
+            _duplicate_rows=duplicate_rows_frame(plan.duplicates),
+            _suppressed_rows=suppressed_rows_frame(plan.suppressed),
             _deliveries=deliveries,
+        )
+        if counts is None:
+            return report
+        return dataclasses.replace(
+            report,
+            messages=counts.messages,
+            planned=counts.planned,
+            sending=counts.sending,
+            accepted=counts.accepted,
+            refused=counts.refused,
+            in_doubt=counts.in_doubt,
+            assumed=counts.assumed,
+            cancelled=counts.cancelled,
+            delivered=counts.delivered,
         )
 
     @property
     def deliveries(self) -> pd.DataFrame:
-        """What became of each message; see :func:`deliveries_frame`. Empty in a dry run."""
+        """One row per message; see :func:`deliveries_frame`. Empty in a dry run."""
         return empty_frame(DELIVERY_DTYPES) if self._deliveries is None else self._deliveries
 
     @property
     def rejected_rows(self) -> pd.DataFrame:
         """Rows that cannot be sent; see :func:`rejected_rows_frame`."""
-        assert self._rejects is not None  # noqa: S101  always made by of()
-        return self._rejects
+        return empty_frame(REJECTED_ROW_DTYPES) if self._rejected_rows is None else self._rejected_rows
 
     @property
     def duplicate_rows(self) -> pd.DataFrame:
-        """Rows that were left out because an earlier one has the same number and text: ``row``, ``first_row``."""
-        assert self._duplicates is not None  # noqa: S101  always made by of()
-        return self._duplicates
+        """Rows with the number and the text of an earlier row: ``row``, ``msisdn``, ``first_row``."""
+        return empty_frame(DUPLICATE_ROW_DTYPES) if self._duplicate_rows is None else self._duplicate_rows
 
     @property
     def suppressed_rows(self) -> pd.DataFrame:
-        """Rows left out because their number must get nothing: ``row``, ``msisdn``, ``reason``.
+        """Rows whose number must not get messages: ``row``, ``msisdn``, ``reason``.
 
-        The reason is ``opt-out`` for who said so in answer to a message, else ``on the list``.
+        The reason is ``opt-out`` for people who opted out by SMS, and ``on the list`` for a suppression list.
         """
-        assert self._suppressed is not None  # noqa: S101  always made by of()
-        return self._suppressed
+        return empty_frame(SUPPRESSED_ROW_DTYPES) if self._suppressed_rows is None else self._suppressed_rows
+
+    def counts(self) -> dict[str, int]:
+        """All counts by name, for an event; neither numbers of people nor texts."""
+        values = {attribute.name: getattr(self, attribute.name) for attribute in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if type(value) is int}
 
     def lines(self) -> list[tuple[str, str]]:
-        """The counts as pairs of label and value, for a table or a log; no numbers of people, no texts."""
+        """The counts as pairs of label and value, for a table or a log; neither numbers of people nor texts."""
         pairs = [
             ("campaign", self.campaign),
             ("source", self.source),
-            *([("read as", self.detected_format)] if self.dry_run and self.detected_format else []),
+            *([("format", self.detected_format)] if self.dry_run and self.detected_format else []),
             ("rows", f"{self.rows:,}"),
-            ("invalid rows", f"{self.rejected:,}"),
+            ("rejected rows", f"{self.rejected:,}"),
             ("duplicate rows", f"{self.duplicates:,}"),
             *([("suppressed rows", f"{self.suppressed:,}")] if self.suppressed else []),
             ("messages", f"{self.messages:,}" + (f" ({self.groups:,} of them to groups)" if self.groups else "")),
@@ -160,7 +173,7 @@ class CampaignReport:
         ]
         if self.dry_run:
             if earlier := self.messages - self.planned:
-                pairs += [("known from earlier starts", f"{earlier:,}"), ("left to send", f"{self.planned:,}")]
+                pairs += [("recorded earlier", f"{earlier:,}"), ("to send", f"{self.planned:,}")]
             return pairs
         pairs += [
             ("accepted", f"{self.accepted:,}"),
@@ -169,12 +182,9 @@ class CampaignReport:
             ("in doubt", f"{self.in_doubt:,}"),
         ]
         rare = (
-            ("settled as sent by a person", self.assumed),
+            ("resolved as sent", self.assumed),
             ("cancelled", self.cancelled),
             ("not sent yet", self.planned),
-            ("being sent elsewhere", self.sending),
+            ("being sent by another run", self.sending),
         )
-        for label, count in rare:
-            if count:
-                pairs.append((label, f"{count:,}"))
-        return pairs
+        return [*pairs, *((label, f"{count:,}") for label, count in rare if count)]

@@ -78,8 +78,8 @@ def artifacts_of(run: str) -> dict[str, Artifact]:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
         )
-    assert all(re.fullmatch(r"[a-z0-9-]+", one.key or "") for one in found)
-    return {(one.key or "").rpartition("-")[2]: one for one in found}
+    keys = [re.fullmatch(r"mymsp-[a-z0-9-]+?-[0-9a-f]{8}-([a-z-]+)", artifact.key or "") for artifact in found]
+    return {key[1]: artifact for key, artifact in zip(keys, found, strict=True) if key}
 
 
 def events_of(run: str, name: str = "mymsp.") -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ def test_a_campaign_shows_all_its_steps(plan: Plan, credentials: MyMSPCredential
 
     @task
     def step(show: CampaignArtifacts, name: str, total: int) -> None:
-        with show.listener() as listener:
+        with show.progress() as listener:
             for done in range(total + 1):
                 listener(Progress(name, done, total))
 
@@ -162,27 +162,27 @@ def test_a_campaign_shows_all_its_steps(plan: Plan, credentials: MyMSPCredential
 
     run = campaign()
     found = artifacts_of(run)
-    assert set(found) == {"sending", "following", "summary", "rejects", "failures"}
+    assert set(found) == {"sending", "tracking", "summary", "rejected-rows", "undelivered"}
     assert (found["sending"].type, found["sending"].data) == ("progress", 100.0)
     assert found["sending"].description == "Påminnelse v. 49: 6 of 6 messages sent"
-    assert found["following"].description == "Påminnelse v. 49: 4 of 4 messages settled"
+    assert found["tracking"].description == "Påminnelse v. 49: 4 of 4 messages final"
     assert found["sending"].task_run_id is not None
 
     summary = found["summary"]
     assert summary.type == "markdown"
     text = str(summary.data)
-    assert text.startswith("## Påminnelse v. 49\n\nRan to its end.\n\n| What | |\n| --- | ---: |\n")
+    assert text.startswith("## Påminnelse v. 49\n\nFinished.\n\n| | |\n| --- | ---: |\n")
     assert "\n| accepted | 4 |\n" in text
-    assert "What is in doubt may or may not have been sent." in text
+    assert "Messages in doubt may or may not have been sent." in text
 
-    rejected_rows = json.loads(str(found["rejects"].data))
+    rejected_rows = json.loads(str(found["rejected-rows"].data))
     assert [(one["row"], one["column"], one["value"]) for one in rejected_rows] == [
         (4, "telefon", "••-••• ••• 00"),
         (5, "telefon", "•••• ‹•›••••••••n‹/b›"),
     ]
     assert "landline" in rejected_rows[0]["reason"]
 
-    failures = json.loads(str(found["failures"].data))
+    failures = json.loads(str(found["undelivered"].data))
     assert [(one["row"], one["state"], one["status"]) for one in failures] == [
         (3, "accepted", "undelivered"),
         (4, "accepted", "expired ¦ ‹b›"),
@@ -221,8 +221,8 @@ def test_a_real_campaign_shows_its_progress(
         sending = client.read_artifacts(artifact_filter=keys)[0]
     run = str(sending.flow_run_id)
     found = artifacts_of(run)
-    assert set(found) == {"sending", "following", "summary"}
-    assert {what: found[what].data for what in ("sending", "following")} == {"sending": 100.0, "following": 100.0}
+    assert set(found) == {"sending", "tracking", "summary"}
+    assert {what: found[what].data for what in ("sending", "tracking")} == {"sending": 100.0, "tracking": 100.0}
     wait_for(lambda: len(events_of(run)) == 3)
     told = [one["event"] for one in events_of(run)]
     assert told == ["mymsp.campaign.started", "mymsp.campaign.sent", "mymsp.campaign.completed"]
@@ -268,8 +268,8 @@ def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, creden
     with get_client(sync_client=True) as client:
         here = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
         told = {one.description: str(one.data) for one in client.read_artifacts(artifact_filter=here)}
-    assert {"Dry run: nothing was sent.", "Ran to its end."} <= set(told)
-    assert "A start would be refused: They got it ‹b›today‹/b›." in told["Dry run: nothing was sent."]
+    assert {"Dry run: nothing was sent.", "Finished."} <= set(told)
+    assert "This campaign would be refused: They got it ‹b›today‹/b›." in told["Dry run: nothing was sent."]
     assert "numbers in column 'telefon', UTF-8, separated by ';'" in told["Dry run: nothing was sent."]
     events = wait_for(lambda: events_of(run))
     assert [one["event"] for one in events] == ["mymsp.campaign.stopped"]
@@ -284,7 +284,7 @@ def test_a_group_that_was_refused_is_shown(plan: Plan) -> None:
         create_undelivered_artifact(report_of(plan, failures), ACCOUNT)
         return str(flow_run.id)
 
-    rows = json.loads(str(artifacts_of(campaign())["failures"].data))
+    rows = json.loads(str(artifacts_of(campaign())["undelivered"].data))
     assert [(row["row"], row["recipient"]) for row in rows] == [("", "@Nobody"), (2, "46•••••••05")]
 
 
@@ -307,13 +307,13 @@ def test_what_strangers_wrote_is_harmless(tmp_path: Path) -> None:
         return str(flow_run.id)
 
     found = artifacts_of(campaign())
-    assert set(found) == {"sending", "summary", "rejects", "failures"}
+    assert set(found) == {"sending", "summary", "rejected-rows", "undelivered"}
     summary = str(found["summary"].data)
     for line in summary.splitlines():
         assert line.count("|") in {0, 3}
     cells = [
         str(cell)
-        for what in ("rejects", "failures")
+        for what in ("rejected-rows", "undelivered")
         for row in json.loads(str(found[what].data))
         for cell in row.values()
     ]
@@ -321,7 +321,7 @@ def test_what_strangers_wrote_is_harmless(tmp_path: Path) -> None:
     assert not re.search(r"[<>`*\[\]]|^#|://", "\n".join([*cells, *described]), re.MULTILINE)
     assert not re.search(r"[<>`*\[\]]|\n#|://", summary)
     assert "\n" not in "".join([*cells, *described])
-    for what, more in (("rejects", 50), ("failures", 7)):
+    for what, more in (("rejected-rows", 50), ("undelivered", 7)):
         table = json.loads(str(found[what].data))
         assert len(table) == MAX_TABLE_ROWS + 1
         assert f"and {more} more: see the report" in table[-1].values()
@@ -333,7 +333,7 @@ def test_outside_of_a_run_nothing_happens(plan: Plan, credentials: MyMSPCredenti
     report = report_of(plan, MIXED)
     with get_client(sync_client=True) as client:
         before = len(client.read_artifacts(limit=200))
-        with CampaignArtifacts(report.campaign, credentials).listener(heard.append) as listener:
+        with CampaignArtifacts(report.campaign, credentials).progress(heard.append) as listener:
             listener(Progress("send", 1, 2))
         create_summary_artifact(report, ACCOUNT)
         create_rejected_rows_artifact(report, ACCOUNT)
@@ -435,8 +435,8 @@ def test_a_prefect_that_hangs_takes_no_time_from_the_sending(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(artifacts, "_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(artifacts, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(artifacts, "_REQUEST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(artifacts, "_CLOSE_TIMEOUT_S", 0.5)
     report = report_of(plan, MIXED)
 
     @flow
@@ -453,7 +453,7 @@ def test_a_prefect_that_hangs_takes_no_time_from_the_sending(
 
         with elsewhere(nobody):
             show = CampaignArtifacts(report.campaign, credentials)
-            with show.listener() as listener:
+            with show.progress() as listener:
                 longest = asyncio.run(send(listener))
             began = time.perf_counter()
             show.finished(report)
@@ -462,14 +462,14 @@ def test_a_prefect_that_hangs_takes_no_time_from_the_sending(
     longest, ending = campaign()
     assert longest < 0.1  # a request's patience would be 1 s
     assert 0.4 < ending < 0.9
-    assert "Prefect could not be shown this campaign's artifacts (TimeoutError)." in caplog.text
+    assert "The artifacts of this campaign could not be shown in Prefect (TimeoutError)." in caplog.text
     wait_for(lambda: not telling())
 
 
 def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
     plan: Plan, credentials: MyMSPCredentials, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(artifacts, "_EVERY_S", 0.01)
+    monkeypatch.setattr(artifacts, "_UPDATE_INTERVAL_S", 0.01)
     report = report_of(plan, MIXED)
 
     @flow
@@ -477,7 +477,7 @@ def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
         with elsewhere(9):
             show = CampaignArtifacts(report.campaign, credentials)
             show.started(plan)
-            with show.listener() as listener:
+            with show.progress() as listener:
                 for done in range(10):
                     listener(Progress("send", done, 10))
                     time.sleep(0.05)
@@ -486,7 +486,7 @@ def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
     campaign()
     told = [one for one in caplog.messages if "could not be shown" in one]
     assert told == [
-        f"Prefect could not be shown this campaign's {what} (ConnectError). The campaign is not affected."
+        f"The {what} of this campaign could not be shown in Prefect (ConnectError). The campaign is not affected."
         for what in ("progress", "artifacts")
     ]
 
@@ -504,7 +504,7 @@ def test_what_cannot_be_counted_stops_nothing(
 
     campaign()
     told = [one for one in caplog.messages if "could not be shown" in one]
-    assert ["artifacts (KeyError)" in one for one in told] == [True]
+    assert ["artifacts of this campaign could not be shown in Prefect (KeyError)" in one for one in told] == [True]
 
 
 # ---- received messages ---------------------------------------------------------------------------------------------

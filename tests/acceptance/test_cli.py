@@ -127,14 +127,14 @@ def test_a_second_start_says_what_is_left(terminal: Terminal, gateway: Sandbox, 
     source.write_text("mobile\n0701740605\n0701740606\n", encoding="utf-8")
     asked = ["send", str(source), "Hej", "--campaign", "again", "--no-wait"]
     terminal.run(*asked, "--yes")
-    assert "left to send  " in terminal.run(*asked, "--dry-run")
+    assert "to send  " in terminal.run(*asked, "--dry-run")
     assert "accepted" in terminal.run(*asked), "with nothing left there is nothing to agree to"
     assert len(gateway.gateway.ledger()) == 1
     with source.open("a", encoding="utf-8") as file:
         file.write("0701740607\n")
     looked = " ".join(terminal.run(*asked, "--dry-run").split())
     assert "messages 3" in looked
-    assert "known from earlier starts 2 left to send 1" in looked
+    assert "recorded earlier 2 to send 1" in looked
     other = ["send", str(source), "Hej", "--campaign", "other name", "--no-wait"]
     for words in ([*other, "--dry-run"], other, [*other, "--yes"]):
         told = " ".join(terminal.run(*words, code=1).split())

@@ -39,7 +39,7 @@ def test_the_demo(tmp_path: Path) -> None:
     assert not re.search(r"Traceback|ERROR|WARNING|prefect\.|telemetry|http://127\.0\.0\.1:\d+/api", done.stdout)
     counts = dict(re.findall(r"^(\w[\w ]+?)  +([\d,]+)", done.stdout, re.MULTILINE))
     assert counts["rows"] == "200"
-    assert counts["invalid rows"] == "7"
+    assert counts["rejected rows"] == "7"
     assert counts["duplicate rows"] == "2"
     assert counts["messages"] == "191"
     assert counts["accepted"] == "189"
