@@ -28,6 +28,7 @@ from prefect.logging import get_logger
 from prefect_mymsp.errors import MyMSPError
 from prefect_mymsp.events import campaign_slug, emit_campaign_event, in_prefect_run
 from prefect_mymsp.phone import mask_number, mask_numbers, mask_value
+from prefect_mymsp.states import DELIVERED, IN_DOUBT, REFUSED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -311,11 +312,9 @@ def _rejected_rows(report: CampaignReport, account: str) -> list[ArtifactCreate]
 
 
 def _undelivered(report: CampaignReport, account: str) -> list[ArtifactCreate]:
-    from prefect_mymsp.journal.schema import IN_DOUBT, REFUSED
-
     deliveries = report.deliveries
     status = deliveries["status"]
-    is_undelivered = deliveries["state"].isin([REFUSED, IN_DOUBT]) | (status.notna() & (status != "delivered"))
+    is_undelivered = deliveries["state"].isin([REFUSED, IN_DOUBT]) | (status.notna() & (status != DELIVERED))
     undelivered = deliveries[is_undelivered.fillna(value=False)]
     columns = ["row", "recipient", "state", "status", "error", "message_id"]
     rows = [

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.states import ACCEPTED, ASSUMED, CANCELLED, IN_DOUBT, PLANNED, REFUSED, SENDING
+from prefect_mymsp.states import ACCEPTED, DELIVERED, MESSAGE_STATES
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from prefect_mymsp.journal import Counts
-
-_STATES = (PLANNED, SENDING, ACCEPTED, REFUSED, IN_DOUBT, ASSUMED, CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Tally:
         delivered = sum(campaign.delivered for campaign in counts)
         return Tally(
             messages=sum(campaign.messages for campaign in counts),
-            states={state: sum(getattr(campaign, state) for campaign in counts) for state in _STATES},
+            states={state: sum(getattr(campaign, state) for campaign in counts) for state in MESSAGE_STATES},
             sent=max(self.sent, delivered),
             delivered=delivered,
             segments=sum(campaign.segments for campaign in counts),
@@ -70,5 +68,5 @@ class Tally:
 
 def delivered_mask(deliveries: pd.DataFrame) -> pd.Series[bool]:
     """Which messages of a frame were delivered."""
-    delivered: pd.Series[bool] = (deliveries["state"] == ACCEPTED) & (deliveries["status"] == "delivered").fillna(False)
+    delivered: pd.Series[bool] = (deliveries["state"] == ACCEPTED) & (deliveries["status"] == DELIVERED).fillna(False)
     return delivered
