@@ -143,7 +143,7 @@ class MyMSPNotification(NotificationBlock):
             raise NotificationError(failure)
 
     async def _notify(self, body: str, subject: str | None) -> None:
-        from prefect_mymsp.templates import truncate
+        from prefect_mymsp.segments import truncate
 
         text = truncate(f"{subject or ''}\n{body}", self.max_segments)
         if not text:

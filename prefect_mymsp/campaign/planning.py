@@ -20,7 +20,8 @@ from prefect_mymsp.errors import ChangedTextError, InputError, RepeatError, Temp
 from prefect_mymsp.journal import EarlierMessage, PlannedChunk, Recording, SourceCounts, text_digest
 from prefect_mymsp.phone import mask_number
 from prefect_mymsp.recipients import REJECTED_ROW_SCHEMA, Source
-from prefect_mymsp.templates import Rendered, Segments, Template, count_segments
+from prefect_mymsp.segments import SegmentCount, count_segments
+from prefect_mymsp.templates import RenderedChunk, Template
 
 #: What stands before a group's name in the journal, where an MSISDN would be.
 _GROUP = "@"
@@ -241,13 +242,13 @@ class _Texts:
         digests: What identifies each of ``texts``.
     """
 
-    rendered: Rendered
+    rendered: RenderedChunk
     texts: list[str]
     text_of: np.ndarray[Any, Any]
     digests: list[bytes]
 
     @classmethod
-    def of(cls, rendered: Rendered) -> _Texts:
+    def of(cls, rendered: RenderedChunk) -> _Texts:
         texts, text_of = _distinct(rendered)
         return cls(rendered, texts, text_of, [text_digest(text) for text in texts])
 
@@ -276,7 +277,7 @@ class _Texts:
         )
 
 
-def _distinct(rendered: Rendered) -> tuple[list[str], np.ndarray[Any, Any]]:
+def _distinct(rendered: RenderedChunk) -> tuple[list[str], np.ndarray[Any, Any]]:
     count = rendered.rows.num_rows
     if rendered.shared_text is not None:
         return [rendered.shared_text] if count else [], np.zeros(count, dtype=np.int64)
@@ -284,8 +285,8 @@ def _distinct(rendered: Rendered) -> tuple[list[str], np.ndarray[Any, Any]]:
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def _each(rendered: Rendered, texts: Sequence[str], text_of: np.ndarray[Any, Any]) -> tuple[list[int], list[str]]:
-    """Segments and encoding of each distinct text, picked from any row that has it."""
+def _each(rendered: RenderedChunk, texts: Sequence[str], text_of: np.ndarray[Any, Any]) -> tuple[list[int], list[str]]:
+    """SegmentCount and encoding of each distinct text, picked from any row that has it."""
     some_row = np.zeros(len(texts), dtype=np.int64)
     some_row[text_of] = np.arange(len(text_of))
     picked = rendered.rows.take(pa.array(some_row))
@@ -306,7 +307,7 @@ class _Tally:
         self._rejects: list[pa.Table] = []
         self._suppressed: list[pa.Table] = []
         self._groups: dict[str, bytes] = {}
-        self._group_text: Segments | None = None
+        self._group_text: SegmentCount | None = None
         self._samples: list[Sample] = []
         self._longest: Sample | None = None
         self._forcing: dict[str, None] = {}
@@ -346,7 +347,7 @@ class _Tally:
         why = pa.array([names[position] for position in reasons[left_out].tolist()], pa.string())
         self._suppressed.append(of_these.append_column("reason", why).cast(SUPPRESSED_SCHEMA))
 
-    def add_groups(self, groups: Sequence[str], text: str) -> Segments:
+    def add_groups(self, groups: Sequence[str], text: str) -> SegmentCount:
         """Count one message a group; returns what each costs."""
         self._groups = dict.fromkeys((f"{_GROUP}{name}" for name in groups), text_digest(text))
         self._group_text = count_segments(text)
@@ -400,7 +401,7 @@ class _Tally:
             samples.append(self._longest)
         allowed = self._limits.max_segments
         oversize = rows[once & (segments > allowed)] if allowed is not None else np.empty(0, np.int64)
-        groups, group = len(self._groups), self._group_text or Segments("GSM-7", 0, 0, ())
+        groups, group = len(self._groups), self._group_text or SegmentCount("GSM-7", 0, 0, ())
         return Plan(
             source=label,
             detected_format=detected_format,

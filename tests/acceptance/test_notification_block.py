@@ -19,7 +19,7 @@ from prefect_mymsp import CampaignJournal, MyMSPCredentials, MyMSPNotification, 
 from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.journal import Journal
 from prefect_mymsp.sandbox import Fault, Sandbox
-from prefect_mymsp.templates import count_segments
+from prefect_mymsp.segments import count_segments
 
 NUMBER, OTHER = "46701740" + "605", "46701740" + "606"
 #: A valid number that the gateway refuses with code 28.
@@ -151,7 +151,7 @@ def test_an_unexpected_error_becomes_a_notification_error(
     def broken(*_: object) -> str:
         raise RuntimeError(NUMBER)
 
-    monkeypatch.setattr("prefect_mymsp.templates.truncate", broken)
+    monkeypatch.setattr("prefect_mymsp.segments.truncate", broken)
     with pytest.raises(NotificationError) as caught:
         block.notify("x")
     assert caught.value.log == "The notification failed with an unexpected error: RuntimeError."

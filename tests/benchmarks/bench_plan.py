@@ -76,7 +76,7 @@ def row_by_row(path: Path) -> tuple[int, int, int]:
     """As people write it; keeps nothing but the sums."""
     import phonenumbers
 
-    from prefect_mymsp.templates import count_segments
+    from prefect_mymsp.segments import count_segments
 
     rows = rejected_rows = segments = 0
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -112,7 +112,7 @@ def test_a_suppression_file_that_cannot_be_read_is_not_taken_for_an_empty_one(tm
     with pytest.raises(SourceError, match="empty"):
         read_suppression_file(str(path))
     path.write_text("who;when\nÅsa;Monday\n")
-    with pytest.raises(SourceError, match="with the column of the suppression list"):
+    with pytest.raises(SourceError, match="Set the column of the suppression list"):
         read_suppression_file(str(path))
     with pytest.raises(SourceError, match="no column 'nummer'"):
         read_suppression_file(str(path), column="nummer")
