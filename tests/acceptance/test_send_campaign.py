@@ -37,7 +37,8 @@ from prefect_mymsp.errors import (
     UnreachableError,
 )
 from prefect_mymsp.flows import report_progress_to, send_campaign, send_dataframe
-from prefect_mymsp.journal import Journal
+from prefect_mymsp.journal.campaigns import Campaigns
+from prefect_mymsp.journal.claims import Claims
 from prefect_mymsp.reports import CampaignReport
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -443,8 +444,9 @@ def test_a_journal_that_goes_away_says_how_to_go_on(
     def gone(*_: object, **__: object) -> None:
         raise JournalError("The journal cannot be reached.")
 
-    for name in ("claim", "settle", "end_run", "counts"):
-        monkeypatch.setattr(Journal, name, gone)
+    for name in ("claim", "settle", "end_run"):
+        monkeypatch.setattr(Claims, name, gone)
+    monkeypatch.setattr(Campaigns, "counts", gone)
     with pytest.raises(JournalError, match=r"'away' has stopped for that.* start the same campaign again"):
         send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, "Hej {name}", "away")
     assert sent(gateway) == []

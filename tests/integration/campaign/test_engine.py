@@ -433,7 +433,7 @@ def test_little_is_claimed_ahead_of_a_gateway_that_takes_its_time(
         ahead.append(claimed - arrived)
         return given
 
-    monkeypatch.setattr(bench.journal, "claim", watched)
+    monkeypatch.setattr(bench.journal.claims, "claim", watched)
     assert bench.send(campaign, connections=4).accepted == 80
     assert len(ahead) > 10
     assert max(ahead) <= 4 * 4  # in flight, two windows, and what arrives during a claim
@@ -450,7 +450,7 @@ def test_when_all_is_claimed_the_journal_is_left_in_peace(bench: Bench, monkeypa
         empty += not given
         return given
 
-    monkeypatch.setattr(bench.journal, "claim", watched)
+    monkeypatch.setattr(bench.journal.claims, "claim", watched)
     assert bench.send(campaign, connections=4).accepted == 30
     assert empty <= 2  # when nothing is left, and when all is over
 
@@ -463,8 +463,9 @@ def test_a_journal_that_goes_away_says_how_to_go_on(bench: Bench, monkeypatch: p
         raise JournalError("The journal could not be written.")
 
     def listener(_: Progress) -> None:
-        for name in ("claim", "settle", "renew", "end_run", "counts"):
-            monkeypatch.setattr(bench.journal, name, gone)
+        for name in ("claim", "settle", "renew", "end_run"):
+            monkeypatch.setattr(bench.journal.claims, name, gone)
+        monkeypatch.setattr(bench.journal.campaigns, "counts", gone)
 
     with pytest.raises(JournalError) as caught:
         bench.send(campaign, listener=listener)
@@ -985,7 +986,7 @@ def test_a_cancelled_campaign_knows_what_was_sent(bench: Bench, monkeypatch: pyt
             bench.journal.campaigns.cancel(campaign)
         return claim(run, outcomes=outcomes, **how)
 
-    monkeypatch.setattr(bench.journal, "claim", refused)
+    monkeypatch.setattr(bench.journal.claims, "claim", refused)
     with pytest.raises(CampaignCancelledError):
         bench.send(campaign)
     counts = bench.journal.campaigns.counts(campaign)
