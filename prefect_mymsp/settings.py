@@ -8,6 +8,8 @@ from prefect.settings import get_current_settings
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import Field, SecretStr
 
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, MAX_TRACKING_DAYS
+
 
 class MyMSPSettings(PrefectBaseSettings):
     """What the flows use unless they are told otherwise."""
@@ -27,6 +29,13 @@ class MyMSPSettings(PrefectBaseSettings):
         default=60.0,
         description="Seconds a campaign keeps trying while the gateway cannot be reached or turns requests away.",
         ge=0,
+    )
+    tracking_days: float = Field(
+        default=DEFAULT_TRACKING_DAYS,
+        description="Days for which a message is tracked after its delivery time. After that its outcome is final. "
+        "Flows that track and flows that export must use the same value.",
+        gt=0,
+        le=MAX_TRACKING_DAYS,
     )
 
     def journal_location(self) -> str | Path:

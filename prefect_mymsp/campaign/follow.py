@@ -15,7 +15,7 @@ from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
 from prefect_mymsp.campaign.updates import UpdateReader
 from prefect_mymsp.errors import RefusedError
-from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, SYSTEM_CLOCK, tracking_period
+from prefect_mymsp.times import SYSTEM_CLOCK, tracking_period
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import ProgressListener
@@ -134,7 +134,7 @@ class CampaignFollower:
         self._poller = ResultPoller(
             context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute, clock=clock
         )
-        since = clock.now() - tracking_period(DEFAULT_TRACKING_DAYS)
+        since = clock.now() - tracking_period(options.tracking_days)
         self._update_reader = UpdateReader(context, self._poller, since, exclude=campaign)
         self._reconciler = Reconciler(context, campaign, ReconcileOptions(), clock)
         self.unanswered = 0

@@ -140,6 +140,7 @@ class FollowOptions:
         requests_per_minute: Requests per minute, at most.
         use_updates: Whether to read ``getMsgUpdates`` for hints. Reading removes them: no other system that uses
             this account will see them.
+        tracking_days: Days for which a message is tracked, counted from when it was due.
     """
 
     deadline_s: float = 3600.0
@@ -148,6 +149,7 @@ class FollowOptions:
     longest_pause_s: float = 60.0
     requests_per_minute: int = 3000
     use_updates: bool = False
+    tracking_days: float = DEFAULT_TRACKING_DAYS
 
 
 @dataclass(frozen=True, slots=True)

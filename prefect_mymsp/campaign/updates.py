@@ -16,7 +16,7 @@ from prefect_mymsp.campaign.result_poller import ResultPoller
 from prefect_mymsp.errors import InDoubtError, MyMSPError, NotSentError
 from prefect_mymsp.phone import gateway_digits
 from prefect_mymsp.states import ACCEPTED, IN_DOUBT
-from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, SYSTEM_CLOCK, tracking_period
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, tracking_period
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,20 +57,27 @@ class UpdatesResult:
     failure: MyMSPError | None = None
 
 
-async def process_updates(context: CampaignContext, *, deadline_s: float, requests_per_minute: int) -> UpdatesResult:
+async def process_updates(
+    context: CampaignContext,
+    *,
+    deadline_s: float,
+    requests_per_minute: int,
+    tracking_days: float = DEFAULT_TRACKING_DAYS,
+) -> UpdatesResult:
     """Read an account's updates once, and look up the messages they point to.
 
     Args:
         context: The journal, the gateway and the account.
         deadline_s: Seconds to spend on lookups, at most.
         requests_per_minute: Lookups per minute, at most.
+        tracking_days: Days for which messages are tracked, see :func:`~prefect_mymsp.times.tracking_period`.
     """
     journal, thread = context.journal, context.thread
     for campaign in await thread(journal.campaigns.summaries, context.account, open_only=True):
         if campaign.counts.sending:  # an update may be about a request of a run that died
             await thread(journal.claims.expire_leases, campaign.key)
     poller = ResultPoller(context, deadline_s=deadline_s, requests_per_minute=requests_per_minute)
-    since = SYSTEM_CLOCK.now() - tracking_period(DEFAULT_TRACKING_DAYS)
+    since = context.clock.now() - tracking_period(tracking_days)
     return await UpdateReader(context, poller, since).read()
 
 

@@ -15,6 +15,8 @@ from prefect.settings import PREFECT_API_URL
 
 from prefect_mymsp.events import emit_campaign_event, emit_received_event, emit_undelivered_event, in_prefect_run
 from prefect_mymsp.models import ReceivedMessage
+from prefect_mymsp.settings import MyMSPSettings
+from prefect_mymsp.times import tracking_period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 #: The bookmark that holds how far received messages have been told of, by their number in the journal.
 RECEIVED = "received-events"
 _AT_ONCE = 200
-#: Days after which nothing more is expected of a message.
-MAX_AGE_DAYS = 7.0
 #: Seconds that Prefect may take to fetch what was emitted.
 _PATIENCE_S = 15.0
 
@@ -85,7 +85,7 @@ def emit_if_completed(journal: Journal, campaign: CampaignKey) -> CampaignProgre
     """:func:`emit_completed_campaigns` for one campaign; returns where it stands."""
     from prefect_mymsp.campaign import campaign_progress
 
-    since = datetime.now(UTC) - timedelta(days=MAX_AGE_DAYS)
+    since = datetime.now(UTC) - tracking_period(MyMSPSettings().tracking_days)
     (standing,) = campaign_progress(journal, campaign.account, [campaign.id], since)
     emit_completed_campaigns(journal, campaign.account, [standing])
     return standing

@@ -92,8 +92,9 @@ def export_delivery_report(
 
     A file appears whole or not at all. A row lands in a table once, however often or concurrently this runs: those
     whose outcome will not change any more, unless ``update`` is asked for. An outcome is final when the gateway has
-    refused or delivered the message, put it away or taken it back, when a person has settled it, and when seven days
-    have passed since its delivery time.
+    refused or delivered the message, archived or cancelled it, when a person has resolved it, and when the message is
+    no longer tracked: ``tracking_days`` after its delivery time, 7 unless the setting
+    ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` says otherwise.
 
     Args:
         credentials: The gateway account.
@@ -123,7 +124,13 @@ def export_delivery_report(
     """
     from prefect_mymsp.reports.exports import DeliverySelection
 
-    selection = DeliverySelection((campaign or "").strip() or None, since, until, new_only=new_only)
+    selection = DeliverySelection(
+        (campaign or "").strip() or None,
+        since,
+        until,
+        new_only=new_only,
+        tracking_days=MyMSPSettings().tracking_days,
+    )
     selection.check()
     target = _target(format, path, database, table, update=update)
     if update and format is not ReportFormat.SQL:

@@ -14,6 +14,7 @@ from prefect_mymsp.errors import InputError, NotSentError, RefusedError
 from prefect_mymsp.flows.emit_events import emit_received_messages, last_emitted_number
 from prefect_mymsp.flows.task_support import run_interruptibly
 from prefect_mymsp.models import OPT_OUT_WORDS
+from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,7 +77,12 @@ def read_updates(
     async def run() -> UpdatesResult:
         async with credentials.get_async_client() as client:
             with CampaignContext(journal, client, account) as context:
-                return await process_updates(context, deadline_s=deadline_s, requests_per_minute=requests_per_minute)
+                return await process_updates(
+                    context,
+                    deadline_s=deadline_s,
+                    requests_per_minute=requests_per_minute,
+                    tracking_days=MyMSPSettings().tracking_days,
+                )
 
     return run_interruptibly(run())
 

@@ -644,7 +644,12 @@ def send_campaign(
         ),
         concurrency_limit=concurrency_limit,
         wait=wait,
-        follow=FollowOptions(deadline_s=deadline_s, quiet_s=quiet_s, use_updates=use_updates),
+        follow=FollowOptions(
+            deadline_s=deadline_s,
+            quiet_s=quiet_s,
+            use_updates=use_updates,
+            tracking_days=MyMSPSettings().tracking_days,
+        ),
         allow_changed=allow_changed,
         allow_repeat=allow_repeat,
         all_or_nothing=all_or_nothing,

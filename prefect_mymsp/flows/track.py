@@ -11,10 +11,11 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, RefusedError
-from prefect_mymsp.flows.emit_events import MAX_AGE_DAYS, emit_completed_campaigns, emit_if_completed
+from prefect_mymsp.flows.emit_events import emit_completed_campaigns, emit_if_completed
 from prefect_mymsp.flows.follow_deliveries import follow_deliveries
 from prefect_mymsp.flows.manage_campaign import find_campaign
 from prefect_mymsp.flows.task_support import run_interruptibly
+from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -154,7 +155,12 @@ def track_campaign(
     if not deadline_s > 0 or not quiet_s >= 0:
         raise InputError("deadline_s must be above zero, and quiet_s not below.")
     logger = get_run_logger()
-    options = FollowOptions(deadline_s=deadline_s, quiet_s=quiet_s, use_updates=use_updates)
+    options = FollowOptions(
+        deadline_s=deadline_s,
+        quiet_s=quiet_s,
+        use_updates=use_updates,
+        tracking_days=MyMSPSettings().tracking_days,
+    )
     with open_journal(journal) as opened:
         key = find_campaign(opened, credentials, campaign)
         opened.campaigns.check_not_purged(key)
@@ -178,7 +184,6 @@ def track_campaign(
 @flow(name="track-open-campaigns", retries=0, persist_result=False)
 def track_open_campaigns(
     credentials: MyMSPCredentials,
-    max_age_days: float = MAX_AGE_DAYS,
     max_requests: int = 10_000,
     requests_per_minute: int = 3000,
     deadline_s: float = 240.0,
@@ -191,12 +196,11 @@ def track_open_campaigns(
     ``todo`` says that the campaign has to be started again. Two passes at once do no harm.
 
     A campaign is complete when nothing of it is left to send, on its way or in doubt, and each accepted message is
-    delivered, put away by the gateway, or older than ``max_age_days``. That is told once, as an event.
+    delivered, archived by the gateway, or no longer tracked: its delivery time is more than ``tracking_days`` ago, 7
+    unless the setting ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` says otherwise. An event is emitted for it once.
 
     Args:
         credentials: The account.
-        max_age_days: Days after which nothing more is expected of a message. The gateway's ``undelivered`` is never
-            final: without an age, it would be asked about for ever.
         max_requests: Questions a pass asks at most. The next one begins with what it did not come to.
         requests_per_minute: How fast it asks, at most.
         deadline_s: Seconds a pass lasts at most; less than the time to the next one.
@@ -217,7 +221,7 @@ def track_open_campaigns(
 
     logger = get_run_logger()
     options = TrackOptions(
-        tracking_days=max_age_days,
+        tracking_days=MyMSPSettings().tracking_days,
         max_requests=max_requests,
         requests_per_minute=requests_per_minute,
         deadline_s=deadline_s,

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from prefect_mymsp.models import JoinedMSISDNs
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS
 
 
 def text_digest(text: str) -> bytes:
@@ -384,6 +385,9 @@ class Selection:
         until: Only messages whose request was sent before this time.
         final_since: Only messages whose outcome became final at this time or later.
         final_until: Only messages whose outcome became final before this time.
+        tracking_days: Days for which messages are tracked, see :func:`~prefect_mymsp.times.tracking_period`. After
+            that the outcome is final.
+        tracking_days_then: The days that applied at ``final_since``; None if they are the same.
     """
 
     campaigns: Sequence[int] | None = None
@@ -391,3 +395,5 @@ class Selection:
     until: datetime | None = None
     final_since: datetime | None = None
     final_until: datetime | None = None
+    tracking_days: float = DEFAULT_TRACKING_DAYS
+    tracking_days_then: float | None = None

@@ -17,7 +17,7 @@ from prefect_mymsp.journal import schema
 from prefect_mymsp.journal.conditions import later, message_is_delivered, raw
 from prefect_mymsp.journal.schema import Instant
 from prefect_mymsp.states import ACCEPTED, FINAL_STATES, PLANNED
-from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, tracking_period
+from prefect_mymsp.times import tracking_period
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -42,7 +42,6 @@ class ReportQueries:
         account: str,
         selection: Selection,
         *,
-        tracking_days: float = DEFAULT_TRACKING_DAYS,
         chunk: int = 50_000,
     ) -> Iterator[Columns]:
         """Yield messages by column in the order they were recorded, all as they are when the reading begins.
@@ -50,7 +49,6 @@ class ReportQueries:
         Args:
             account: Fingerprint of the gateway account.
             selection: Which messages.
-            tracking_days: Days for which messages are tracked, see :func:`~prefect_mymsp.times.tracking_period`.
             chunk: Largest number of messages in a chunk.
 
         Yields:
@@ -61,10 +59,10 @@ class ReportQueries:
             the future, the outcome can still change.
 
         Raises:
-            InputError: ``tracking_days`` is out of range.
+            InputError: A tracking period of the selection is out of range.
             JournalError: The journal cannot be read.
         """
-        final_at = _final_at(tracking_days)
+        final_at = _final_at(selection.tracking_days)
         with self._database.read() as connection:
             on_sqlite = connection.dialect.name == "sqlite"
             if not on_sqlite:  # SQLite's transactions see one state anyway
@@ -81,7 +79,7 @@ class ReportQueries:
                 part = (
                     sa.select(*columns)
                     .select_from(_MESSAGES)
-                    .where(_message.c.id > after, _message.c.id <= last, *_conditions(account, selection, final_at))
+                    .where(_message.c.id > after, _message.c.id <= last, *_conditions(account, selection))
                     .order_by(_message.c.id)
                     .limit(chunk)
                 )
@@ -211,9 +209,7 @@ def _is_of(account: str, campaigns: Sequence[int] | None, *, indexed: bool = Tru
     return campaign_id.in_(select) if indexed else (campaign_id + 0).in_(select)
 
 
-def _conditions(
-    account: str, selection: Selection, final_at: sa.ColumnElement[Any]
-) -> Iterator[sa.ColumnElement[bool]]:
+def _conditions(account: str, selection: Selection) -> Iterator[sa.ColumnElement[bool]]:
     # In the order of the table: following an index and then sorting takes four times as long.
     yield _is_of(account, selection.campaigns, indexed=False)
     if selection.since is not None:
@@ -221,9 +217,9 @@ def _conditions(
     if selection.until is not None:
         yield _batch.c.claimed_at < selection.until
     if selection.final_since is not None:
-        yield final_at >= selection.final_since
+        yield _final_at(selection.tracking_days_then or selection.tracking_days) >= selection.final_since
     if selection.final_until is not None:
-        yield final_at < selection.final_until
+        yield _final_at(selection.tracking_days) < selection.final_until
 
 
 def _columns(connection: Connection, select: sa.Select[Any]) -> Columns:

@@ -28,7 +28,7 @@ from prefect_mymsp.reports.sanitize import mask_frame
 from prefect_mymsp.reports.tables import append_rows
 from prefect_mymsp.reports.targets import FileTarget, TableTarget
 from prefect_mymsp.reports.writers import file_name, write_csv, write_excel, write_parquet, write_text
-from prefect_mymsp.times import floor_minute, require_aware
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, floor_minute, require_aware
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -63,12 +63,15 @@ class DeliverySelection:
         since: Only messages whose request was sent at this time or later, aware.
         until: Only messages whose request was sent before this time, aware.
         new_only: Only messages whose outcome has become final since the last export to the same target.
+        tracking_days: Days for which messages are tracked, see :func:`~prefect_mymsp.times.tracking_period`. While a
+            message is tracked, its outcome is not final.
     """
 
     campaign: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     new_only: bool = False
+    tracking_days: float = DEFAULT_TRACKING_DAYS
 
     @property
     def is_whole_campaign(self) -> bool:
@@ -240,6 +243,8 @@ def _read_deliveries(
         until=selection.until,
         final_since=None if last is None else EPOCH + last.position * MICROSECOND - OVERLAP,
         final_until=now if final_only else None,
+        tracking_days=selection.tracking_days,
+        tracking_days_then=None if last is None else last.tracking_days,
     )
     table = read_deliveries(journal, account, query, {summary.key.id: summary.key.name for summary in summaries})
     final_at = table.column("final_at").cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
@@ -247,7 +252,7 @@ def _read_deliveries(
     if selection.new_only:
         numbers = table.column("number").to_numpy()
         recent = numbers[final_at >= microseconds(now - OVERLAP)]
-        mark = ExportMark(microseconds(now), frozenset(recent.tolist()))
+        mark = ExportMark(microseconds(now), frozenset(recent.tolist()), selection.tracking_days)
         if last is not None and last.exported:
             is_new = ~np.isin(numbers, np.fromiter(last.exported, np.int64))
             table, final_at = table.filter(pa.array(is_new)), final_at[is_new]

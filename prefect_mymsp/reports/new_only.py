@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from prefect_mymsp.times import DEFAULT_TRACKING_DAYS
+
 #: How much later than its own time a row may appear, at most.
 OVERLAP = timedelta(minutes=10)
 
@@ -24,10 +26,13 @@ class ExportMark:
     Attributes:
         position: For deliveries a time in microseconds since the epoch, for the inbox a number in the journal.
         exported: Numbers in the journal of the rows that lie above the position and were exported.
+        tracking_days: For deliveries, days for which messages were tracked when the export was made. A message that
+            was still tracked then is new, even if it is no longer tracked because the setting was lowered.
     """
 
     position: int
     exported: frozenset[int]
+    tracking_days: float = DEFAULT_TRACKING_DAYS
 
     @classmethod
     def load(cls, value: str | None) -> ExportMark | None:
@@ -36,11 +41,15 @@ class ExportMark:
             return None
         stored = json.loads(value)
         numbers = (number for low, high in stored["exported"] for number in range(low, high + 1))
-        return cls(stored["position"], frozenset(numbers))
+        return cls(stored["position"], frozenset(numbers), stored["tracking_days"])
 
     def dump(self) -> str:
         """The mark as the text of a bookmark."""
-        stored = {"position": self.position, "exported": list(_ranges(self.exported))}
+        stored = {
+            "position": self.position,
+            "exported": list(_ranges(self.exported)),
+            "tracking_days": self.tracking_days,
+        }
         return json.dumps(stored, separators=(",", ":"))
 
 

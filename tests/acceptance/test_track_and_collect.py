@@ -190,7 +190,12 @@ def test_an_async_flow_may_follow_too(
 
 
 def test_passes_over_everything_that_is_open(
-    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    credentials: MyMSPCredentials,
+    gateway: Sandbox,
+    workspace: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     began = datetime.now(UTC)
     frame = track_open_campaigns(credentials)
@@ -211,10 +216,11 @@ def test_passes_over_everything_that_is_open(
     frame = track_open_campaigns(credentials)
     assert frame["campaign"].tolist() == ["second"]
     assert asked(gateway) == before + 1
-    frame = track_open_campaigns(credentials, max_age_days=1e-9)
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS", "1e-9")
+    frame = track_open_campaigns(credentials)
     assert frame["complete"].tolist() == [True]
     assert frame["given_up"].tolist() == [2]
-    assert len(track_open_campaigns(credentials, max_age_days=1e-9)) == 0
+    assert len(track_open_campaigns(credentials)) == 0
     found = settled_events(began, "mymsp.campaign.completed", 2)
     assert [one["payload"]["campaign"] for one in found] == ["first", "second"]
     assert not any(number in caplog.text for number in ("46701740", "0701740"))
@@ -228,7 +234,7 @@ def test_a_pass_that_can_learn_nothing_fails(
     with pytest.raises(RefusedError):
         track_open_campaigns(credentials)
     gateway.gateway.faults.replace(scripted=[])
-    for wrong in (dict[str, Any](max_age_days=0), dict[str, Any](max_requests=0), dict[str, Any](deadline_s=-1)):
+    for wrong in (dict[str, Any](max_requests=0), dict[str, Any](deadline_s=-1)):
         with pytest.raises(InputError):
             track_open_campaigns(credentials, **wrong)
     assert track_open_campaigns(credentials)["complete"].tolist() == [True]
