@@ -144,7 +144,7 @@ class DeliverySchedule:
             A scheduled time is the campaign's own, or a whole minute of the send window that is at or after the rate's
             slot.
         """
-        minute = self._first_minute(now)
+        minute = self._first_minute(now.astimezone(UTC))  # in any other zone, adding seconds goes by the wall clock
         if minute is None:
             return Delivery(wait_until=free_from) if free_from is not None and free_from > now else Delivery()
         if free_from is not None:

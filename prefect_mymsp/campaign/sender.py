@@ -1,52 +1,59 @@
-"""Claim → send → settle: a campaign's planned messages go out, each intent durable before its request leaves.
+"""Send a campaign: claim planned messages, make requests, settle their outcomes.
 
-The data's way: a feeder claims a window of batches from the journal, workers make one request each, their outcomes
-are settled in groups. Windows overlap: the next one is claimed while this one is in flight, so that waiting for the
-disk costs nothing. All journal work runs on one thread of its own.
+Every intent is durable before its request leaves. The claim loop takes a window of batches from the journal, each
+send loop makes one request at a time, and outcomes are settled in groups. Windows overlap: the next one is claimed
+while the requests of this one are in flight, so that nothing waits for the disk.
+
+This module does the I/O. :mod:`~prefect_mymsp.campaign.send_decisions` and
+:mod:`~prefect_mymsp.campaign.delivery_schedule` hold the decisions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefect_mymsp import protocol
 from prefect_mymsp.campaign.context import CampaignContext, Progress
 from prefect_mymsp.campaign.delivery_schedule import Delivery, DeliverySchedule
 from prefect_mymsp.campaign.options import SendOptions
 from prefect_mymsp.campaign.rate import SendRate, max_requests_per_claim
 from prefect_mymsp.campaign.reconciler import Reconciler
-from prefect_mymsp.errors import (
-    CampaignCancelledError,
-    CampaignStoppedError,
-    InDoubtError,
-    InputError,
-    JournalError,
-    MyMSPError,
-    NotSentError,
-    RefusedError,
+from prefect_mymsp.campaign.send_decisions import (
+    BatchDecision,
+    FailureStreak,
+    NextStep,
+    judge_answer,
+    lease_allows_request,
+    next_claim_window,
+    next_step,
+    stop_error,
 )
-from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, Outcome, SendRun
-from prefect_mymsp.states import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
+from prefect_mymsp.errors import CampaignCancelledError, CampaignStoppedError, JournalError, MyMSPError
+from prefect_mymsp.journal import Outcome
+from prefect_mymsp.states import RELEASED
+from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from prefect_mymsp.campaign.context import ProgressListener
-    from prefect_mymsp.client import AsyncMyMSPClient
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from datetime import datetime
 
-#: One of the recipients is not a number; which one is not said (4.1.3).
-_BAD_RECIPIENT = 28
-#: The request itself is wrong, and every other one of the campaign would be (4.1.3, 34 to 38).
-_SAME_FOR_ALL = frozenset({34, 35, 36, 37, 38})
-#: Seconds for which an outcome is known to this process alone, at most, while the journal keeps up.
-_SETTLED_EVERY_S = 0.1
-#: How much of a lease may pass before requests are no longer made by it.
-_SAFE_SHARE = 0.9
+    from prefect_mymsp.campaign.context import ProgressListener
+    from prefect_mymsp.campaign.rate import RateGate
+    from prefect_mymsp.client import AsyncMyMSPClient
+    from prefect_mymsp.journal import Batch, CampaignKey, Counts, Journal, SendRun
+    from prefect_mymsp.times import Clock
+
+T = TypeVar("T")
+
+#: Seconds for which only this process knows an outcome, at most, as long as the journal keeps up.
+_SETTLE_INTERVAL_S = 0.1
+#: Seconds between two looks at what other runs, or the reconciler, have done.
+_OTHER_RUNS_INTERVAL_S = 0.5
+_RECONCILER_INTERVAL_S = 0.2
+#: Seconds between two looks whether the campaign has stopped, while it waits at the gate.
+_GATE_INTERVAL_S = 0.2
 
 
 async def send_planned(
@@ -55,48 +62,55 @@ async def send_planned(
     campaign: CampaignKey,
     options: SendOptions | None = None,
     listener: ProgressListener | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Counts:
-    """Send what the journal holds planned for a campaign.
+    """Send the messages that the journal holds planned for a campaign.
 
-    Several processes may do this for one campaign at once: they share the work. Nothing that may have been sent is
+    Several processes may do this for one campaign at once: they share the work. No message that may have been sent is
     ever sent again.
 
-    Cancelled, it leaves in order: nothing more is begun, what is in flight comes to its end and is recorded. Cancelled
-    once more, it does not wait for that; what is in flight is in doubt then.
+    When it is cancelled it shuts down in order: no request is begun, and those in flight are finished and recorded.
+    When it is cancelled a second time it does not wait for them; they are in doubt then.
 
     Args:
         journal: Where the campaign is recorded.
         client: The gateway; its ``connections`` requests are in flight at once.
-        campaign: Which campaign.
+        campaign: The campaign.
         options: How to send.
-        listener: Called now and then with the progress.
+        listener: Called with the progress now and then.
+        clock: The time.
 
     Returns:
-        Where the campaign's messages stand.
+        The campaign's messages by state.
 
     Raises:
-        CampaignStoppedError: The gateway refuses the account or the campaign, cannot be reached, or answers in ways
-            that say nothing. What was sent is recorded; the rest can be continued under the same name.
+        CampaignStoppedError: The gateway refuses the account or the campaign, cannot be reached, or gives answers that
+            cannot be read. What was sent is recorded; start the campaign again under the same name to send the rest.
+        CampaignCancelledError: A person has cancelled the campaign.
         JournalError: The journal failed. Nothing was sent without its intent being recorded.
     """
     options = options or SendOptions()
-    with CampaignContext(journal, client, campaign.account) as context:
-        thread = context.thread
-        await thread(journal.claims.expire_leases, campaign)
-        run = await thread(journal.claims.start_run, campaign, lease_s=options.lease_s)
-        sending = _Sender(context, run, options, listener)
+    with CampaignContext(journal, client, campaign.account, clock) as context:
+        await context.thread(journal.claims.expire_leases, campaign)
+        began_s = clock.elapsed()
+        run = await context.thread(journal.claims.start_run, campaign, lease_s=options.lease_s)
         try:
-            await sending.all()
+            await _Sender(context, run, options, listener, lease_renewed_at_s=began_s).run()
         except BaseException:
-            with contextlib.suppress(JournalError):  # a lease ends by itself, and why it stopped is what matters
-                await asyncio.shield(asyncio.ensure_future(thread(journal.claims.end_run, run)))
+            with contextlib.suppress(JournalError):  # the lease expires by itself; the first error matters more
+                await _finish(context.thread(journal.claims.end_run, run))
             raise
-        await asyncio.shield(asyncio.ensure_future(thread(journal.claims.end_run, run)))
-        return await thread(journal.campaigns.counts, campaign)
+        await _finish(context.thread(journal.claims.end_run, run))
+        return await context.thread(journal.campaigns.counts, campaign)
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a coroutine that goes on to its end even when this is cancelled."""
+    return await asyncio.shield(asyncio.ensure_future(work))
 
 
 class _Sender:
-    """One run of one campaign: a feeder, its workers, and what they share."""
+    """One run of one campaign: the claim loop, the send loops, and the state that they share."""
 
     def __init__(
         self,
@@ -104,29 +118,32 @@ class _Sender:
         run: SendRun,
         options: SendOptions,
         listener: ProgressListener | None,
+        *,
+        lease_renewed_at_s: float,
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._clock = context.clock
         self._run = run
         self._options = options
         self._listener = listener
+        #: Claimed batches without a request yet, and outcomes that are not in the journal yet.
         self._ready: deque[Batch] = deque()
         self._outcomes: list[Outcome] = []
-        self._begun = 0
         self._in_flight = 0
-        self._settling = asyncio.Lock()
-        self._settled_at = time.monotonic()
+        self._begun = 0
+        self._claim_window = 2 * self._client.connections
         self._all_claimed = False
-        self._stopped: MyMSPError | None = None
+        self._streak = FailureStreak()
+        self._messages_done = 0
+        self._stop_cause: MyMSPError | None = None
+        self._lease_renewed_at_s = lease_renewed_at_s
+        self._settled_at_s = self._clock.monotonic()
+        self._settling = asyncio.Lock()
+        #: Wakes the send loops, and the claim loop when it waits for answers.
         self._changed = asyncio.Event()
+        #: Wakes the claim loop when there is room for another window.
         self._capacity = asyncio.Event()
-        self._look_now = asyncio.Event()
-        self._doubts = 0
-        self._refusals = 0
-        self._done = 0
-        self._total = run.planned
-        self._safe_until = self._clock.elapsed() + _SAFE_SHARE * options.lease_s
-        self._window = 2 * self._client.connections
+        self._reconcile_now = asyncio.Event()
         self._schedule = DeliverySchedule(
             send_at=run.campaign.send_at,
             send_window=options.send_window,
@@ -135,19 +152,23 @@ class _Sender:
             max_request_s=self._client.timeout_s + self._client.retry_for_s,
         )
         self._rate = None if options.worker_rate is None else SendRate(options.worker_rate)
-        self._reconciler = Reconciler(context, run.campaign, options.reconcile)
+        self._reconciler = Reconciler(context, run.campaign, options.reconcile, self._clock)
 
-    async def all(self) -> None:
-        """Everything that is planned, or up to the reason to stop."""
-        work = asyncio.ensure_future(self._all())
+    async def run(self) -> None:
+        """Send everything that is planned, or stop for a reason.
+
+        Raises:
+            MyMSPError: The reason.
+        """
+        work = asyncio.ensure_future(self._send_all())
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            await self._leave(work)
+            await self._shut_down(work)
             raise
 
-    async def _leave(self, work: asyncio.Future[None]) -> None:
-        """Let what is in flight come to its end, but not for ever: what has no answer by then is in doubt."""
+    async def _shut_down(self, work: asyncio.Future[None]) -> None:
+        """Wait for the requests in flight, with a time limit: those without an answer by then are in doubt."""
         self._stop(CampaignStoppedError("The sending was cancelled.", counts={}))
         self._client.stop_retrying()
         try:
@@ -156,184 +177,226 @@ class _Sender:
             work.cancel()
             await asyncio.wait({work})
             if not work.cancelled():
-                work.exception()  # that it stopped is known here
+                work.exception()  # retrieved, so that asyncio does not report it: the cancellation goes on
 
-    async def _all(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            async with asyncio.TaskGroup() as keeping:
-                keepers = [keeping.create_task(self._keep_lease()), keeping.create_task(self._keep_settled())]
+            async with asyncio.TaskGroup() as background:
+                tasks = [background.create_task(self._lease_loop()), background.create_task(self._settle_loop())]
                 if self._schedule.may_schedule:
-                    keepers.append(keeping.create_task(self._keep_looking()))
+                    tasks.append(background.create_task(self._reconcile_loop()))
                 async with asyncio.TaskGroup() as sending:
                     sending.create_task(self._claim_loop())
                     for _ in range(self._client.connections):
                         sending.create_task(self._send_loop())
-                for keeper in keepers:
-                    keeper.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
-            self._outcomes += [_released(batch, "not-started") for batch in self._ready]
-            self._ready.clear()
+            while self._ready:
+                self._record(self._ready.popleft(), RELEASED, reason="not-started")
             try:
-                await asyncio.shield(asyncio.ensure_future(self._settle()))
+                await _finish(self._settle())
             except JournalError as error:
-                self._stopped = error  # whatever else there was: this is what is to be mended first
-        if isinstance(self._stopped, CampaignCancelledError):
-            raise self._stopped
-        if isinstance(self._stopped, JournalError):
-            raise JournalError(
-                f"{self._stopped} Campaign {self._run.campaign.name!r} has stopped for that. To continue, start the "
-                "same campaign again; nobody gets the message twice."
-            ) from self._stopped
-        if self._stopped is not None:
-            counts = await self._thread(self._journal.campaigns.counts, self._run.campaign)
-            raise _stopped(self._run.campaign.name, self._stopped, counts) from self._stopped
+                self._stop_cause = error  # more important than any earlier reason
+        if self._stop_cause is not None:
+            counts = None
+            if not isinstance(self._stop_cause, JournalError | CampaignCancelledError):
+                counts = await self._thread(self._journal.campaigns.counts, self._run.campaign)
+            raise stop_error(self._run.campaign.name, self._stop_cause, counts) from self._stop_cause
 
-    def _stop(self, why: MyMSPError) -> None:
-        """Let what is in flight come to its end, and begin nothing more."""
-        if self._stopped is None:
-            self._stopped = why
+    def _stop(self, cause: MyMSPError) -> None:
+        """Begin no more requests; those in flight are finished."""
+        if self._stop_cause is None:
+            self._stop_cause = cause
         self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
         self._capacity.set()
 
-    # -- the journal's side ------------------------------------------------------------------------------------
+    # -- claiming ----------------------------------------------------------------------------------------------
 
     async def _claim_loop(self) -> None:
-        """Keep claimed batches ready, between one and two windows of work ahead of the workers."""
+        """Keep between one and two windows of claimed batches ready for the send loops."""
         try:
-            while self._stopped is None:
-                before = self._begun
-                requests = await self._admitted()
-                send_at = self._delivery().send_at
-                began = time.monotonic()  # to wait for admission is not the workers' pace; what they do meanwhile is
-                claimed = await self._claim(requests, send_at)
-                self._reserve(claimed, send_at)
-                self._ready.extend(claimed)
+            while self._stop_cause is None:
+                begun_before = self._begun
+                requests = await self._wait_for_turn()
+                delivery = self._next_delivery()
+                claim_began_s = self._clock.monotonic()  # requests made during the wait count, the wait does not
+                batches = await self._claim(requests, delivery.send_at)
+                if self._rate is not None:
+                    self._rate.reserve(delivery.send_at or self._clock.now(), sum(batch.size for batch in batches))
+                self._ready.extend(batches)
                 self._wake()
-                if not claimed:
-                    if await self._more_may_come():
-                        continue
-                    return
-                while len(self._ready) > self._window and self._stopped is None:
+                if not batches:
+                    if await self._is_finished():
+                        return
+                    continue
+                while len(self._ready) > self._claim_window and self._stop_cause is None:
                     self._capacity.clear()
                     await self._capacity.wait()
-                pace = (self._begun - before) / max(time.monotonic() - began, 1e-4) * self._options.claim_window_s
-                # Idle workers empty the first window at once: no faster than doubling, or too much would be in doubt
-                # after a crash.
-                self._window = int(min(512, 2 * self._window, max(self._client.connections, pace)))
+                self._claim_window = next_claim_window(
+                    self._claim_window,
+                    self._begun - begun_before,
+                    self._clock.monotonic() - claim_began_s,
+                    self._options.claim_window_s,
+                    self._client.connections,
+                )
         except MyMSPError as error:
             self._stop(error)
         finally:
             self._all_claimed = True
             self._wake()
 
-    # What to claim next, and for when.
-
-    async def _admitted(self) -> int:
-        """Wait until messages may be claimed; returns for how many requests."""
-        requests, gate, options = self._window, self._options.gate, self._options
-        if self._rate is None and gate is None:
+    async def _wait_for_turn(self) -> int:
+        """Wait until the rate and the gate allow messages to be claimed; returns for how many requests."""
+        requests, gate, worker_rate = self._claim_window, self._options.gate, self._options.worker_rate
+        if gate is None and worker_rate is None:
             return requests
         if not await self._thread(self._journal.claims.has_planned, self._run.campaign):
-            return requests  # there is nothing to wait for
-        if options.worker_rate is not None:
-            requests = min(requests, max_requests_per_claim(options.request_size, options.worker_rate))
-            while self._stopped is None and (turn := self._delivery().wait_until) is not None:
+            return requests  # nothing to wait for
+        if worker_rate is not None:
+            requests = min(requests, max_requests_per_claim(self._options.request_size, worker_rate))
+            while self._stop_cause is None and (turn := self._next_delivery().wait_until) is not None:
                 await self._pause((turn - self._clock.now()).total_seconds())
-        if gate is not None and self._stopped is None:
+        if gate is not None and self._stop_cause is None:
             requests = min(requests, gate.max_requests)
-            admitting = asyncio.ensure_future(gate.acquire(requests))
-            try:
-                while not admitting.done() and self._stopped is None:
-                    await asyncio.wait({admitting}, timeout=0.2)
-                if admitting.done():
-                    admitting.result()
-            finally:
-                admitting.cancel()
+            await self._acquire(gate, requests)
         return requests
 
+    async def _acquire(self, gate: RateGate, requests: int) -> None:
+        """Wait until the gate allows the requests, or the campaign stops."""
+        acquiring = asyncio.ensure_future(gate.acquire(requests))
+        try:
+            while not acquiring.done() and self._stop_cause is None:
+                await asyncio.wait({acquiring}, timeout=_GATE_INTERVAL_S)
+            if acquiring.done():
+                acquiring.result()
+        finally:
+            acquiring.cancel()
+
     async def _pause(self, seconds: float) -> None:
-        """Wait, not longer than until there is reason to stop."""
+        """Wait, but not longer than until the campaign stops."""
         self._capacity.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._capacity.wait(), seconds)
 
-    def _delivery(self) -> Delivery:
+    def _next_delivery(self) -> Delivery:
         return self._schedule.next_delivery(self._clock.now(), None if self._rate is None else self._rate.free_from)
 
-    def _reserve(self, claimed: Sequence[Batch], send_at: datetime | None) -> None:
-        if self._rate is not None:
-            self._rate.reserve(send_at or self._clock.now(), sum(batch.size for batch in claimed))
-
-    async def _more_may_come(self) -> bool:
-        """Whether messages may yet be planned again, after a moment: doubt being looked up, or another run dying."""
-        while (self._in_flight or self._ready) and self._stopped is None:
+    async def _is_finished(self) -> bool:
+        """After a claim that found nothing: wait for what may still have to be sent, if there is anything."""
+        while (self._in_flight or self._ready) and self._stop_cause is None:
             self._changed.clear()
             await self._changed.wait()
         await self._settle()
-        if self._in_flight or self._ready:
-            return True
-        campaign = self._run.campaign
-        if await self._thread(self._journal.claims.others_sending, campaign, self._run):
-            await asyncio.sleep(0.5)
+        campaign, reconciler = self._run.campaign, self._reconciler
+        step = next_step(
+            outstanding=self._in_flight + len(self._ready),
+            others_sending=await self._thread(self._journal.claims.others_sending, campaign, self._run),
+            reconciling=self._schedule.may_schedule and reconciler.pending,
+            has_planned=await self._thread(self._journal.claims.has_planned, campaign),
+        )
+        if step is NextStep.AWAIT_OTHER_RUNS:
+            await self._clock.sleep(_OTHER_RUNS_INTERVAL_S)
             if await self._thread(self._journal.claims.expire_leases, campaign):
-                self._reconciler.journal_changed()
-            return True
-        if self._schedule.may_schedule and self._reconciler.pending:
-            if self._reconciler.has_unseen_changes:
-                self._look_now.set()
-            await asyncio.sleep(0.2)
-            return True
-        # Another run may have given back what it had claimed while the last requests were waited for.
-        return await self._thread(self._journal.claims.has_planned, campaign)
+                reconciler.journal_changed()
+        elif step is NextStep.AWAIT_RECONCILER:
+            if reconciler.has_unseen_changes:
+                self._reconcile_now.set()
+            await self._clock.sleep(_RECONCILER_INTERVAL_S)
+        return step is NextStep.FINISH
 
-    async def _keep_looking(self) -> None:
-        """Look up doubt again and again, not more than a tenth of the time."""
-        try:
-            while True:
-                began = time.monotonic()
-                if not self._outcomes:  # else the journal is about to know more
-                    await self._reconciler.reconcile()
-                await asyncio.sleep(9 * (time.monotonic() - began))
-                with contextlib.suppress(TimeoutError):
-                    # With nothing left to send, ids that have not been looked up yet need not wait for their turn.
-                    await asyncio.wait_for(self._look_now.wait(), self._options.reconcile.interval_s)
-                self._look_now.clear()
-        except JournalError as error:
-            self._stop(error)
+    # -- sending -----------------------------------------------------------------------------------------------
 
-    async def _keep_lease(self) -> None:
-        """Renew the lease three times as often as it needs to be."""
-        try:
-            while True:
-                await asyncio.sleep(self._options.lease_s / 3)
-                began = self._clock.elapsed()
-                await self._thread(self._journal.claims.renew, self._run)
-                self._safe_until = began + _SAFE_SHARE * self._options.lease_s
-        except JournalError as error:
-            self._stop(error)
+    async def _send_loop(self) -> None:
+        """Make one request after another until there are no more."""
+        while self._stop_cause is None:
+            if self._ready:
+                batch = self._ready.popleft()
+                if len(self._ready) == self._claim_window:  # wake the claim loop once, not for every request
+                    self._capacity.set()
+                self._begun += 1
+                self._in_flight += 1
+                try:
+                    await self._send_batch(batch)
+                finally:
+                    self._in_flight -= 1
+                    if not self._in_flight:  # likewise
+                        self._changed.set()
+            elif self._all_claimed and not self._in_flight:  # a batch in flight may still be split
+                return
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
-    async def _keep_settled(self) -> None:
-        """Settle outcomes in groups, ten times a second at least; a claim settles them too."""
+    async def _send_batch(self, batch: Batch) -> None:
+        """Make the request for a batch and record its outcome."""
+        if not lease_allows_request(self._clock.elapsed(), self._lease_renewed_at_s, self._options.lease_s):
+            # The machine was suspended, or the journal did not answer: another run may hold this batch in doubt.
+            self._record(batch, RELEASED, reason="lease-ended")
+            self._stop(JournalError("The lease on this campaign could not be renewed in time."))
+            return
+        message_id, error = None, None
         try:
-            while True:
-                await asyncio.sleep(max(0.01, self._settled_at + _SETTLED_EVERY_S - time.monotonic()))
-                if time.monotonic() - self._settled_at >= _SETTLED_EVERY_S:
-                    await self._settle()
-        except JournalError as error:
+            message_id = await self._client.send(
+                batch.recipients,
+                batch.text,
+                sender=self._run.campaign.sender,
+                send_at=batch.send_at,
+                flash=self._options.flash,
+                destination_port=self._options.destination_port,
+            )
+        except BaseException as exception:  # noqa: BLE001  each has its outcome, and what is not the gateway's goes on
+            error = exception
+        decision = judge_answer(error, batch.size, self._streak, self._options.max_consecutive_failures)
+        self._streak = decision.streak
+        if decision.stop and isinstance(error, MyMSPError):
             self._stop(error)
+        if decision.state is None:
+            await self._split(batch, decision)
+        else:
+            self._record(batch, decision.state, message_id=message_id, code=decision.code, reason=decision.reason)
+        if error is not None and not isinstance(error, MyMSPError):
+            raise error
+
+    async def _split(self, batch: Batch, decision: BatchDecision) -> None:
+        """Send the two halves of a batch next."""
+        try:
+            halves = await self._thread(self._journal.claims.split, self._run, batch.id, code=decision.code or 0)
+        except JournalError as error:
+            self._record(batch, RELEASED, code=decision.code, reason="refused")
+            self._stop(error)
+        else:
+            self._ready.extendleft(reversed(halves))
+            self._changed.set()
+
+    def _record(
+        self,
+        batch: Batch,
+        state: str,
+        *,
+        message_id: str | None = None,
+        code: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Keep an outcome until it is settled."""
+        self._outcomes.append(Outcome(batch.id, state, self._clock.now(), message_id, code, reason))
+        if state != RELEASED:
+            self._messages_done += batch.size
+
+    # -- settling ----------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Record the outcomes there are; afterwards the journal knows all that was known when this was called."""
-        async with self._recording() as outcomes:
+        """Record the outcomes so far."""
+        async with self._taking_outcomes() as outcomes:
             if outcomes:
                 await self._thread(self._journal.claims.settle, outcomes)
 
-    async def _claim(self, requests: int, send_at: datetime | None) -> list[Batch]:
-        """Claim what is sent next, and record the outcomes there are."""
-        async with self._recording() as outcomes:
+    async def _claim(self, requests: int, send_at: datetime | None) -> Sequence[Batch]:
+        """Claim the next batches, and record the outcomes so far in the same transaction."""
+        async with self._taking_outcomes() as outcomes:
             return await self._thread(
                 self._journal.claims.claim,
                 self._run,
@@ -344,152 +407,57 @@ class _Sender:
             )
 
     @contextlib.asynccontextmanager
-    async def _recording(self) -> AsyncIterator[list[Outcome]]:
-        """The outcomes there are, for the journal; they are kept when it does not take them."""
+    async def _taking_outcomes(self) -> AsyncIterator[list[Outcome]]:
+        """The outcomes so far, to be recorded. They are kept if that fails, for the last attempt at the end."""
         async with self._settling:
             outcomes, self._outcomes = self._outcomes, []
             try:
                 yield outcomes
             except BaseException:
-                self._outcomes = outcomes + self._outcomes  # the last try is made when all is over
+                self._outcomes = outcomes + self._outcomes
                 raise
             finally:
-                self._settled_at = time.monotonic()
+                self._settled_at_s = self._clock.monotonic()
                 if outcomes:
                     self._reconciler.journal_changed()
         if outcomes and self._listener is not None:
-            self._listener(Progress("send", self._done, self._total))
+            self._listener(Progress("send", self._messages_done, self._run.planned))
 
-    # -- the gateway's side ------------------------------------------------------------------------------------
+    # -- in the background -------------------------------------------------------------------------------------
 
-    async def _send_loop(self) -> None:
-        """Make one request after the other, until there will be no more."""
-        while self._stopped is None:
-            if self._ready:
-                batch = self._ready.popleft()
-                if len(self._ready) == self._window:  # the feeder is not woken for every request
-                    self._capacity.set()
-                self._begun += 1
-                self._in_flight += 1
-                try:
-                    await self._request(batch)
-                finally:
-                    self._in_flight -= 1
-                    if not self._in_flight:  # nor are idle workers
-                        self._changed.set()
-            elif self._all_claimed and not self._in_flight:  # a request in flight may yet be split in two
-                return
-            else:
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def _request(self, batch: Batch) -> None:
-        """Make one request and note what came of it: the table "was it sent?", in code."""
-        if self._clock.elapsed() > self._safe_until:
-            # The machine slept, or the journal hung: another run may believe this batch to be in doubt by now.
-            self._note(batch, RELEASED, reason="lease-ended")
-            self._stop(JournalError("The lease on this campaign could not be renewed in time."))
-            return
-        campaign = self._run.campaign
+    async def _lease_loop(self) -> None:
+        """Renew the lease three times as often as needed."""
         try:
-            message_id = await self._client.send(
-                batch.recipients,
-                batch.text,
-                sender=campaign.sender,
-                send_at=batch.send_at,
-                flash=self._options.flash,
-                destination_port=self._options.destination_port,
-            )
-        except RefusedError as error:
-            await self._rejected(batch, error)
-        except NotSentError as error:
-            self._note(batch, RELEASED, reason="not-reached")
+            while True:
+                await self._clock.sleep(self._options.lease_s / 3)
+                began_s = self._clock.elapsed()
+                await self._thread(self._journal.claims.renew, self._run)
+                self._lease_renewed_at_s = began_s
+        except JournalError as error:
             self._stop(error)
-        except InDoubtError as error:
-            self._note(batch, IN_DOUBT, reason=error.reason)
-            self._doubts += 1
-            if self._doubts >= self._options.max_consecutive_failures:
-                self._stop(error)
-        except BaseException:  # cancelled, or a fault of ours: the request may have left
-            self._note(batch, IN_DOUBT, reason="interrupted")
-            raise
-        else:
-            self._outcomes.append(Outcome(batch.id, ACCEPTED, datetime.now(UTC), message_id))
-            self._done += batch.size
-            self._doubts = self._refusals = 0
 
-    async def _rejected(self, batch: Batch, error: RefusedError) -> None:
-        if error.account_wide or error.code in _SAME_FOR_ALL:
-            self._note(batch, RELEASED, code=error.code, reason="refused")
-            self._stop(error)
-            return
-        documented = error.code in protocol.MEANINGS[protocol.SEND]
-        self._refusals += error.code != _BAD_RECIPIENT
-        if self._refusals >= self._options.max_consecutive_failures:
-            self._stop(error)
-        if batch.size > 1 and (error.code == _BAD_RECIPIENT or not documented):
-            # Nobody knows whom an undocumented code is about, or whether it is a whole one: it is no reason to reject
-            # hundreds.
-            await self._split(batch, error)
-        else:
-            self._note(batch, REFUSED, code=error.code)
-            self._doubts = 0
-
-    async def _split(self, batch: Batch, error: RefusedError) -> None:
+    async def _settle_loop(self) -> None:
+        """Settle outcomes in groups, unless a claim has just done so."""
         try:
-            halves = await self._thread(self._journal.claims.split, self._run, batch.id, code=error.code)
-        except JournalError as failure:
-            self._note(batch, RELEASED, code=error.code, reason="refused")
-            self._stop(failure)
-        else:
-            self._ready.extendleft(reversed(halves))
-            self._changed.set()
+            while True:
+                due_in_s = self._settled_at_s + _SETTLE_INTERVAL_S - self._clock.monotonic()
+                await self._clock.sleep(max(0.01, due_in_s))
+                if self._clock.monotonic() - self._settled_at_s >= _SETTLE_INTERVAL_S:
+                    await self._settle()
+        except JournalError as error:
+            self._stop(error)
 
-    def _note(
-        self,
-        batch: Batch,
-        state: str,
-        *,
-        message_id: str | None = None,
-        code: int | None = None,
-        reason: str | None = None,
-    ) -> None:
-        at = datetime.now(UTC)
-        self._outcomes.append(Outcome(batch.id, state, at, message_id, code, reason and reason[:40]))
-        if state != RELEASED:
-            self._done += batch.size
-
-
-def _released(batch: Batch, reason: str) -> Outcome:
-    return Outcome(batch.id, RELEASED, datetime.now(UTC), reason=reason)
-
-
-#: What to mend before a campaign is continued, by the gateway's code (4.1.3).
-_MEND = {
-    7: "check user and password, and that the account may send",
-    11: "wait until the account may send more messages, or ask the gateway to raise its limit",
-    12: "buy credits for the account",
-    33: "register the sender with the gateway, or choose a registered one",
-    34: "check the delivery time",
-    35: "choose a delivery time in the future, under a campaign name of its own",
-}
-
-
-def _stopped(name: str, why: MyMSPError, counts: Counts) -> CampaignStoppedError:
-    if isinstance(why, RefusedError):
-        mend = _MEND.get(why.code, "ask the gateway's support what is wrong")
-    elif isinstance(why, InDoubtError):
-        mend = "find out why the gateway's answers do not arrive whole"
-    elif isinstance(why, InputError):
-        mend = "mend that"
-    else:
-        mend = "wait until the gateway answers again"
-    told = (
-        f"{counts.accepted} accepted, {counts.refused} refused, {counts.in_doubt} in doubt, "
-        f"{counts.planned} not sent yet"
-    )
-    return CampaignStoppedError(
-        f"Campaign {name!r} stopped: {why} So far: {told}. To continue: {mend}, then start the same campaign again; "
-        "nobody gets the message twice.",
-        counts=dataclasses.asdict(counts),
-    )
+    async def _reconcile_loop(self) -> None:
+        """Look up doubt at the gateway, for at most a tenth of the time."""
+        try:
+            while True:
+                began_s = self._clock.monotonic()
+                if not self._outcomes:  # otherwise the journal changes in a moment
+                    await self._reconciler.reconcile()
+                await self._clock.sleep(9 * (self._clock.monotonic() - began_s))
+                with contextlib.suppress(TimeoutError):
+                    # Once all is sent, the claim loop waits for new ids to be looked up.
+                    await asyncio.wait_for(self._reconcile_now.wait(), self._options.reconcile.interval_s)
+                self._reconcile_now.clear()
+        except JournalError as error:
+            self._stop(error)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefect_mymsp import errors, protocol, states
-from prefect_mymsp.campaign.sender import _SAME_FOR_ALL
+from prefect_mymsp.campaign.send_decisions import _CAMPAIGN_WIDE
 from prefect_mymsp.errors import ACCOUNT_WIDE_CODES, MyMSPError
 from prefect_mymsp.journal import schema
 from prefect_mymsp.settings import MyMSPSettings
@@ -52,7 +52,7 @@ def test_what_a_code_concerns() -> None:
         concerned[concerns].add(int(code))
         assert advice
     assert concerned["account"] == ACCOUNT_WIDE_CODES
-    assert concerned["campaign"] == _SAME_FOR_ALL
+    assert concerned["campaign"] == _CAMPAIGN_WIDE
     assert concerned["number"] == {28}
     assert set(concerned) == {"account", "campaign", "number", "message"}
 

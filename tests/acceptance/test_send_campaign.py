@@ -447,7 +447,7 @@ def test_a_journal_that_goes_away_says_how_to_go_on(
     for name in ("claim", "settle", "end_run"):
         monkeypatch.setattr(Claims, name, gone)
     monkeypatch.setattr(Campaigns, "counts", gone)
-    with pytest.raises(JournalError, match=r"'away' has stopped for that.* start the same campaign again"):
+    with pytest.raises(JournalError, match=r"This has stopped campaign 'away'\..* start the same campaign again"):
         send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, "Hej {name}", "away")
     assert sent(gateway) == []
 

@@ -470,7 +470,7 @@ def test_a_journal_that_goes_away_says_how_to_go_on(bench: Bench, monkeypatch: p
     with pytest.raises(JournalError) as caught:
         bench.send(campaign, listener=listener)
     told = str(caught.value)
-    assert told.startswith("The journal could not be written. Campaign 'campaign' has stopped for that.")
+    assert told.startswith("The journal could not be written. This has stopped campaign 'campaign'.")
     assert "start the same campaign again" in told
 
 
