@@ -16,14 +16,14 @@ def nightly_campaign(
     credentials: MyMSPCredentials,
     folder: Path,
     message: str,
-    window: SendWindow = SendWindow(opens="08:00", closes="20:00"),  # noqa: B008  it never changes
+    send_window: SendWindow = SendWindow(opens="08:00", closes="20:00"),  # noqa: B008  it never changes
     quiet_s: float = 60,
 ) -> None:
     """Send every CSV file that nobody has written to for ``quiet_s`` seconds; it is moved to ``folder/sent`` then.
 
     A file's name is its campaign's. So whatever happens to a run, the next one sends what is missing and nothing
     twice; a second file under a name that was there before sends the people who are new in it. What is sent at night
-    waits at the gateway until the ``window`` opens.
+    waits at the gateway until the ``send_window`` opens.
     """
     logger, left = get_run_logger(), []
     for file in sorted(folder.glob("*.csv")):
@@ -32,7 +32,7 @@ def nightly_campaign(
             logger.info("%s may still be written to; the next night takes it.", file.name)
             continue
         try:
-            send_campaign(file, credentials, message, campaign=file.name, window=window, wait=False)
+            send_campaign(file, message, credentials, campaign=file.name, send_window=send_window, wait_minutes=0)
         except MyMSPError as error:
             logger.error("%s: %s", file.name, error)  # noqa: TRY400  the run of the campaign shows where
             left.append(file.name)

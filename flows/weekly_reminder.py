@@ -25,4 +25,4 @@ def weekly_reminder(
         people = pd.read_sql_query(sa.text(query), connection)
     engine.dispose()
     week = runtime.flow_run.get_scheduled_start_time().strftime("%G-W%V")
-    send_dataframe(people, credentials, message, campaign=f"weekly-reminder {week}", wait=False)
+    send_dataframe(people, message, credentials, campaign=f"weekly-reminder {week}", wait_minutes=0)

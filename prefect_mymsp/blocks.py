@@ -81,6 +81,13 @@ class MyMSPCredentials(CredentialsBlock):
     def _timezone(cls, value: str) -> str:
         return check_timezone(value).key
 
+    @property
+    def account(self) -> str:
+        """The account's key in the journal: the same for the same gateway and user, whatever the password."""
+        from prefect_mymsp.account import account_fingerprint
+
+        return account_fingerprint(self.base_url, self.user)
+
     def get_client(self, *, retry_for_s: float = DEFAULT_RETRY_FOR_S) -> MyMSPClient:
         """A synchronous client for this account; use it as a context manager.
 
@@ -124,11 +131,10 @@ class CampaignJournal(Block):
     Example:
         Load a stored journal and send a campaign with it:
         ```python
-        from prefect_mymsp import CampaignJournal, MyMSPCredentials
+        from prefect_mymsp import CampaignJournal
         from prefect_mymsp.flows import send_campaign
 
-        journal = CampaignJournal.load("BLOCK_NAME")
-        send_campaign("customers.csv", MyMSPCredentials.load("default"), "Hello!", journal=journal)
+        send_campaign("customers.csv", "Hello!", journal=CampaignJournal.load("BLOCK_NAME"))
         ```
     """
 

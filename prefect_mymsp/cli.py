@@ -126,31 +126,33 @@ def send(
 
     prefect-mymsp send customers.csv "Hello {name}, see you on {day}!" --credentials default
     """
-    from prefect_mymsp.flows import Guard, OnRejects, report_progress_to, send_campaign
+    from prefect_mymsp.flows import Advanced, Audience, Safeguards, Speed, report_progress_to, send_campaign
     from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
 
     console, account = _console(), _load(MyMSPCredentials, credentials)
     options: dict[str, Any] = {
+        "credentials": account,
         "campaign": campaign,
         "sender": sender,
         "send_at": _aware(send_at, account),
-        "guard": Guard.SCHEDULE if guard else Guard.NONE,
-        "phone_column": phone_column,
-        "country": country,
+        "send_window": _window(window, account),
+        "exactly_once": guard,
         "transliterate": transliterate,
-        "flash": flash,
-        "window": _window(window, account),
+        "audience": Audience(phone_column=phone_column, country=country),
         "suppression": _suppression(suppress),
-        "messages_per_minute": per_minute,
-        "max_recipients": max_recipients,
-        "max_segments": max_segments,
-        "on_rejects": OnRejects.FAIL if fail_on_rejects else OnRejects.SKIP,
-        "allow_changed": allow_changed,
-        "allow_repeat": allow_repeat,
+        "safeguards": Safeguards(
+            max_recipients=max_recipients,
+            max_segments=max_segments,
+            max_rejected=0 if fail_on_rejects else None,
+            allow_changed_text=allow_changed,
+            allow_repeat_today=allow_repeat,
+        ),
+        "speed": Speed(messages_per_minute=per_minute),
+        "advanced": Advanced(flash=flash),
         "journal": _journal(journal),
     }
     with console.status("Checking the file …"):
-        planned = send_campaign(source, account, message, dry_run=True, **options)
+        planned = send_campaign(source, message, dry_run=True, **options)
     show_plan(console, planned)
     if planned.conflict:
         raise InputError(planned.conflict)
@@ -165,7 +167,7 @@ def send(
     options["campaign"] = planned.campaign  # the name that was shown, also if midnight has passed since
     try:
         with ProgressBars(console) as bars, report_progress_to(bars.show):
-            report = send_campaign(source, account, message, wait=wait, deadline_s=deadline * 60, **options)
+            report = send_campaign(source, message, wait_minutes=deadline if wait else 0, **options)
     except KeyboardInterrupt:
         _tell_interrupted(console, planned.campaign, _counts(planned.campaign, account, options["journal"]))
         return _INTERRUPTED
@@ -494,9 +496,13 @@ def _suppression(path: str | None) -> Suppression | None:
 
 
 #: What a flow's options are called here, where the name is not just spelt with dashes.
-_FLAGS = {"messages_per_minute": "--per-minute"}
+_FLAGS = {
+    "messages_per_minute": "--per-minute",
+    "allow_changed_text": "--allow-changed",
+    "allow_repeat_today": "--allow-repeat",
+}
 _OPTIONS = re.compile(
-    r"\b(phone_column|send_at|max_recipients|max_segments|allow_changed|allow_repeat|messages_per_minute)\b"
+    r"\b(phone_column|send_at|max_recipients|max_segments|allow_changed_text|allow_repeat_today|messages_per_minute)\b"
 )
 
 

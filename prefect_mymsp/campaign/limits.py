@@ -26,8 +26,7 @@ def check_limits(limits: Limits, plan: Plan) -> None:
         raise LimitError(
             f"{plan.rejected_rows.num_rows} of {plan.rows} rows of {plan.source} cannot be sent, and {allowed} "
             f"may be left out: {_rows(plan.rejected_rows)}. Nothing was sent. "
-            f"Mend them, or allow more to be left out with "
-            "on_rejects and max_rejected."
+            "Fix the rows, or raise max_rejected."
         )
     if limits.max_recipients is not None and plan.recipients > limits.max_recipients:
         raise LimitError(

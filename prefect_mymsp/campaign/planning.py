@@ -209,14 +209,14 @@ def _continued(
         conflict = ChangedTextError(
             f"{len(changed)} people have got a text of campaign {name!r} that {plan.source} now has another one for "
             f"(rows {rows}{', …' if len(changed) > 5 else ''}). Nothing was sent. Restore the text to send only what "
-            "is missing, or send them the new one too with allow_changed.",
+            "is missing, or send them the new one too with allow_changed_text.",
             messages=len(changed),
         )
     elif repeats_since is not None and (repeats := recording.find_repeats(repeats_since)):
         other, count = max(repeats, key=lambda each: each[1])
         conflict = RepeatError(
             f"{count} of these messages went out today under the name {other!r}. Nothing was sent. Use that name to "
-            "send only what is missing, or send it again with allow_repeat.",
+            "send only what is missing, or send it again with allow_repeat_today.",
             messages=sum(number for _, number in repeats),
         )
     if conflict is not None and refuse:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from prefect_mymsp.blocks import MyMSPCredentials
 from prefect_mymsp.errors import MyMSPError
-from prefect_mymsp.flows import report_progress_to, send_campaign
+from prefect_mymsp.flows import Advanced, report_progress_to, send_campaign
 from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
 
 MESSAGE = (
@@ -35,10 +35,12 @@ def main() -> int:
         )
         console.print(f"A gateway on this machine listens at {sandbox.url}; nothing leaves the machine.")
         with console.status("Starting Prefect and reading the CSV …"):
-            planned = send_campaign(source, credentials, MESSAGE, "demo", dry_run=True)
+            planned = send_campaign(source, MESSAGE, credentials, "demo", dry_run=True)
         show_plan(console, planned)
         with ProgressBars(console) as bars, report_progress_to(bars.show):
-            report = send_campaign(source, credentials, MESSAGE, "demo", deadline_s=30.0, quiet_s=4.0)
+            report = send_campaign(
+                source, MESSAGE, credentials, "demo", wait_minutes=0.5, advanced=Advanced(quiet_minutes=4 / 60)
+            )
         replies = len(sandbox.gateway.inbox())
     show_report(console, report)
     console.print(f"Replies in the inbox: {replies}")

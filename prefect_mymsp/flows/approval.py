@@ -1,4 +1,4 @@
-"""A person approves a campaign before its first message: the run pauses, with what would be sent as its form."""
+"""A person approves a campaign before its first message: the run pauses, and its form describes the campaign."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import hashlib
 import math
 import re
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 from prefect.exceptions import FlowPauseTimeout
@@ -19,131 +16,105 @@ from prefect.states import Paused
 from pydantic import Field, ValidationError
 
 from prefect_mymsp.errors import NotApprovedError
+from prefect_mymsp.flows.campaign_request import CampaignRequest
 
 if TYPE_CHECKING:
-    from prefect_mymsp.campaign import Plan, TimeWindow
+    from prefect_mymsp.campaign import Plan
 
-#: Seconds between two looks whether somebody has answered.
-_POLL_S = 5
-
-
-class Answer(StrEnum):
-    """What a person says to a campaign."""
-
-    SEND = "send"
-    DO_NOT_SEND = "do-not-send"
+#: Seconds between two checks whether somebody has answered.
+_POLL_INTERVAL_S = 5
 
 
 class CampaignApproval(RunInput):
     """The form of a paused campaign."""
 
-    answer: Answer = Field(description="Whether the campaign is to be sent as it is described above.")
+    answer: Literal["send", "do-not-send"] = Field(description="Whether to send the campaign as described above.")
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """What a person is asked to approve.
+def request_approval(request: CampaignRequest, plan: Plan, timeout_s: float) -> None:
+    """Pause the flow run until a person approves the campaign.
 
-    Attributes:
-        campaign: The campaign's name.
-        message: Its message, with placeholders.
-        sender: The sender; None for the account's own.
-        send_at: When it is delivered, aware; None for at once.
-        window: The hours in which it is delivered; None for any.
-        groups: Recipient groups that get it too.
-        plan: What its source holds.
-    """
-
-    campaign: str
-    message: str
-    sender: str | None
-    send_at: datetime | None
-    window: TimeWindow | None
-    groups: tuple[str, ...]
-    plan: Plan
-
-    def key(self) -> str:
-        """The same for the same messages to the same people."""
-        left_out = ",".join(self.plan.suppressed.column("msisdn").to_pylist())
-        return hashlib.blake2b(f"{self.plan.digest} {left_out}".encode(), digest_size=8).hexdigest()
-
-    def described(self) -> str:
-        """The campaign as markdown, for the form; numbers masked, and of the texts the message alone."""
-        plan = self.plan
-        rejected_rows = plan.rejected_rows.column("row").to_pylist()
-        when = "at once" if self.send_at is None else f"{self.send_at:%Y-%m-%d %H:%M %Z}"
-        pairs = [
-            ("source", plan.source),
-            *([("read as", plan.detected_format)] if plan.detected_format else []),
-            ("rows", f"{plan.rows:,}"),
-            (
-                "cannot be sent",
-                f"{len(rejected_rows):,}" + (f" (rows {_first(rejected_rows)})" if rejected_rows else ""),
-            ),
-            ("duplicates", f"{plan.duplicates.num_rows:,}"),
-            ("suppressed", f"{plan.suppressed.num_rows:,}"),
-            *([("recipient groups", ", ".join(self.groups))] if self.groups else []),
-            ("**to be sent now**", f"**{plan.due:,} messages**"),
-            ("of the campaign's messages", f"{plan.messages:,}, {plan.segments:,} SMS"),
-            ("the longest takes", f"{plan.longest} SMS"),
-            ("sender", self.sender or "the account's own"),
-            ("delivered", when if self.window is None else f"{when}, from {self.window}"),
-        ]
-        if plan.ucs2:
-            pairs.append(("in UCS-2", f"{plan.ucs2:,} messages, because of {' '.join(plan.non_gsm_characters)}"))
-        if plan.samples:
-            first = [f"{sample.recipient} (row {sample.row})" for sample in plan.samples]
-            pairs.append(("for instance to", ", ".join(first)))
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", self.message)), default=0))
-        rows = "\n".join(f"| {label} | {_cell(value)} |" for label, value in pairs)
-        return (
-            f"### Campaign {_cell(self.campaign)} waits for your approval\n\n| | |\n| --- | --- |\n{rows}\n\n"
-            f"The message:\n\n{fence}text\n{self.message}\n{fence}\n"
-        )
-
-
-def ask(proposal: Proposal, timeout_s: float) -> None:
-    """Pause the flow run until a person approves; returns if one does.
-
-    A run that Prefect tries again does not ask again for what was answered before: the answer is stored with the run.
+    When Prefect retries the run, the same campaign is not asked about again: the answer is stored with the run.
 
     Args:
-        proposal: What to approve.
-        timeout_s: Seconds to wait at most.
+        request: The campaign.
+        plan: What its recipients hold.
+        timeout_s: Seconds to wait.
 
     Raises:
         NotApprovedError: A person refused, nobody answered in time, or the run cannot be paused.
     """
-    name = proposal.campaign
+    name, key = request.campaign, approval_key(plan)
     try:
-        given = _answered(proposal) or _asked(proposal, timeout_s)
+        approval = _stored_answer(key) or _pause(key, describe(request, plan), timeout_s)
     except (FlowPauseTimeout, ValidationError):
-        # Invalid is what was not given: the run was resumed past its form.
+        # The form is invalid when the run was resumed past it.
         raise NotApprovedError(
-            f"Nobody approved campaign {name!r} in time. Nothing was sent; start it again to be asked again."
+            f"Nobody approved campaign {name!r} in time. Nothing was sent. Start it again to ask again."
         ) from None
     except (RuntimeError, httpx.HTTPError) as error:
         raise NotApprovedError(
-            f"Campaign {name!r} needs approval, and the run cannot be paused for it ({type(error).__name__}). Nothing "
-            "was sent; see that the run is not being cancelled, and start it again."
+            f"Campaign {name!r} needs approval, but the run cannot be paused for it ({type(error).__name__}). Nothing "
+            "was sent. Check that the run is not being cancelled, and start it again."
         ) from None
-    if given.answer is not Answer.SEND:
-        raise NotApprovedError(f"Campaign {name!r} was refused. Nothing was sent; start it again to be asked again.")
+    if approval.answer != "send":
+        raise NotApprovedError(f"Campaign {name!r} was refused. Nothing was sent. Start it again to ask again.")
 
 
-def _asked(proposal: Proposal, timeout_s: float) -> CampaignApproval:
-    form = CampaignApproval.with_initial_data(description=proposal.described())
-    key = f"{proposal.key()}-{uuid.uuid4().hex[:8]}"  # a form is stored under it, once
-    return pause_flow_run(wait_for_input=form, timeout=math.ceil(timeout_s), poll_interval=_POLL_S, key=key)
+def approval_key(plan: Plan) -> str:
+    """A key that is the same for the same messages to the same recipients."""
+    suppressed = ",".join(plan.suppressed.column("msisdn").to_pylist())
+    return hashlib.blake2b(f"{plan.digest} {suppressed}".encode(), digest_size=8).hexdigest()
 
 
-def _answered(proposal: Proposal) -> CampaignApproval | None:
-    """What was answered to the same proposal before, in this run."""
-    prefix = keyset_from_paused_state(Paused(pause_key=proposal.key()))["response"].removesuffix("-response")
-    found: Any = filter_flow_run_input(key_prefix=prefix, limit=100)  # in a synchronous flow a list
-    for stored in found:
-        if stored.key.endswith("-response"):
-            return CampaignApproval(**stored.decoded_value)
+def describe(request: CampaignRequest, plan: Plan) -> str:
+    """A campaign as markdown for the form. Numbers are masked, and of the texts only the message is shown."""
+    rejected_rows = plan.rejected_rows.column("row").to_pylist()
+    when = "at once" if request.send_at is None else f"{request.send_at:%Y-%m-%d %H:%M %Z}"
+    window = request.send_options.send_window
+    pairs = [
+        ("recipients", plan.source),
+        *([("detected format", plan.detected_format)] if plan.detected_format else []),
+        ("rows", f"{plan.rows:,}"),
+        ("rejected rows", f"{len(rejected_rows):,}" + (f" (rows {_first(rejected_rows)})" if rejected_rows else "")),
+        ("duplicates", f"{plan.duplicates.num_rows:,}"),
+        ("suppressed", f"{plan.suppressed.num_rows:,}"),
+        *([("recipient groups", ", ".join(request.groups))] if request.groups else []),
+        ("**to be sent now**", f"**{plan.due:,} messages**"),
+        ("whole campaign", f"{plan.messages:,} messages, {plan.segments:,} segments"),
+        ("longest message", f"{plan.longest} segments"),
+        ("sender", request.sender or "the account's own"),
+        ("sent", when if window is None else f"{when}, within {window}"),
+    ]
+    if plan.ucs2:
+        pairs.append(("in UCS-2", f"{plan.ucs2:,} messages, because of {' '.join(plan.non_gsm_characters)}"))
+    if plan.samples:
+        pairs.append(("examples", ", ".join(f"{sample.recipient} (row {sample.row})" for sample in plan.samples)))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", request.message)), default=0))
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in pairs)
+    return (
+        f"### Campaign {_cell(request.campaign)} waits for approval\n\n| | |\n| --- | --- |\n{rows}\n\n"
+        f"The message:\n\n{fence}text\n{request.message}\n{fence}\n"
+    )
+
+
+def _pause(key: str, description: str, timeout_s: float) -> CampaignApproval:
+    form = CampaignApproval.with_initial_data(description=description)
+    return pause_flow_run(
+        wait_for_input=form,
+        timeout=math.ceil(timeout_s),
+        poll_interval=_POLL_INTERVAL_S,
+        key=f"{key}-{uuid.uuid4().hex[:8]}",  # Prefect stores one form under a key
+    )
+
+
+def _stored_answer(key: str) -> CampaignApproval | None:
+    """The answer that was given to the same campaign before, in this run."""
+    prefix = keyset_from_paused_state(Paused(pause_key=key))["response"].removesuffix("-response")
+    stored: Any = filter_flow_run_input(key_prefix=prefix, limit=100)  # in a synchronous flow a list
+    for run_input in stored:
+        if run_input.key.endswith("-response"):
+            return CampaignApproval(**run_input.decoded_value)
     return None
 
 

@@ -1,10 +1,11 @@
-"""What Prefect has to say before a campaign may go: when its run was to begin, and a global concurrency limit."""
+"""What Prefect's server knows about a run: when it was scheduled to start, and a global concurrency limit."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,41 +17,20 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
-from prefect_mymsp.errors import ConfigurationError, LimitError
+from prefect_mymsp.errors import ConfigurationError
+from prefect_mymsp.flows.campaign_request import CampaignRequest
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import RateGate
 
 
-def refuse_late(campaign: str, max_late_s: float, last_active: datetime | None) -> None:
-    """Refuse a run that begins long after its time: what was right then may be wrong or unwelcome now.
-
-    A campaign that was being sent a short while ago, and now is started again, is not late: a crash must not end it.
-    That of a run within another one which began late itself is as late as that one.
-
-    Args:
-        campaign: The campaign's name.
-        max_late_s: Seconds after its time that a run may begin.
-        last_active: When the campaign was last being sent, aware; None when it never was.
-
-    Raises:
-        LimitError: It begins later than that.
-    """
-    scheduled = runtime.flow_run.get_scheduled_start_time() - _lateness_above()
-    since = max(scheduled, last_active) if last_active is not None else scheduled
-    late_s = (datetime.now(UTC) - since).total_seconds()
-    if late_s <= max_late_s:
-        return
-    what = "was last being sent" if since is last_active else "was to begin"
-    raise LimitError(
-        f"Campaign {campaign!r} {what} at {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {_told(late_s)} ago; max_late_s "
-        f"allows {_told(max_late_s)}. Nothing was sent now. If it is still right to send it, start "
-        f"it again under the name {campaign!r}, with a larger max_late_s."
-    )
+def scheduled_start() -> datetime:
+    """When this run was scheduled to start, aware. A run inside another one is as late as the outermost run."""
+    started: datetime = runtime.flow_run.get_scheduled_start_time() - _delay_of_outermost_run()
+    return started
 
 
-def _lateness_above() -> timedelta:
-    """How late the outermost flow run began in which this one runs."""
+def _delay_of_outermost_run() -> timedelta:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.parent_task_run_id is None:
         return timedelta()
@@ -58,20 +38,29 @@ def _lateness_above() -> timedelta:
         with get_client(sync_client=True) as client:
             outermost = client.read_flow_run(UUID(runtime.flow_run.get_root_flow_run_id()))
     except httpx.HTTPError as error:
-        raise ConfigurationError(f"Prefect's server does not say how late it is ({type(error).__name__}).") from None
+        raise ConfigurationError(
+            f"Prefect's API does not say when the run was scheduled to start ({type(error).__name__})."
+        ) from None
     if outermost.start_time is None or outermost.expected_start_time is None:
         return timedelta()
-    late: timedelta = outermost.start_time - outermost.expected_start_time
-    return max(timedelta(), late)
+    delay: timedelta = outermost.start_time - outermost.expected_start_time
+    return max(timedelta(), delay)
 
 
-def _told(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+def with_concurrency_limit(request: CampaignRequest) -> CampaignRequest:
+    """The same request, with its global concurrency limit as the gate that each HTTP request passes.
+
+    Raises:
+        ConfigurationError: The slots of the limit do not decay, or Prefect's API does not answer.
+    """
+    if request.concurrency_limit is None:
+        return request
+    options = dataclasses.replace(request.send_options, gate=concurrency_gate(request.concurrency_limit))
+    return dataclasses.replace(request, send_options=options)
 
 
 def concurrency_gate(name: str) -> RateGate | None:
-    """One of Prefect's global concurrency limits as a gate: each request takes a slot, which decays by itself.
+    """A global concurrency limit as a gate: each request takes a slot, which is freed by its decay.
 
     Args:
         name: The limit's name.
@@ -80,7 +69,7 @@ def concurrency_gate(name: str) -> RateGate | None:
         The gate; None, with a warning, when there is no limit of that name.
 
     Raises:
-        ConfigurationError: Slots of that limit do not decay.
+        ConfigurationError: The slots of the limit do not decay, or Prefect's API does not answer.
     """
     from prefect_mymsp.campaign import RateGate
 
@@ -88,33 +77,34 @@ def concurrency_gate(name: str) -> RateGate | None:
         try:
             limit = client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
-            get_run_logger().warning("There is no global concurrency limit %r; requests are not limited by it.", name)
+            get_run_logger().warning("There is no global concurrency limit %r, so it does not limit requests.", name)
             return None
         except httpx.HTTPError as error:
             raise ConfigurationError(
-                f"Prefect's server does not say whether there is a concurrency limit {name!r} ({type(error).__name__})."
+                f"concurrency_limit: Prefect's API does not answer about {name!r} ({type(error).__name__})."
             ) from None
     if not limit.slot_decay_per_second > 0:
         raise ConfigurationError(
-            f"The slots of the concurrency limit {name!r} do not decay, so they would not come back. Give it a slot "
-            "decay: the requests a second it is to allow."
+            f"concurrency_limit: the slots of {name!r} do not decay, so they would never be freed. Set its slot decay "
+            "to the requests per second that it shall allow."
         )
 
-    # About a second's worth at a time: fewer questions, and no long wait for many slots at once.
-    return RateGate(_Slots(name), max_requests=max(1, min(limit.limit, math.ceil(limit.slot_decay_per_second))))
+    # About a second's worth at a time: few calls, and no long wait for many slots at once.
+    max_requests = max(1, min(limit.limit, math.ceil(limit.slot_decay_per_second)))
+    return RateGate(_Slots(name), max_requests=max_requests)
 
 
 @dataclass(frozen=True)
 class _Slots:
-    """Takes slots of a concurrency limit; a class, so that it travels to other machines."""
+    """Takes slots of a concurrency limit. It is a class, so that it can be pickled for other machines."""
 
     name: str
 
     async def __call__(self, requests: int) -> None:
         try:
             await rate_limit(self.name, occupy=requests, strict=True)
-        except Exception as error:  # noqa: BLE001  whatever keeps Prefect's server from answering
+        except Exception as error:  # noqa: BLE001  whatever keeps Prefect's API from answering
             raise ConfigurationError(
-                f"The concurrency limit {self.name!r} gave no slots ({type(error).__name__}); see that it is there and "
-                "that Prefect's server answers."
+                f"concurrency_limit: {self.name!r} gave no slots ({type(error).__name__}). Check that it still exists "
+                "and that Prefect's API answers."
             ) from None

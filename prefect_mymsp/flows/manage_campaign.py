@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.flows.send_campaign import cancel_scheduled_messages
+from prefect_mymsp.flows.steps import cancel_scheduled_messages
 from prefect_mymsp.flows.task_support import run_interruptibly
 
 if TYPE_CHECKING:

@@ -1,119 +1,165 @@
-"""What a sender can ask for, as types that Prefect's forms can show. Plain values: they check nothing but themselves.
+"""Groups of campaign options, as Prefect's run form shows them.
 
-Their bounds are in the form's schema alone. What a value means is checked when the flow runs, where a wrong one is an
-error of ours that says what to do.
+Bounds stand in the form's schema alone. Values are checked when the request is built, where a wrong value is an error
+of this package that says what to do. Field names are unique across all groups, so an error can name a field by itself.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, time
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from prefect.blocks.system import Secret
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from prefect_mymsp.client import DEFAULT_TIMEZONE, check_timezone
 from prefect_mymsp.errors import InputError
+from prefect_mymsp.flows.form import Group, blank
+from prefect_mymsp.flows.parameters import Database
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import TimeWindow
 
-
-class Guard(StrEnum):
-    """How a campaign without a delivery time is sent."""
-
-    #: At once: a request whose answer is lost stays in doubt.
-    NONE = "none"
-    #: Scheduled a few minutes ahead: a request whose answer is lost can be looked up, and every message is sent once.
-    SCHEDULE = "schedule"
+Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_DAYS: tuple[Day, ...] = get_args(Day)
+_TIME_OF_DAY: dict[str, Any] = {"pattern": r"^([01]?\d|2[0-3]):[0-5]\d$", "examples": ["08:00"]}
 
 
-class OnRejects(StrEnum):
-    """What becomes of a campaign when some of its rows cannot be sent."""
+class SendWindow(Group):
+    """Hours in which people may receive messages. Outside them, messages wait for the next opening."""
 
-    #: They are left out and reported, the others are sent.
-    SKIP = "skip"
-    #: Nothing is sent until they are mended.
-    FAIL = "fail"
+    model_config = ConfigDict(title="Only within hours")
 
-
-class Day(StrEnum):
-    """A day of the week."""
-
-    MONDAY = "monday"
-    TUESDAY = "tuesday"
-    WEDNESDAY = "wednesday"
-    THURSDAY = "thursday"
-    FRIDAY = "friday"
-    SATURDAY = "saturday"
-    SUNDAY = "sunday"
-
-
-_CLOCK: dict[str, Any] = {"pattern": r"^([01]?\d|2[0-3]):[0-5]\d$", "examples": ["08:00"]}
-
-
-class SendWindow(BaseModel):
-    """The hours in which people may get messages."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    opens: str = Field(
-        default="08:00", description="The first minute of it, by the clock on the wall.", json_schema_extra=_CLOCK
-    )
+    opens: str = Field(default="08:00", description="Opening time, local (HH:MM).", json_schema_extra=_TIME_OF_DAY)
     closes: str = Field(
         default="20:00",
-        description="The minute after its last. Earlier than it opens means on the next day, the same around the "
-        "clock.",
-        json_schema_extra=_CLOCK,
+        description="Closing time, local (HH:MM). Earlier than “opens” means the next day.",
+        json_schema_extra=_TIME_OF_DAY,
     )
-    timezone: str = Field(default=DEFAULT_TIMEZONE, description="The IANA zone of that clock.")
     days: list[Day] = Field(
-        default=list(Day),
-        description="The days of the week on which it opens.",
+        default=list(_DAYS),
+        description="Days on which the window opens.",
         json_schema_extra={"minItems": 1, "uniqueItems": True},
     )
+    timezone: str = Field(default=DEFAULT_TIMEZONE, description="IANA time zone of these hours.")
 
-    def window(self) -> TimeWindow:
-        """The same to reckon with.
+    def time_window(self) -> TimeWindow:
+        """The same hours as the campaign engine takes them.
 
         Raises:
-            InputError: A time is no time, no day is given, or the zone is not known.
+            InputError: A time is not valid, no day is given, or the time zone is unknown.
         """
         from prefect_mymsp.campaign import TimeWindow
 
-        numbers = {day: number for number, day in enumerate(Day)}
         return TimeWindow(
-            opens=_clock("opens", self.opens),
-            closes=_clock("closes", self.closes),
+            opens=_time_of_day("opens", self.opens),
+            closes=_time_of_day("closes", self.closes),
             zone=ZoneInfo(check_timezone(self.timezone).key),
-            days=frozenset(numbers[day] for day in self.days),
+            days=frozenset(_DAYS.index(day) for day in self.days),
         )
 
 
-def _clock(name: str, given: str) -> time:
+def _time_of_day(field: str, value: str) -> time:
     try:
-        return datetime.strptime(given.strip(), "%H:%M").time()  # noqa: DTZ007  a time of day, in the window's zone
+        return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007  a time of day, in the window's zone
     except ValueError:
-        raise InputError(f"The send window {name} at {given!r}, which is no time of day; write 08:00.") from None
+        raise InputError(f"send_window: {field} is {value!r}, which is not a time of day. Write 08:00.") from None
 
 
-class Suppression(BaseModel):
-    """Numbers that must get nothing: a file of them, a table of them, or both."""
+class Audience(Group):
+    """The recipients besides the file itself: its phone column, the numbers' country, recipient groups."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(title="Set up")
 
-    file: str | None = Field(
-        default=None, description="Path or URL of a CSV file of numbers, written as people write them."
+    phone_column: str | None = blank("Column with the phone numbers. Left empty, it is found by its name.")
+    country: str = Field(default="SE", description="Country of numbers without a country code (ISO 3166).")
+    groups: list[str] = Field(
+        default=[], description="Recipient groups stored at the gateway that get the message too."
     )
-    table: str | None = Field(
-        default=None, description="A table of numbers in a database, if need be with its schema: marketing.opted_out."
+
+
+class Suppression(Group):
+    """Numbers that must not receive the message."""
+
+    model_config = ConfigDict(title="Add a list")
+
+    file: str | None = blank("CSV file of numbers to leave out, as a path or URL.")
+    table: str | None = blank("Database table of numbers to leave out, such as marketing.opted_out.")
+    database: Database = Field(default=None, description="Secret block that holds the table's SQLAlchemy URL.")
+    column: str | None = blank("Column with the numbers. Left empty, it is found by its name.")
+    opt_outs: bool = Field(default=True, description="Leave out people who have replied STOP.")
+
+
+class Safeguards(Group):
+    """Conditions under which nothing is sent."""
+
+    model_config = ConfigDict(title="Adjust")
+
+    max_recipients: int | None = blank("Most people who may receive a message.", "integer", minimum=1)
+    max_segments: int | None = blank("Most SMS segments one message may take.", "integer", minimum=1)
+    max_rejected: float | None = blank(
+        "Largest share of rows that may be rejected: 0 allows none, 0.05 one in twenty.",
+        "number",
+        minimum=0,
+        maximum=1,
     )
-    column: str | None = Field(
-        default=None,
-        description="The column with the numbers, in the file and the table; the default is to find it by its name.",
+    max_late_minutes: float = Field(
+        default=120.0, description="How late a scheduled run may start.", json_schema_extra={"minimum": 0}
     )
-    database: Secret | None = Field(  # type: ignore[type-arg]  # with one it would be another block
-        default=None, description="A Secret block that holds the SQLAlchemy URL of the table's database."
+    all_or_nothing: bool = Field(
+        default=False, description="Cancel a scheduled campaign unless the gateway accepts all of it."
+    )
+    allow_changed_text: bool = Field(
+        default=False, description="Send a changed text to people who already got the campaign's old one."
+    )
+    allow_repeat_today: bool = Field(
+        default=False, description="Send a text that the same people already got today from another campaign."
+    )
+
+
+class Speed(Group):
+    """How fast messages leave."""
+
+    model_config = ConfigDict(title="Limit")
+
+    messages_per_minute: float | None = blank("Most messages this run sends per minute.", "number", exclusiveMinimum=0)
+    concurrency_limit: str | None = blank("Prefect global concurrency limit, with slot decay, that all runs share.")
+    workers: int = Field(
+        default=1,
+        description="Tasks that send side by side. More than one needs a PostgreSQL journal.",
+        json_schema_extra={"minimum": 1},
+    )
+    batch_size: int = Field(
+        default=500,
+        description="Most recipients of one text in one request.",
+        json_schema_extra={"minimum": 1, "maximum": 500},
+    )
+
+
+class Advanced(Group):
+    """Details that rarely matter."""
+
+    model_config = ConfigDict(title="Change")
+
+    flash: bool = Field(default=False, description="Show the message at once instead of storing it on the phone.")
+    destination_port: int | None = blank(
+        "Port on the phone, for messages to an app.", "integer", minimum=1, maximum=65535
+    )
+    lead_minutes: float = Field(
+        default=5.0,
+        description="With “exactly once”: minutes that messages wait at the gateway.",
+        json_schema_extra={"exclusiveMinimum": 0},
+    )
+    quiet_minutes: float = Field(
+        default=15.0,
+        description="Stop following after this many minutes without news.",
+        json_schema_extra={"minimum": 0},
+    )
+    use_updates: bool = Field(
+        default=False, description="Also read the account's update queue. Other systems will not see what it held."
+    )
+    approval_hours: float = Field(
+        default=24.0,
+        description="Give up when nobody has approved after this many hours.",
+        json_schema_extra={"exclusiveMinimum": 0},
     )

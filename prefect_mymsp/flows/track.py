@@ -12,8 +12,8 @@ from prefect.logging import get_run_logger
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, RefusedError
 from prefect_mymsp.flows.emit_events import emit_completed_campaigns, emit_if_completed
-from prefect_mymsp.flows.follow_deliveries import follow_deliveries
 from prefect_mymsp.flows.manage_campaign import find_campaign
+from prefect_mymsp.flows.steps import follow_deliveries
 from prefect_mymsp.flows.task_support import run_interruptibly
 from prefect_mymsp.settings import MyMSPSettings
 

@@ -40,7 +40,12 @@ from prefect_mymsp.artifacts import (
 )
 from prefect_mymsp.campaign import Plan, Progress, plan_campaign
 from prefect_mymsp.errors import CampaignStoppedError
-from prefect_mymsp.flows import report_progress_to, send_campaign
+from prefect_mymsp.flows import (
+    Advanced,
+    Speed,
+    report_progress_to,
+    send_campaign,
+)
 from prefect_mymsp.journal import Counts
 from prefect_mymsp.models import ReceivedMessage
 from prefect_mymsp.recipients import open_source
@@ -214,7 +219,7 @@ def test_a_real_campaign_shows_its_progress(
 
     heard = set[str]()
     with report_progress_to(lambda step: heard.add(step.step)):
-        send_campaign(path, credentials, "Hej", "real", batch_size=4, quiet_s=0.0)
+        send_campaign(path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0))
     assert heard == {"send", "follow"}
     with get_client(sync_client=True) as client:
         keys = ArtifactFilter(key=ArtifactFilterKey(like_="mymsp-real-%"))
@@ -226,7 +231,9 @@ def test_a_real_campaign_shows_its_progress(
     wait_for(lambda: len(events_of(run)) == 3)
     told = [one["event"] for one in events_of(run)]
     assert told == ["mymsp.campaign.started", "mymsp.campaign.sent", "mymsp.campaign.completed"]
-    send_campaign(path, credentials, "Hej", "real", batch_size=4, quiet_s=0.0)  # nothing new: it is complete already
+    send_campaign(
+        path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0)
+    )  # nothing new: it is complete already
     assert found["sending"].description == "real: 40 of 40 messages sent"
     assert len(gateway.gateway.ledger()) == 10
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +38,11 @@ from prefect_mymsp.errors import (
     TemplateError,
 )
 from prefect_mymsp.flows import (
-    OnRejects,
+    Advanced,
+    Audience,
+    Safeguards,
     SendWindow,
+    Speed,
     Suppression,
     approval,
     report_progress_to,
@@ -120,7 +124,9 @@ def test_who_is_suppressed_gets_nothing_and_is_reported(
     given = tmp_path / "given.csv"
     given.write_text("Mobil\n070-174 06 07\n+46 70 174 06 06\n08-465 004 00\n", encoding="utf-8")
     source = people(tmp_path / "a.csv", 605, 606, 607, 608, 607, extra="12;bad\n")
-    report = send_campaign(source, credentials, TEXT, "spring", suppression=Suppression(file=str(given)), wait=False)
+    report = send_campaign(
+        source, TEXT, credentials, "spring", suppression=Suppression(file=str(given)), wait_minutes=0
+    )
     assert reached(gateway) == [605, 608]
     assert (report.rows, report.rejected, report.suppressed, report.duplicates, report.messages) == (6, 1, 3, 0, 2)
     assert ("suppressed rows", "3") in report.lines()
@@ -138,7 +144,13 @@ def test_who_is_suppressed_gets_nothing_and_is_reported(
     with journal_of(workspace) as journal:
         journal.suppressions.add("f" * 32, [msisdn(605)], "opt-out")
     again = send_campaign(
-        source, credentials, "Hej igen {name}", "summer", use_opt_outs=False, wait=False, dry_run=True
+        source,
+        "Hej igen {name}",
+        credentials,
+        "summer",
+        wait_minutes=0,
+        dry_run=True,
+        suppression=Suppression(opt_outs=False),
     )
     assert (again.suppressed, again.messages) == (0, 4)
     assert {name: str(dtype) for name, dtype in again.suppressed_rows.dtypes.items()} == SUPPRESSED_ROW_DTYPES
@@ -148,10 +160,10 @@ def test_a_dry_run_leaves_out_the_same_people(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     source = people(tmp_path / "a.csv", 605, 606)
-    assert send_campaign(source, credentials, TEXT, "dry", dry_run=True).suppressed == 0
+    assert send_campaign(source, TEXT, credentials, "dry", dry_run=True).suppressed == 0
     assert not workspace.journal.exists()
     opt_out(workspace, account, 606)
-    assert send_campaign(source, credentials, TEXT, "dry", dry_run=True).suppressed == 1
+    assert send_campaign(source, TEXT, credentials, "dry", dry_run=True).suppressed == 1
     assert recorded(workspace) == 0
     assert gateway.gateway.request_count == 0
 
@@ -177,23 +189,31 @@ def test_a_suppression_table_behind_a_secret(
         ("by block", Suppression(table="gone", database=block)),
         ("by name", by_name),
     ):
-        report = send_campaign(source, credentials, TEXT, name, suppression=suppression, wait=False, allow_repeat=True)
+        report = send_campaign(
+            source,
+            TEXT,
+            credentials,
+            name,
+            suppression=suppression,
+            wait_minutes=0,
+            safeguards=Safeguards(allow_repeat_today=True),
+        )
         assert report.suppressed == 1
     assert reached(gateway) == [605, 605]
     with pytest.raises(SourceError, match="no suppression table 'lost'"):
-        send_campaign(source, credentials, TEXT, "x", suppression=Suppression(table="lost", database=block))
+        send_campaign(source, TEXT, credentials, "x", suppression=Suppression(table="lost", database=block))
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(limit=3):
             assert secret not in repr(run)
     assert secret not in caplog.text
 
     for incomplete, told in (
-        (Suppression(), "neither a file nor a table"),
+        (Suppression(column="msisdn"), "column needs a file or a table"),
         (Suppression(table="gone"), "belong together"),
         (Suppression(file=str(source), database=block), "belong together"),
     ):
         with pytest.raises(InputError, match=told):
-            send_campaign(source, credentials, TEXT, "x", suppression=incomplete)
+            send_campaign(source, TEXT, credentials, "x", suppression=incomplete)
 
 
 def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
@@ -202,7 +222,7 @@ def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
     source = people(tmp_path / "a.csv", *range(605, 615))
     gateway.gateway.faults.replace(scripted=[Fault("none", times=3), Fault("refuse", code=12, times=99)])
     with pytest.raises(CampaignStoppedError) as stopped:
-        send_campaign(source, credentials, TEXT, "stopped", wait=False)
+        send_campaign(source, TEXT, credentials, "stopped", wait_minutes=0)
     left = stopped.value.counts["planned"]
     had = set(reached(gateway))
     assert left == 10 - len(had) > 3
@@ -210,7 +230,7 @@ def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
     # One who has got it, two who have not.
     gone = [min(had), *sorted(set(range(605, 615)) - had)[:2]]
     opt_out(workspace, account, *gone)
-    report = send_campaign(source, credentials, TEXT, "stopped", wait=False)
+    report = send_campaign(source, TEXT, credentials, "stopped", wait_minutes=0)
     assert reached(gateway) == sorted(set(range(605, 615)) - set(gone[1:]))
     assert (report.suppressed, report.messages, report.planned) == (3, 8, 0)
     with journal_of(workspace) as journal:  # and the journal does not hold them for later either
@@ -228,13 +248,21 @@ def test_outside_its_window_a_campaign_waits_for_it(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source, window = people(tmp_path / "a.csv", 605, 606), in_hours(5, 7)
-    opening = window.window().next_opening(datetime.now(UTC))
-    assert send_campaign(source, credentials, TEXT, "night", window=window, wait=False).accepted == 2
+    opening = window.time_window().next_opening(datetime.now(UTC))
+    assert send_campaign(source, TEXT, credentials, "night", send_window=window, wait_minutes=0).accepted == 2
     assert scheduled(gateway) == {opening}
-    again = send_campaign(source, credentials, TEXT, "night", window=in_hours(-1, 2), wait=False)
+    again = send_campaign(source, TEXT, credentials, "night", send_window=in_hours(-1, 2), wait_minutes=0)
     assert again.accepted == 2
     assert reached(gateway) == [605, 606]
-    by_day = send_campaign(source, credentials, TEXT, "day", window=in_hours(-1, 2), wait=False, allow_repeat=True)
+    by_day = send_campaign(
+        source,
+        TEXT,
+        credentials,
+        "day",
+        send_window=in_hours(-1, 2),
+        wait_minutes=0,
+        safeguards=Safeguards(allow_repeat_today=True),
+    )
     assert by_day.accepted == 2
     assert scheduled(gateway) == {opening, None}
 
@@ -245,12 +273,12 @@ def test_a_delivery_time_outside_the_window_is_refused(
     source = people(tmp_path / "a.csv", 605)
     night = datetime.fromisoformat("2090-01-31T03:00+01:00")
     with pytest.raises(InputError, match=r"outside the send window \(08:00 to 20:00.*opens next at 2090-01-31 08:00"):
-        send_campaign(source, credentials, TEXT, "night", send_at=night, window=SendWindow())
-    with pytest.raises(InputError, match="no time of day"):
-        send_campaign(source, credentials, TEXT, "night", window=SendWindow(opens="8 o'clock"))
+        send_campaign(source, TEXT, credentials, "night", send_at=night, send_window=SendWindow())
+    with pytest.raises(InputError, match="not a time of day"):
+        send_campaign(source, TEXT, credentials, "night", send_window=SendWindow(opens="8 o'clock"))
     assert recorded(workspace) == 0
     day = datetime.fromisoformat("2090-01-31T12:00+01:00")
-    send_campaign(source, credentials, TEXT, "day", send_at=day, window=SendWindow(), wait=False)
+    send_campaign(source, TEXT, credentials, "day", send_at=day, send_window=SendWindow(), wait_minutes=0)
     assert scheduled(gateway) == {day}
 
 
@@ -275,16 +303,19 @@ def test_a_run_that_begins_hours_late_refuses(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", 605, 606))
-    how = {"source": source, "credentials": saved, "message": TEXT, "wait": False}
-    with pytest.raises(LimitError, match=r"'a 20.*was to begin at .* 3 h 0\d min ago; max_late_s allows 2 h 00 min"):
+    how = {"recipients": source, "credentials": saved, "message": TEXT, "wait_minutes": 0}
+    repeat = {"allow_repeat_today": True}
+    with pytest.raises(
+        LimitError, match=r"'a 20.*was scheduled to start at .* 3 h 0\d min ago; max_late_minutes allows 2 h 00 min"
+    ):
         run_late(3, **how)
     assert (reached(gateway), recorded(workspace)) == ([], 0)
     assert run_late(1, **how, campaign="soon enough").accepted == 2
-    late = run_late(3, **how, campaign="late all the same", max_late_s=4 * 3600, allow_repeat=True)
+    late = run_late(3, **how, campaign="late all the same", safeguards={"max_late_minutes": 240, **repeat})
     assert late.accepted == 2
     # What has a delivery time of its own is not late before that.
     later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}Z"
-    assert run_late(3, **how, campaign="scheduled", send_at=later, allow_repeat=True).accepted == 2
+    assert run_late(3, **how, campaign="scheduled", send_at=later, safeguards=repeat).accepted == 2
     assert run_late(3, **how, campaign="looked at", dry_run=True).messages == 2
 
 
@@ -292,7 +323,13 @@ def test_a_campaign_that_was_being_sent_a_while_ago_is_continued(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", *range(605, 611)))
-    how: dict[str, Any] = {"source": source, "credentials": saved, "message": TEXT, "campaign": "long", "wait": False}
+    how: dict[str, Any] = {
+        "recipients": source,
+        "credentials": saved,
+        "message": TEXT,
+        "campaign": "long",
+        "wait_minutes": 0,
+    }
     gateway.gateway.faults.replace(scripted=[Fault("none", times=2), Fault("refuse", code=12, times=99)])
     with pytest.raises(CampaignStoppedError):
         send_campaign(**{**how, "credentials": credentials})
@@ -315,12 +352,12 @@ def test_a_run_within_a_late_one_is_late(credentials: MyMSPCredentials, gateway:
 
     @flow(name="nightly")
     def nightly() -> CampaignReport:
-        return send_dataframe(frame, credentials, "Hej", "nightly", wait=False)
+        return send_dataframe(frame, "Hej", credentials, "nightly", wait_minutes=0)
 
     with get_client(sync_client=True) as client:
         then = datetime.now(UTC) - timedelta(hours=3)
         created: FlowRun = client.create_flow_run(nightly, state=Scheduled(scheduled_time=then))
-    with pytest.raises(LimitError, match="max_late_s"):
+    with pytest.raises(LimitError, match="max_late_minutes"):
         run_flow(nightly, flow_run=created)
     assert reached(gateway) == []
     assert nightly().accepted == 1
@@ -331,17 +368,25 @@ def test_a_run_within_a_late_one_is_late(credentials: MyMSPCredentials, gateway:
 
 def test_messages_a_minute(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path / "a.csv", *range(605, 613))
-    send_campaign(source, credentials, TEXT, "slow", messages_per_minute=600, wait=False)
+    send_campaign(source, TEXT, credentials, "slow", wait_minutes=0, speed=Speed(messages_per_minute=600))
     times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
     assert len(times) == 8
     assert times[-1] - times[0] > timedelta(seconds=0.6)
     # The same text to many does not go in one request either.
     before = len(gateway.gateway.ledger())
-    send_campaign(source, credentials, "Hej", "slow too", messages_per_minute=20, wait=False, window=in_hours(5, 7))
+    send_campaign(
+        source,
+        "Hej",
+        credentials,
+        "slow too",
+        wait_minutes=0,
+        send_window=in_hours(5, 7),
+        speed=Speed(messages_per_minute=20),
+    )
     sizes = [len(message["recipients"]) for message in gateway.gateway.ledger()[before:]]
     assert sizes == [2, 2, 2, 2]
     with pytest.raises(InputError, match="messages_per_minute"):
-        send_campaign(source, credentials, TEXT, "x", messages_per_minute=0)
+        send_campaign(source, TEXT, credentials, "x", speed=Speed(messages_per_minute=0))
 
 
 def test_a_global_concurrency_limit(
@@ -355,7 +400,7 @@ def test_a_global_concurrency_limit(
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name("sms-gateway", 2, 4.0)
         client.upsert_global_concurrency_limit_by_name("sms-locks", 2, 0.0)
-    send_campaign(source, credentials, TEXT, "shared", concurrency_limit="sms-gateway", wait=False)
+    send_campaign(source, TEXT, credentials, "shared", wait_minutes=0, speed=Speed(concurrency_limit="sms-gateway"))
     times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
     assert reached(gateway) == list(range(605, 611))
     assert times[-1] - times[0] > timedelta(seconds=0.7)  # six requests, two at once, four a second
@@ -364,11 +409,17 @@ def test_a_global_concurrency_limit(
     assert gate is not None
     assert pickle.loads(pickle.dumps(gate)) == gate  # to the tasks that share a campaign
     with pytest.raises(ConfigurationError, match="'sms-locks' do not decay"):
-        send_campaign(source, credentials, TEXT, "x", concurrency_limit="sms-locks")
+        send_campaign(source, TEXT, credentials, "x", speed=Speed(concurrency_limit="sms-locks"))
     began = time.monotonic()
     with caplog.at_level(logging.WARNING):
         report = send_campaign(
-            source, credentials, TEXT, "free", concurrency_limit="nowhere", wait=False, allow_repeat=True
+            source,
+            TEXT,
+            credentials,
+            "free",
+            wait_minutes=0,
+            speed=Speed(concurrency_limit="nowhere"),
+            safeguards=Safeguards(allow_repeat_today=True),
         )
     assert report.accepted == 6
     assert time.monotonic() - began < 5  # looked for once
@@ -379,18 +430,17 @@ def test_a_global_concurrency_limit(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("safeguards", "told"),
     [
-        ({"on_rejects": OnRejects.FAIL}, r"2 of 5 rows of a\.csv cannot be sent.*row 5 \(phone\), row 6 \(name\)"),
-        ({"max_rejected": 0.3}, r"at most 0\.3 of them may be left out"),
-        ({"on_rejects": "fail", "max_rejected": 0.5}, "none may be left out"),
-        ({"max_recipients": 2}, "3 people would get messages"),
-        ({"max_segments": 1, "message": TEXT + "!" * 160}, r"3 messages.*Rows 2, 3, 4\."),
+        (Safeguards(max_rejected=0), r"2 of 5 rows of a\.csv cannot be sent.*row 5 \(phone\), row 6 \(name\)"),
+        (Safeguards(max_rejected=0.3), r"at most 0\.3 of them may be left out"),
+        (Safeguards(max_recipients=2), "3 people would get messages"),
+        (Safeguards(max_segments=1), r"3 messages.*Rows 2, 3, 4\."),
     ],
-    ids=["fail", "share", "both", "recipients", "segments"],
+    ids=["none", "share", "recipients", "segments"],
 )
 def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
-    options: dict[str, Any],
+    safeguards: Safeguards,
     told: str,
     credentials: MyMSPCredentials,
     gateway: Sandbox,
@@ -398,10 +448,10 @@ def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
     tmp_path: Path,
 ) -> None:
     source = people(tmp_path / "a.csv", 605, 606, 607, extra="12;Anna\n0701740608;\n")
-    how: dict[str, Any] = {"message": TEXT, "campaign": "limited", "wait": False, **options}
+    message = TEXT + "!" * 160 if safeguards.max_segments else TEXT
     for dry_run in (True, False):
         with pytest.raises(LimitError, match=told) as caught:
-            send_campaign(source, credentials, dry_run=dry_run, **how)
+            send_campaign(source, message, credentials, "limited", dry_run=dry_run, safeguards=safeguards)
     assert gateway.gateway.request_count == 0
     assert recorded(workspace) == 0
     assert "174" not in str(caught.value)
@@ -410,16 +460,36 @@ def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
     assert str(rejected_rows) in str(caught.value)
     assert pd.read_csv(rejected_rows)["row"].tolist() == [5, 6]
     # And the same name is free for the mended source.
-    report = send_campaign(source, credentials, TEXT, "limited", wait=False, max_rejected=0.4, max_recipients=3)
+    report = send_campaign(
+        source,
+        TEXT,
+        credentials,
+        "limited",
+        wait_minutes=0,
+        safeguards=Safeguards(max_rejected=0.4, max_recipients=3),
+    )
     assert report.accepted == 3
 
 
 def test_a_limit_also_holds_for_a_campaign_that_is_continued(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
-    send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, TEXT, "grows", wait=False, max_recipients=2)
+    send_campaign(
+        people(tmp_path / "a.csv", 605, 606),
+        TEXT,
+        credentials,
+        "grows",
+        wait_minutes=0,
+        safeguards=Safeguards(max_recipients=2),
+    )
     with pytest.raises(LimitError, match="3 people"):
-        send_campaign(people(tmp_path / "a.csv", 605, 606, 607), credentials, TEXT, "grows", max_recipients=2)
+        send_campaign(
+            people(tmp_path / "a.csv", 605, 606, 607),
+            TEXT,
+            credentials,
+            "grows",
+            safeguards=Safeguards(max_recipients=2),
+        )
     with journal_of(workspace) as journal:
         key = journal.campaigns.get(account, "grows")
         assert key is not None
@@ -441,19 +511,25 @@ def test_groups_get_one_request_each(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     report = send_campaign(
-        people(tmp_path / "a.csv", 605, 606), credentials, "Hej alla", "all", groups=["staff", " board ", "staff"]
+        people(tmp_path / "a.csv", 605, 606),
+        "Hej alla",
+        credentials,
+        "all",
+        audience=Audience(groups=["staff", " board ", "staff"]),
     )
     assert [len(message["recipients"]) for message in gateway.gateway.ledger()] == [2, 2, 2]
     assert reached(gateway) == [605, 606, 620, 621, 621, 622]
     assert (report.groups, report.rows) == (2, 2)
-    again = send_campaign(tmp_path / "a.csv", credentials, "Hej alla", "all", groups=["staff", "board"])
+    again = send_campaign(
+        tmp_path / "a.csv", "Hej alla", credentials, "all", audience=Audience(groups=["staff", "board"])
+    )
     assert len(gateway.gateway.ledger()) == 3
     assert again.known == 4
-    alone = send_campaign(None, credentials, "Bara ni", groups=["staff"], wait=False)
+    alone = send_campaign(None, "Bara ni", credentials, wait_minutes=0, audience=Audience(groups=["staff"]))
     assert alone.campaign.startswith("staff 20")
     assert (alone.rows, alone.accepted) == (0, 1)
     assert reached(gateway)[-4:] == [621, 621, 621, 622]
-    planned = send_campaign(None, credentials, "Bara ni", groups=["staff", "board"], dry_run=True)
+    planned = send_campaign(None, "Bara ni", credentials, dry_run=True, audience=Audience(groups=["staff", "board"]))
     assert (planned.messages, planned.groups, planned.source) == (2, 2, "groups 'staff', 'board'")
 
 
@@ -463,18 +539,25 @@ def test_groups_that_cannot_be_told(
     source = people(tmp_path / "a.csv", 605)
     for names, told in (
         (["a,b"], "'a,b' has a comma in its name"),
-        ([" "], "name is empty"),
+        ([" "], "name of a recipient group is empty"),
         (["46701740605"], "no letter in its name"),
-        (["a\tb"], "control characters"),
+        (["a\tb"], "control character"),
     ):
         with pytest.raises(InputError, match=told):
-            send_campaign(source, credentials, "Hej", "x", groups=names)
+            send_campaign(source, "Hej", credentials, "x", audience=Audience(groups=names))
     with pytest.raises(TemplateError, match="without placeholders"):
-        send_campaign(source, credentials, TEXT, "x", groups=["staff"])
-    with pytest.raises(InputError, match="nobody to send to"):
-        send_campaign(None, credentials, "Hej", "x")
-    with pytest.raises(InputError, match="max_recipients cannot be kept"):
-        send_campaign(source, credentials, "Hej", "x", groups=["staff"], max_recipients=9)
+        send_campaign(source, TEXT, credentials, "x", audience=Audience(groups=["staff"]))
+    with pytest.raises(InputError, match="No recipients"):
+        send_campaign(None, "Hej", credentials, "x")
+    with pytest.raises(InputError, match="max_recipients cannot be combined"):
+        send_campaign(
+            source,
+            "Hej",
+            credentials,
+            "x",
+            audience=Audience(groups=["staff"]),
+            safeguards=Safeguards(max_recipients=9),
+        )
     assert gateway.gateway.request_count == 0
     assert recorded(workspace) == 0
 
@@ -484,7 +567,7 @@ def test_groups_that_cannot_be_told(
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approval, "_POLL_S", 0.2)
+    monkeypatch.setattr(approval, "_POLL_INTERVAL_S", 0.2)
 
 
 class Person:
@@ -567,13 +650,13 @@ def test_a_person_approves_before_the_first_message(
         seen.append((gateway.gateway.request_count, recorded(workspace)))
 
     with Person("send", first=look) as person:
-        report = send_campaign(source, credentials, TEXT + " `|`", "asked", approval=True, wait=False)
+        report = send_campaign(source, TEXT + " `|`", credentials, "asked", approval=True, wait_minutes=0)
     assert seen == [(0, 0)]
     assert (report.accepted, report.suppressed) == (2, 1)
     assert reached(gateway) == [605, 606]
     (told,) = person.read
     for part in (
-        "Campaign asked waits",
+        "Campaign asked waits for approval",
         "2 messages",
         "rows 5",
         "46•••••••05 (row 2)",
@@ -585,7 +668,7 @@ def test_a_person_approves_before_the_first_message(
     for secret in ("0701740", "46701740", "P605", credentials.password.get_secret_value()):
         assert secret not in told
     # Started again, there is nothing to approve.
-    assert send_campaign(source, credentials, TEXT + " `|`", "asked", approval=True, wait=False).accepted == 2
+    assert send_campaign(source, TEXT + " `|`", credentials, "asked", approval=True, wait_minutes=0).accepted == 2
 
 
 def test_a_person_refuses_and_a_later_start_asks_again(
@@ -593,20 +676,22 @@ def test_a_person_refuses_and_a_later_start_asks_again(
 ) -> None:
     source = people(tmp_path / "a.csv", 605)
     with Person("do-not-send"), pytest.raises(NotApprovedError, match=r"'asked' was refused\. Nothing was sent"):
-        send_campaign(source, credentials, TEXT, "asked", approval=True)
+        send_campaign(source, TEXT, credentials, "asked", approval=True)
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
     with Person("send"):
-        assert send_campaign(source, credentials, TEXT, "asked", approval=True, wait=False).accepted == 1
+        assert send_campaign(source, TEXT, credentials, "asked", approval=True, wait_minutes=0).accepted == 1
 
 
 def test_nobody_answers(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path / "a.csv", 605)
     with pytest.raises(NotApprovedError, match="Nobody approved campaign 'asked' in time"):
-        send_campaign(source, credentials, TEXT, "asked", approval=True, approval_timeout_s=0.5)
+        send_campaign(source, TEXT, credentials, "asked", approval=True, advanced=Advanced(approval_hours=0.5 / 3600))
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
-    for wrong in ({"approval_timeout_s": 0}, {"max_late_s": -1}, {"max_late_s": float("nan")}):
-        with pytest.raises(InputError, match="max_late_s must not"):
-            send_campaign(source, credentials, TEXT, "asked", approval=True, **wrong)
+    with pytest.raises(InputError, match="approval_hours must be above zero"):
+        send_campaign(source, TEXT, credentials, "asked", approval=True, advanced=Advanced(approval_hours=0))
+    for late in (-1, float("nan")):
+        with pytest.raises(InputError, match="max_late_minutes must not be below zero"):
+            send_campaign(source, TEXT, credentials, "asked", safeguards=Safeguards(max_late_minutes=late))
 
 
 def test_what_is_sent_is_what_was_approved(
@@ -617,7 +702,7 @@ def test_what_is_sent_is_what_was_approved(
         Person("send", first=lambda: people(source, 605, 606, 607)),
         pytest.raises(NotApprovedError, match=r"a\.csv has changed since"),
     ):
-        send_campaign(source, credentials, TEXT, "asked", approval=True)
+        send_campaign(source, TEXT, credentials, "asked", approval=True)
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
 
     # Who opts out meanwhile gets nothing; who was left out when it was approved is not let in again.
@@ -630,7 +715,7 @@ def test_what_is_sent_is_what_was_approved(
 
     with Person("send", first=meanwhile):
         report = send_campaign(
-            source, credentials, TEXT, "asked", approval=True, wait=False, suppression=Suppression(file=str(given))
+            source, TEXT, credentials, "asked", approval=True, wait_minutes=0, suppression=Suppression(file=str(given))
         )
     assert (report.suppressed, report.accepted) == (2, 1)
     assert reached(gateway) == [607]
@@ -639,8 +724,7 @@ def test_what_is_sent_is_what_was_approved(
 def test_a_delivery_time_that_passes_while_nobody_answers(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sending: Any = __import__("sys").modules["prefect_mymsp.flows.send_campaign"]
-
+    flow_module = sys.modules["prefect_mymsp.flows.send_campaign"]
     soon = datetime.now(UTC) + timedelta(minutes=3)
 
     class Later(datetime):
@@ -649,11 +733,11 @@ def test_a_delivery_time_that_passes_while_nobody_answers(
             return datetime.now(tz) + timedelta(minutes=9)
 
     with (
-        Person("send", first=lambda: monkeypatch.setattr(sending, "datetime", Later)),
+        Person("send", first=lambda: monkeypatch.setattr(flow_module, "datetime", Later)),
         pytest.raises(InputError, match="has passed while the campaign waited"),
     ):
         send_campaign(
-            people(tmp_path / "a.csv", 605), credentials, TEXT, "asked", approval=True, send_at=soon, wait=False
+            people(tmp_path / "a.csv", 605), TEXT, credentials, "asked", approval=True, send_at=soon, wait_minutes=0
         )
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
 
@@ -683,10 +767,17 @@ def test_retried_by_prefect_after_crashes_each_row_is_sent_once(
 
     # Prefect counts the resumption after a pause as one of the retries.
     retried = send_campaign.with_options(retries=2 + approved, retry_delay_seconds=0)
-    how: dict[str, Any] = {"messages_per_minute": 240, "wait": False, "approval": approved}
     # At that rate nothing is on its way when it crashes. A person is asked once, though it begins three times.
     with Person(*(["send"] if approved else [])), report_progress_to(crash):
-        report = retried(source, credentials, TEXT, "retried", **how)
+        report = retried(
+            source,
+            TEXT,
+            credentials,
+            "retried",
+            approval=approved,
+            wait_minutes=0,
+            speed=Speed(messages_per_minute=240),
+        )
     assert at == 1000
     assert (report.accepted, report.in_doubt, report.known) == (8, 0, 8)
     assert reached(gateway) == list(range(605, 613))
@@ -704,8 +795,8 @@ def test_retried_by_prefect_while_the_gateway_refuses(
     gateway.gateway.faults.replace(scripted=[none, refusal])
     retried = send_campaign.with_options(retries=2, retry_delay_seconds=0)
     with pytest.raises(CampaignStoppedError):
-        retried(source, credentials, TEXT, "refused", wait=False)
+        retried(source, TEXT, credentials, "refused", wait_minutes=0)
     assert len(reached(gateway)) == 2
     gateway.gateway.faults.replace(scripted=[none, Fault("refuse", code=12, times=1)])
-    assert retried(source, credentials, TEXT, "refused", wait=False).accepted == 8
+    assert retried(source, TEXT, credentials, "refused", wait_minutes=0).accepted == 8
     assert reached(gateway) == list(range(605, 613))

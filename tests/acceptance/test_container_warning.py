@@ -38,7 +38,7 @@ def test_the_flow_warns_of_a_journal_inside_the_container(
     people = tmp_path / "people.csv"
     people.write_text("phone\n0701740605\n")
     with caplog.at_level(logging.WARNING, "prefect.flow_runs"):
-        assert send_campaign(people, credentials, "Hello!", wait=False).accepted == 1
+        assert send_campaign(people, "Hello!", credentials, wait_minutes=0).accepted == 1
     assert asked == [str(workspace.journal)]
     (told,) = [one.getMessage() for one in caplog.records if "container" in one.getMessage()]
     assert str(workspace.journal) in told

@@ -226,7 +226,7 @@ from pathlib import Path
 from prefect.blocks.system import Secret
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.flows import send_campaign
-send_campaign("customers.csv", MyMSPCredentials.load("default"), "Hello {name}!", campaign="reminders week 49")
+send_campaign("customers.csv", "Hello {name}!", campaign="reminders week 49")
 Secret(value=f"sqlite:///{Path('warehouse.db').absolute()}").save("warehouse", overwrite=True)
 """,
 }

@@ -19,7 +19,13 @@ from prefect_mymsp import CampaignJournal, MyMSPCredentials, cli
 from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.campaign import Cancelled
 from prefect_mymsp.errors import CampaignStoppedError, ConfigurationError, InputError
-from prefect_mymsp.flows import Guard, cancel_campaign, resolve_campaign, send_campaign
+from prefect_mymsp.flows import (
+    Advanced,
+    Safeguards,
+    cancel_campaign,
+    resolve_campaign,
+    send_campaign,
+)
 from prefect_mymsp.journal import Journal
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
@@ -43,7 +49,7 @@ def test_a_person_settles_doubt(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = people(tmp_path, 605, 606, 681)  # 681: the connection is lost, every time
-    report = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    report = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (report.accepted, report.in_doubt) == (2, 1)
     doubtful = resolve_campaign("doubt", credentials)
     assert doubtful["recipient"].tolist() == ["46701740681"]
@@ -55,10 +61,10 @@ def test_a_person_settles_doubt(
     assert "46•••••••81" in told
     assert "46701740681" not in told
     assert "1 messages were in doubt and are settled as not-sent." in told
-    again = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    again = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (again.accepted, again.in_doubt) == (2, 1)  # tried again, and lost again
     assert len(resolve_campaign("doubt", credentials, Decision.SENT)) == 1
-    last = send_campaign(source, credentials, "Hello {name}!", "doubt", quiet_s=0.5)
+    last = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (last.accepted, last.in_doubt, last.assumed) == (2, 0, 1)
     assert set(times_sent(gateway).values()) == {1}
 
@@ -69,9 +75,14 @@ def test_a_guarded_campaign_in_a_journal_of_its_own(
     journal = CampaignJournal(url=f"sqlite:///{tmp_path / 'own.db'}")  # type: ignore[arg-type]
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
     report = send_campaign(
-        people(tmp_path, 605, 606), credentials, "Hello {name}!", "guarded", wait=False,
-        guard=Guard.SCHEDULE, journal=journal,
-    )  # fmt: skip
+        people(tmp_path, 605, 606),
+        "Hello {name}!",
+        credentials,
+        "guarded",
+        wait_minutes=0,
+        exactly_once=True,
+        journal=journal,
+    )
     assert (report.accepted, report.in_doubt) == (2, 0)
     assert set(times_sent(gateway).values()) == {1}
     assert (tmp_path / "own.db").exists()
@@ -83,19 +94,28 @@ def test_a_guarded_campaign_in_a_journal_of_its_own(
 
 def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="all_or_nothing needs scheduled messages"):
-        send_campaign(people(tmp_path, 605), credentials, "Hello {name}!", "whole", all_or_nothing=True)
+        send_campaign(
+            people(tmp_path, 605), "Hello {name}!", credentials, "whole", safeguards=Safeguards(all_or_nothing=True)
+        )
     source = people(tmp_path, 605, 606, 654)  # 654 is refused
     with pytest.raises(CampaignStoppedError, match="2 requests were cancelled at the gateway") as stopped:
-        send_campaign(source, credentials, "Hello {name}!", "whole", send_at=SOON, all_or_nothing=True)
+        send_campaign(
+            source, "Hello {name}!", credentials, "whole", send_at=SOON, safeguards=Safeguards(all_or_nothing=True)
+        )
     assert stopped.value.counts["cancelled"] == 2
     assert stopped.value.counts["accepted"] == 0
     assert times_sent(gateway) == {}
     with pytest.raises(InputError, match="was cancelled"):
-        send_campaign(source, credentials, "Hello {name}!", "whole", send_at=SOON)
+        send_campaign(source, "Hello {name}!", credentials, "whole", send_at=SOON)
     whole = send_campaign(
-        people(tmp_path, 605, 606), credentials, "Hello {name}!", "whole again", send_at=SOON,
-        all_or_nothing=True, wait=False,
-    )  # fmt: skip
+        people(tmp_path, 605, 606),
+        "Hello {name}!",
+        credentials,
+        "whole again",
+        send_at=SOON,
+        wait_minutes=0,
+        safeguards=Safeguards(all_or_nothing=True),
+    )
     assert whole.accepted == 2
 
 
@@ -109,7 +129,7 @@ def test_all_or_nothing_that_somebody_ends_says_what_waits(
     rows = 200
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n" + "".join(f"07005{row:05};P{row}\n" for row in range(rows)), encoding="utf-8")
-    given: Any = {"send_at": SOON, "all_or_nothing": True, "wait": False}
+    given: Any = {"send_at": SOON, "safeguards": Safeguards(all_or_nothing=True), "wait_minutes": 0}
     gateway.gateway.configure({"latency_ms": 400})
 
     def end(*_: object) -> None:
@@ -126,15 +146,15 @@ def test_all_or_nothing_that_somebody_ends_says_what_waits(
     watching.start()
     try:
         with pytest.raises(Ended):
-            send_campaign(source, credentials, "Hello {name}!", "ended", **given)
+            send_campaign(source, "Hello {name}!", credentials, "ended", **given)
     finally:
         watching.join()
         signal.signal(signal.SIGALRM, before)
     waiting = len(gateway.gateway.messages)
     assert 20 <= waiting < rows
-    assert f"the run ends with {waiting} requests waiting at the gateway" in caplog.text
+    assert f"the run ends while {waiting} requests wait at the gateway" in caplog.text
     gateway.gateway.configure({"latency_ms": 0})
-    whole = send_campaign(source, credentials, "Hello {name}!", "ended", **given)
+    whole = send_campaign(source, "Hello {name}!", credentials, "ended", **given)
     assert whole.accepted == len(gateway.gateway.messages) == rows
 
 
@@ -142,11 +162,11 @@ def test_cancelling(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = people(tmp_path, 605, 606, 607)
-    send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON, wait=False)
+    send_campaign(source, "Hello {name}!", credentials, "later", send_at=SOON, wait_minutes=0)
     told = cancel_campaign("later", credentials)
     assert (told.cancelled, told.sent, told.unknown) == (3, 0, 0)
     assert times_sent(gateway) == {}
-    send_campaign(source, credentials, "Hello again, {name}!", "too late", send_at=SOON, wait=False)
+    send_campaign(source, "Hello again, {name}!", credentials, "too late", send_at=SOON, wait_minutes=0)
     gateway.gateway.clock.advance(3 * 3600)
     credentials.save("cancelling", overwrite=True)
     assert cli.cancel("too late", credentials="cancelling") == 3
@@ -166,7 +186,7 @@ credentials = MyMSPCredentials(
     user=os.environ["TEST_USER"], password=os.environ["TEST_PASSWORD"], base_url=os.environ["TEST_BASE_URL"]
 )
 try:
-    send_campaign(os.environ["TEST_FILE"], credentials, "Hello {name}!", "half", wait=False)
+    send_campaign(os.environ["TEST_FILE"], "Hello {name}!", credentials, "half", wait_minutes=0)
 except CampaignCancelledError as error:
     print(error)
 """
@@ -204,7 +224,7 @@ def test_cancelling_what_another_process_is_sending(
     assert times_sent(gateway) == reached, "something was sent after the campaign was cancelled"
     assert set(reached.values()) == {1}
     with pytest.raises(InputError, match="was cancelled"):
-        send_campaign(source, credentials, "Hello {name}!", "half")
+        send_campaign(source, "Hello {name}!", credentials, "half")
     with Journal(workspace.journal) as journal:
         campaign = journal.campaigns.get(account_fingerprint(credentials.base_url, credentials.user), "half")
         assert campaign is not None

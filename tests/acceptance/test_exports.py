@@ -22,7 +22,12 @@ from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.account import account_fingerprint
 from prefect_mymsp.blocks import open_journal
 from prefect_mymsp.errors import ExportError, InputError
-from prefect_mymsp.flows import export_delivery_report, export_inbox_report, send_campaign
+from prefect_mymsp.flows import (
+    Advanced,
+    export_delivery_report,
+    export_inbox_report,
+    send_campaign,
+)
 from prefect_mymsp.journal import CampaignSummary, Journal
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports import CampaignReport, campaigns_frame, deliveries_frame, inbox_frame
@@ -51,7 +56,7 @@ def numbers(*suffixes: int) -> list[str]:
 def campaign(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> CampaignReport:
     """A campaign of which everything has come that can come of one."""
     source = written(tmp_path / "kunder.csv", *numbers(*OUTCOMES), *REJECTS, *numbers(605))
-    return send_campaign(source, credentials, "Hej {name}", "every outcome", quiet_s=1.0)
+    return send_campaign(source, "Hej {name}", credentials, "every outcome", advanced=Advanced(quiet_minutes=1.0 / 60))
 
 
 @pytest.fixture
@@ -201,9 +206,9 @@ def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_
 def test_a_period_of_all_campaigns(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605, 606)), credentials, "one", "first")
+    send_campaign(written(tmp_path / "a.csv", *numbers(605, 606)), "one", credentials, "first")
     between = datetime.now(UTC)
-    send_campaign(written(tmp_path / "b.csv", *numbers(607)), credentials, "two", "second")
+    send_campaign(written(tmp_path / "b.csv", *numbers(607)), "two", credentials, "second")
 
     def names(**period: Any) -> list[str]:
         done = export_delivery_report(credentials, path=tmp_path / "period.csv", **period)
@@ -301,11 +306,15 @@ def test_what_is_new_is_in_one_file_each(
         return found
 
     send_campaign(
-        written(tmp_path / "a.csv", *numbers(605, 654, 651, 660)), credentials, "Hej {name}", "a", quiet_s=0.5
+        written(tmp_path / "a.csv", *numbers(605, 654, 651, 660)),
+        "Hej {name}",
+        credentials,
+        "a",
+        advanced=Advanced(quiet_minutes=0.5 / 60),
     )
     assert new() == ["605", "654"]
     assert new() == []
-    send_campaign(written(tmp_path / "b.csv", *numbers(606)), credentials, "Hej", "b")
+    send_campaign(written(tmp_path / "b.csv", *numbers(606)), "Hej", credentials, "b")
     assert new(campaign="a") == ["605", "654"]  # another export, with a mark of its own
     assert new() == ["606"]
     # What becomes final later turns up then; what another process committed late too.
@@ -325,7 +334,7 @@ def test_what_is_new_is_in_one_file_each(
 def test_the_mark_moves_only_when_the_file_is_there(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej", "a")
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ExportError):
@@ -422,7 +431,7 @@ def test_what_does_not_fit_together_is_said(
 def test_an_async_flow_gets_what_it_expects(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej", "a")
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
 
     @flow
     async def reporting() -> int:
@@ -435,7 +444,7 @@ def test_prefect_hears_where_it_is_and_no_more(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hostile = "\x1b[31m`<b>` =1+1"
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), credentials, "Hej {name}", hostile)
+    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej {name}", credentials, hostile)
     caplog.clear()
     done = export_delivery_report(credentials, hostile, show_numbers=True)
     assert done.path is not None

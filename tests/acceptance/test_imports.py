@@ -75,7 +75,8 @@ def test_public_names() -> None:
     }
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)
-    values = {"CampaignStatus", "CollectedUpdates", "Day", "Guard", "OnRejects", "SendWindow", "Suppression"}
+    groups = {"Advanced", "Audience", "Safeguards", "SendWindow", "Speed", "Suppression"}
+    values = {"CampaignStatus", "CollectedUpdates", "Day", *groups}
     assert set(flows.__all__) == {*declared, *values, "report_progress_to", "send_dataframe"}
     for module in (prefect_mymsp, flows):
         assert all(hasattr(module, name) for name in module.__all__)

@@ -49,7 +49,13 @@ from prefect_mymsp.errors import (
     NotApprovedError,
     RefusedError,
 )
-from prefect_mymsp.flows import Suppression, approval, send_campaign
+from prefect_mymsp.flows import (
+    Advanced,
+    Safeguards,
+    Suppression,
+    approval,
+    send_campaign,
+)
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
@@ -244,23 +250,37 @@ def test_nothing_leaks(
     # The user's settings may keep every result; a campaign's are kept out of that.
     with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
         reports = [
-            campaign(people, credentials, "Hej {ord}", "unsaved", quiet_s=0.0),
-            campaign(people, saved, "Hej {ord}", "saved", quiet_s=0.0, allow_repeat=True),
-            campaign(people, reference, "Hej {ord}", "by reference", dry_run=True),
+            campaign(people, "Hej {ord}", credentials, "unsaved", advanced=Advanced(quiet_minutes=0.0)),
+            campaign(
+                people,
+                "Hej {ord}",
+                saved,
+                "saved",
+                advanced=Advanced(quiet_minutes=0.0),
+                safeguards=Safeguards(allow_repeat_today=True),
+            ),
+            campaign(people, "Hej {ord}", reference, "by reference", dry_run=True),
         ]
         gateway.gateway.faults.replace(scripted=[Fault("refuse", code=7, times=9)])
         with pytest.raises(CampaignStoppedError) as stopped:
-            campaign(people, credentials, "Hej  {ord}", "stopped")
+            campaign(people, "Hej  {ord}", credentials, "stopped")
         gateway.gateway.faults.replace(scripted=[])
         with pytest.raises(InputError) as unknown:
-            campaign(people, credentials, "Hej {nobody}", "never")
-        monkeypatch.setattr(approval, "_POLL_S", 0.2)
+            campaign(people, "Hej {nobody}", credentials, "never")
+        monkeypatch.setattr(approval, "_POLL_INTERVAL_S", 0.2)
         listed: dict[str, Any] = {"suppression": Suppression(file=str(people))}
         with pytest.raises(LimitError) as limited:
-            campaign(people, credentials, "Hej! {ord}", "limited", on_rejects="fail", **listed)
+            campaign(people, "Hej! {ord}", credentials, "limited", **listed, safeguards=Safeguards(max_rejected=0))
         with pytest.raises(NotApprovedError) as unapproved:
-            campaign(people, credentials, "Hej! {ord}", "unapproved", approval=True, approval_timeout_s=0.3)
-        reports.append(campaign(people, credentials, "Hej! {ord}", "nobody left", **listed))
+            campaign(
+                people,
+                "Hej! {ord}",
+                credentials,
+                "unapproved",
+                approval=True,
+                advanced=Advanced(approval_hours=0.3 / 3600),
+            )
+        reports.append(campaign(people, "Hej! {ord}", credentials, "nobody left", **listed))
         assert reports[-1].suppressed == 5
     errors += [stopped.value, unknown.value, limited.value, unapproved.value]
     assert {type(error).__name__ for error in errors} >= {

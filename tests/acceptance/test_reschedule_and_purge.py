@@ -14,7 +14,13 @@ import pytest
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.campaign import Rescheduled
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.flows import purge_journal, reschedule_campaign, resolve_campaign, send_campaign
+from prefect_mymsp.flows import (
+    Advanced,
+    purge_journal,
+    reschedule_campaign,
+    resolve_campaign,
+    send_campaign,
+)
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
 
@@ -41,7 +47,7 @@ def test_rescheduling(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = people(tmp_path, 605, 606, 607)
-    send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON, wait=False)
+    send_campaign(source, "Hello {name}!", credentials, "later", send_at=SOON, wait_minutes=0)
     gateway.gateway.faults.replace(
         scripted=[
             Fault("answer_lost", endpoints=("sendlater/update",)),
@@ -57,9 +63,9 @@ def test_rescheduling(
     assert "0174060" not in caplog.text
     # The campaign goes on at its new time, and only there.
     with pytest.raises(InputError, match="another sender or scheduled time"):
-        send_campaign(source, credentials, "Hello {name}!", "later", send_at=SOON)
+        send_campaign(source, "Hello {name}!", credentials, "later", send_at=SOON)
     source = people(tmp_path, 605, 606, 607, 608)
-    report = send_campaign(source, credentials, "Hello {name}!", "later", send_at=LATER, wait=False)
+    report = send_campaign(source, "Hello {name}!", credentials, "later", send_at=LATER, wait_minutes=0)
     assert report.accepted == 4
     assert scheduled_for(gateway) == [LATER] * 4
     with pytest.raises(InputError, match="no campaign 'typo'"):
@@ -76,7 +82,7 @@ def test_purging(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     source = people(tmp_path, 605, 606, 681)
-    report = send_campaign(source, credentials, "Hello {name}!", "old", quiet_s=0.5)
+    report = send_campaign(source, "Hello {name}!", credentials, "old", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (report.accepted, report.delivered, report.in_doubt) == (2, 2, 1)
     assert purge_journal(credentials, 1).campaigns == 0
     with closing(sqlite3.connect(workspace.journal)) as journal:
@@ -94,13 +100,15 @@ def test_purging(
         b"46701740605", b"46701740606", b"46701740681", b"Hello P605!",
     ))  # fmt: skip
     for go_on in (
-        lambda: send_campaign(source, credentials, "Hello {name}!", "old"),
+        lambda: send_campaign(source, "Hello {name}!", credentials, "old"),
         lambda: resolve_campaign("old", credentials, Decision.SENT),
     ):
         with pytest.raises(InputError, match="were purged"):
             go_on()
     requests = len(gateway.gateway.requests)
-    again = send_campaign(people(tmp_path, 605), credentials, "Hello {name}!", "new", quiet_s=0.5)
+    again = send_campaign(
+        people(tmp_path, 605), "Hello {name}!", credentials, "new", advanced=Advanced(quiet_minutes=0.5 / 60)
+    )
     assert again.accepted == 1
     assert gateway.gateway.ledger()[-1]["text"] == "Hello P605!"
     assert len(gateway.gateway.requests) > requests

@@ -36,7 +36,15 @@ from prefect_mymsp.errors import (
     TemplateError,
     UnreachableError,
 )
-from prefect_mymsp.flows import report_progress_to, send_campaign, send_dataframe
+from prefect_mymsp.flows import (
+    Advanced,
+    Audience,
+    Safeguards,
+    Speed,
+    report_progress_to,
+    send_campaign,
+    send_dataframe,
+)
 from prefect_mymsp.journal.campaigns import Campaigns
 from prefect_mymsp.journal.claims import Claims
 from prefect_mymsp.reports import CampaignReport
@@ -169,7 +177,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=[case.file for case in CASES])
 def test_broken_files(case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
-    report = send_campaign(CAMPAIGNS / case.file, credentials, case.message, "Vår 2026: del/1", sender="Acme")
+    report = send_campaign(CAMPAIGNS / case.file, case.message, credentials, "Vår 2026: del/1", sender="Acme")
     assert sent(gateway) == case.sent
     assert {m["originator"] for m in gateway.gateway.ledger()} == {"Acme"}
     assert states(report) == {"accepted": len(case.sent), "delivered": len(case.sent)}
@@ -209,43 +217,50 @@ def read_back(path: Path) -> pd.DataFrame:
 def test_started_again_it_sends_only_what_is_new(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    first = send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, "Hej {name}", "again")
+    first = send_campaign(people(tmp_path / "a.csv", 605, 606), "Hej {name}", credentials, "again")
     assert (states(first), first.known) == ({"accepted": 2, "delivered": 2}, 0)
-    same = send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "again")
+    same = send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "again")
     assert (states(same), same.known, same.rows) == ({"accepted": 2, "delivered": 2}, 2, 2)
     assert sent(gateway) == texts(605, 606)
     pd.testing.assert_frame_equal(same.deliveries, first.deliveries)
 
-    more = send_campaign(people(tmp_path / "b.csv", 606, 607, 608), credentials, "Hej {name}", "again")
+    more = send_campaign(people(tmp_path / "b.csv", 606, 607, 608), "Hej {name}", credentials, "again")
     assert (states(more), more.known, more.rows) == ({"accepted": 4, "delivered": 4}, 2, 3)
     assert sent(gateway) == texts(605, 606, 607, 608)
     # Another name is another campaign, but who got the text today gets it again only if that is meant.
     with pytest.raises(RepeatError, match="'again'"):
-        send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "another", wait=False)
+        send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "another", wait_minutes=0)
     assert len(sent(gateway)) == 4
-    send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "another", wait=False, allow_repeat=True)
+    send_campaign(
+        tmp_path / "a.csv",
+        "Hej {name}",
+        credentials,
+        "another",
+        wait_minutes=0,
+        safeguards=Safeguards(allow_repeat_today=True),
+    )
     assert len(sent(gateway)) == 6
     # Nor does a changed text go to those who got the first one.
     with pytest.raises(ChangedTextError):
-        send_campaign(tmp_path / "b.csv", credentials, "Hejsan {name}", "again", wait=False)
+        send_campaign(tmp_path / "b.csv", "Hejsan {name}", credentials, "again", wait_minutes=0)
     assert len(sent(gateway)) == 6
     # The same name with another delivery time would be two truths.
     with pytest.raises(InputError, match="another sender or scheduled time"):
-        send_campaign(tmp_path / "a.csv", credentials, "Hej {name}", "again", sender="Acme")
+        send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "again", sender="Acme")
     assert len(sent(gateway)) == 6
 
 
 def test_without_a_name_a_retry_finds_its_campaign(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    reports = [send_campaign(people(tmp_path / "spring.csv", 605), credentials, "Hej {name}") for _ in range(2)]
+    reports = [send_campaign(people(tmp_path / "spring.csv", 605), "Hej {name}", credentials) for _ in range(2)]
     assert reports[0].campaign.startswith("spring 20")
     assert reports[1].campaign == reports[0].campaign
     assert sent(gateway) == texts(605)
 
 
 def test_dry_run(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
-    report = send_campaign(CAMPAIGNS / CASES[0].file, credentials, CASES[0].message, "dry", dry_run=True)
+    report = send_campaign(CAMPAIGNS / CASES[0].file, CASES[0].message, credentials, "dry", dry_run=True)
     assert gateway.gateway.request_count == 0
     assert not workspace.journal.exists()
     assert not workspace.reports.exists()
@@ -266,29 +281,29 @@ def test_what_cannot_be_sent_stops_before_the_first_sms(
 ) -> None:
     file = people(tmp_path / "a.csv", 605)
     with pytest.raises(TemplateError) as caught:
-        send_campaign(file, credentials, "Hej {namn}, {Efternamn}", "bad")
+        send_campaign(file, "Hej {namn}, {Efternamn}", credentials, "bad")
     for name in ("Efternamn", "phone", "name"):
         assert name in str(caught.value)
     with pytest.raises(TemplateError):
-        send_campaign(file, credentials, "Hej {name", "bad")
+        send_campaign(file, "Hej {name", credentials, "bad")
     with pytest.raises(InputError, match="no time zone"):
-        send_campaign(file, credentials, "Hej", "bad", send_at=datetime(2090, 1, 1, 12, 0))
+        send_campaign(file, "Hej", credentials, "bad", send_at=datetime(2090, 1, 1, 12, 0))
     with pytest.raises(InputError, match="not in the future"):
-        send_campaign(file, credentials, "Hej", "bad", send_at=datetime.now(UTC) - timedelta(seconds=1))
+        send_campaign(file, "Hej", credentials, "bad", send_at=datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(SourceError, match=r"gone\.csv"):
-        send_campaign(tmp_path / "gone.csv", credentials, "Hej", "bad")
+        send_campaign(tmp_path / "gone.csv", "Hej", credentials, "bad")
     with pytest.raises(InputError, match="batch_size"):
-        send_campaign(file, credentials, "Hej", "bad", batch_size=0)
+        send_campaign(file, "Hej", credentials, "bad", speed=Speed(batch_size=0))
     assert gateway.gateway.request_count == 0
 
     # Nothing of those attempts stands in the way of the real one.
     none = written(tmp_path / "none.csv", "08-465 004 00;Anna")
-    report = send_campaign(none, credentials, "Hej", "bad")
+    report = send_campaign(none, "Hej", credentials, "bad")
     assert (report.rows, report.rejected, states(report)) == (1, 1, {})
     assert {name: str(dtype) for name, dtype in report.deliveries.dtypes.items()} == DELIVERY_DTYPES
     assert report.report_path is not None
     assert {name: str(dtype) for name, dtype in read_back(report.report_path).dtypes.items()} == DELIVERY_DTYPES
-    full = send_campaign(file, credentials, "Hej", "bad")
+    full = send_campaign(file, "Hej", credentials, "bad")
     assert states(full) == {"accepted": 1, "delivered": 1}
     assert {name: str(dtype) for name, dtype in full.deliveries.dtypes.items()} == DELIVERY_DTYPES
 
@@ -297,13 +312,12 @@ def test_scheduled(credentials: MyMSPCredentials, gateway: Sandbox, workspace: A
     when = datetime.fromisoformat("2090-07-01T09:00:30+05:30")
     report = send_campaign(
         people(tmp_path / "a.csv", 605, 606),
-        credentials,
         "Hej",
+        credentials,
         "later",
         send_at=when,
-        wait=False,
-        flash=True,
-        destination_port=99,
+        wait_minutes=0,
+        advanced=Advanced(flash=True, destination_port=99),
     )
     assert states(report) == {"accepted": 2}
     assert report.deliveries["sent_at"].isna().all()
@@ -326,7 +340,7 @@ def test_dataframes_stay_out_of_prefects_api(credentials: MyMSPCredentials, gate
     before = frame.copy()
     seen: list[str] = []
     with report_progress_to(lambda progress: seen.append(progress.step)):
-        report = send_dataframe(frame, credentials, "Hej {namn}!", "frame")
+        report = send_dataframe(frame, "Hej {namn}!", credentials, "frame")
     pd.testing.assert_frame_equal(frame, before)
     assert sent(gateway) == [("46701740605", "Hej Åsa!"), ("46701740606", "Hej Bo!"), ("46701740607", "Hej 7!")]
     assert (report.rows, report.rejected, report.duplicates) == (6, 2, 1)
@@ -335,14 +349,14 @@ def test_dataframes_stay_out_of_prefects_api(credentials: MyMSPCredentials, gate
     assert set(seen) == {"send", "follow"}
 
     run = latest_run()
-    assert run.parameters["source"].startswith("DataFrame of 6 rows")
+    assert run.parameters["recipients"].startswith("DataFrame of 6 rows")
     stored = str(run.parameters)
     for secret in ("174", "Åsa", credentials.password.get_secret_value()):
         assert secret not in stored
 
     @flow
     def outer() -> CampaignReport:
-        return send_dataframe(frame, credentials, "Hej {namn}!", "frame", wait=False)
+        return send_dataframe(frame, "Hej {namn}!", credentials, "frame", wait_minutes=0)
 
     again = outer()
     assert (again.known, states(again)) == (3, {"accepted": 3, "delivered": 3})
@@ -353,7 +367,7 @@ def test_one_outcome_for_each_number(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     file = people(tmp_path / "magic.csv", 605, 650, 651, 653, 654, 660, 662, 665, 667, 669, 699)
-    report = send_campaign(file, credentials, "Hej {name}", "magic", quiet_s=0.1)
+    report = send_campaign(file, "Hej {name}", credentials, "magic", advanced=Advanced(quiet_minutes=0.1 / 60))
     frame = report.deliveries.set_index("recipient")
     found = {
         number.removeprefix("46701740"): (row["state"], None if row["status"] is pd.NA else row["status"])
@@ -383,7 +397,7 @@ def test_one_outcome_for_each_number(
     once = texts(605, 650, 651, 653, 660, 662, 665, 667, 669)
     assert sent(gateway) == once
 
-    again = send_campaign(file, credentials, "Hej {name}", "magic", wait=False)
+    again = send_campaign(file, "Hej {name}", credentials, "magic", wait_minutes=0)
     assert states(again) == states(report)
     assert sent(gateway) == once
 
@@ -393,7 +407,7 @@ def test_a_bad_number_among_good_ones(
 ) -> None:
     good = [*range(605, 630), *range(630, 645)]
     file = people(tmp_path / "a.csv", *good[:13], 654, *good[13:])
-    report = send_campaign(file, credentials, "Samma", "bisect")
+    report = send_campaign(file, "Samma", credentials, "bisect")
     assert states(report) == {"accepted": 40, "refused": 1, "delivered": 40}
     assert sent(gateway) == [(f"46701740{n}", "Samma") for n in good]
     assert report.deliveries.query("state == 'refused'")["recipient"].tolist() == ["46701740654"]
@@ -409,7 +423,7 @@ def test_a_refused_account_stops_the_campaign(
     passes, refusal = Fault("none", times=2), Fault("refuse", code=code, times=99)
     gateway.gateway.faults.replace(scripted=[passes, refusal])
     with pytest.raises(CampaignStoppedError, match=mend) as caught:
-        send_campaign(file, credentials, "Hej {name}", "stopped")
+        send_campaign(file, "Hej {name}", credentials, "stopped")
     assert "start the same campaign again" in str(caught.value)
     assert (caught.value.counts["accepted"], caught.value.counts["planned"]) == (2, 4)
     frame = read_back(workspace.reports / "stopped.csv")
@@ -417,7 +431,7 @@ def test_a_refused_account_stops_the_campaign(
     assert len(sent(gateway)) == 2
 
     gateway.gateway.faults.replace(scripted=[])
-    report = send_campaign(file, credentials, "Hej {name}", "stopped")
+    report = send_campaign(file, "Hej {name}", credentials, "stopped")
     assert states(report) == {"accepted": 6, "delivered": 6}
     assert sent(gateway) == texts(*range(605, 611))
 
@@ -430,12 +444,12 @@ def test_who_reaches_nobody_is_told_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     landlines = written(tmp_path / "landlines.csv", "08-465 004 00;Åsa")
-    assert send_campaign(landlines, credentials, "Hej", "landlines").messages == 0
-    assert "Nobody gets anything of campaign 'landlines'" in caplog.text
-    assert send_campaign(None, credentials, "Hej", "group", groups=["Nobody"]).refused == 1
-    assert "Nobody gets anything of campaign 'group'" in caplog.text
-    send_campaign(people(tmp_path / "a.csv", 605), credentials, "Hej", "one", wait=False)
-    assert "of campaign 'one'" not in caplog.text
+    assert send_campaign(landlines, "Hej", credentials, "landlines").messages == 0
+    assert "Campaign 'landlines' reaches no recipients" in caplog.text
+    assert send_campaign(None, "Hej", credentials, "group", audience=Audience(groups=["Nobody"])).refused == 1
+    assert "Campaign 'group' reaches no recipients" in caplog.text
+    send_campaign(people(tmp_path / "a.csv", 605), "Hej", credentials, "one", wait_minutes=0)
+    assert "Campaign 'one' reaches" not in caplog.text
 
 
 def test_a_journal_that_goes_away_says_how_to_go_on(
@@ -448,7 +462,7 @@ def test_a_journal_that_goes_away_says_how_to_go_on(
         monkeypatch.setattr(Claims, name, gone)
     monkeypatch.setattr(Campaigns, "counts", gone)
     with pytest.raises(JournalError, match=r"This has stopped campaign 'away'\..* start the same campaign again"):
-        send_campaign(people(tmp_path / "a.csv", 605, 606), credentials, "Hej {name}", "away")
+        send_campaign(people(tmp_path / "a.csv", 605, 606), "Hej {name}", credentials, "away")
     assert sent(gateway) == []
 
 
@@ -458,10 +472,10 @@ def test_credits_that_run_out_for_real(
     file = people(tmp_path / "a.csv", *range(605, 611))
     gateway.gateway.configure({"accounts": {gateway.user: {"credits": 4}}})
     with pytest.raises(CampaignStoppedError, match="buy credits"):
-        send_campaign(file, credentials, "Hej {name}", "poor")
+        send_campaign(file, "Hej {name}", credentials, "poor")
     assert len(sent(gateway)) == 4
     gateway.gateway.configure({"accounts": {gateway.user: {"credits": 2}}})
-    assert states(send_campaign(file, credentials, "Hej {name}", "poor", wait=False))["accepted"] == 6
+    assert states(send_campaign(file, "Hej {name}", credentials, "poor", wait_minutes=0))["accepted"] == 6
     assert sent(gateway) == texts(*range(605, 611))
 
 
@@ -474,11 +488,11 @@ def test_a_gateway_that_is_down(
 ) -> None:
     file = people(tmp_path / "a.csv", 605, 606, 607)
     with unreachable(gateway), pytest.raises(CampaignStoppedError, match="until the gateway answers again") as caught:
-        send_campaign(file, credentials, "Hej {name}", "down")
+        send_campaign(file, "Hej {name}", credentials, "down")
     assert isinstance(caught.value.__cause__, UnreachableError | None)
     assert (caught.value.counts["planned"], caught.value.counts["messages"]) == (3, 3)
     assert sent(gateway) == []
-    assert states(send_campaign(file, credentials, "Hej {name}", "down")) == {"accepted": 3, "delivered": 3}
+    assert states(send_campaign(file, "Hej {name}", credentials, "down")) == {"accepted": 3, "delivered": 3}
     assert sent(gateway) == texts(605, 606, 607)
 
 
@@ -487,10 +501,10 @@ def test_with_a_running_loop(credentials: MyMSPCredentials, gateway: Sandbox, wo
 
     @flow
     async def outer() -> CampaignReport:
-        return send_campaign(file, credentials, "Hej {name}", "async flow")
+        return send_campaign(file, "Hej {name}", credentials, "async flow")
 
     async def notebook() -> CampaignReport:
-        return send_campaign(file, credentials, "Hej {name}", "async flow")
+        return send_campaign(file, "Hej {name}", credentials, "async flow")
 
     running: Any = outer
     assert states(asyncio.run(running())) == {"accepted": 2, "delivered": 2}
@@ -505,7 +519,7 @@ from prefect_mymsp.flows import send_campaign
 credentials = MyMSPCredentials(
     user=os.environ["TEST_USER"], password=os.environ["TEST_PASSWORD"], base_url=os.environ["TEST_BASE_URL"]
 )
-send_campaign(os.environ["TEST_FILE"], credentials, "{text}", "killed", wait=False)
+send_campaign(os.environ["TEST_FILE"], "{text}", credentials, "killed", wait_minutes=0)
 """
 
 
@@ -545,7 +559,7 @@ def test_killed_in_the_middle(credentials: MyMSPCredentials, gateway: Sandbox, w
     later = threading.Timer(1.0, end_lease)
     later.start()
     began = time.monotonic()
-    report = send_campaign(file, credentials, "{text}", "killed", wait=False)
+    report = send_campaign(file, "{text}", credentials, "killed", wait_minutes=0)
     assert time.monotonic() - began > 0.9
     later.join()
     assert states(report) == {"accepted": rows - claimed, "in_doubt": claimed}
@@ -553,7 +567,7 @@ def test_killed_in_the_middle(credentials: MyMSPCredentials, gateway: Sandbox, w
     assert len(ledger) == len(set(ledger))
     assert rows - claimed <= len(ledger) <= rows
     assert arrived <= set(ledger)
-    report = send_campaign(file, credentials, "{text}", "killed", wait=False)
+    report = send_campaign(file, "{text}", credentials, "killed", wait_minutes=0)
     assert states(report) == {"accepted": rows - claimed, "in_doubt": claimed}
     assert sent(gateway) == ledger
     frame = report.deliveries

@@ -61,7 +61,7 @@ def people(folder: Path, *suffixes: int) -> Path:
 
 def sent(folder: Path, credentials: MyMSPCredentials, name: str, *suffixes: int, **options: Any) -> None:
     """A campaign that was sent and is not followed."""
-    send_campaign(people(folder, *suffixes), credentials, "Hej {name}", name, wait=False, **options)
+    send_campaign(people(folder, *suffixes), "Hej {name}", credentials, name, wait_minutes=0, **options)
 
 
 def asked(gateway: Sandbox, endpoint: str = "getSmsResult") -> int:
@@ -245,7 +245,7 @@ def test_a_pass_leaves_sending_to_others(
 ) -> None:
     source = people(tmp_path, 605, 684)  # 684 is answered with 429, every time
     with pytest.raises(Exception, match="stopped"):
-        send_campaign(source, credentials, "Hej {name}", "stopped", wait=False)
+        send_campaign(source, "Hej {name}", credentials, "stopped", wait_minutes=0)
     requests = asked(gateway, "sendSms")
     frame = track_open_campaigns(credentials)
     assert frame["planned"].tolist() == [1]

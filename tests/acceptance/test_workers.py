@@ -9,20 +9,23 @@ import pytest
 
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.errors import InputError
-from prefect_mymsp.flows import send_campaign
+from prefect_mymsp.flows import (
+    Speed,
+    send_campaign,
+)
 from prefect_mymsp.sandbox import Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "workspace")
 
 
-@pytest.mark.parametrize(("shares", "why"), [(2, "PostgreSQL"), (0, "at least 1")])
+@pytest.mark.parametrize(("workers", "why"), [(2, "PostgreSQL"), (0, "at least 1")])
 def test_a_journal_that_others_do_not_see_cannot_be_shared(
-    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, shares: int, why: str
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, workers: int, why: str
 ) -> None:
     people = tmp_path / "people.csv"
     people.write_text("phone\n0701740605\n")
     with pytest.raises(InputError, match=why):
-        send_campaign(people, credentials, "Hello!", wait=False, shares=shares)
+        send_campaign(people, "Hello!", credentials, wait_minutes=0, speed=Speed(workers=workers))
     assert not gateway.gateway.summary()
 
 

@@ -342,7 +342,7 @@ deployments:
     pull: []
     work_pool: {name: sms}
     parameters:
-      credentials: {$ref: {block_document_slug: mymsp-credentials/default}}
+      credentials: default
 """
 
 
@@ -392,12 +392,12 @@ def crash(
         with server.used():
             MyMSPCredentials(user=sandbox.user, **values).save("crash", overwrite=True)
         given = {
-            "source": str(people),
-            "credentials": {"$ref": {"block_document_slug": "mymsp-credentials/crash"}},
+            "recipients": str(people),
+            "credentials": "crash",
             "message": "Hello {name}",
             "campaign": "killed",
-            "wait": False,
-            "guard": "schedule",
+            "wait_minutes": 0,
+            "exactly_once": True,
         }
         run = worker.begin(deployment, **given)
         server.wait_for(lambda: len(sandbox.gateway.summary()) > 20, every_s=0.05)

@@ -28,8 +28,13 @@ def test_a_cancelled_run_stops_sending_within_seconds(
     server: Server, worker: Worker, crash: Crash, gateway: Sandbox
 ) -> None:
     gateway.gateway.configure({"latency_ms": 400})
-    given = {"source": str(crash.people), "message": "Hello {name}", "campaign": "to be cancelled", "wait": False}
-    run = worker.begin(crash.deployment, **given)
+    parameters = {
+        "recipients": str(crash.people),
+        "message": "Hello {name}",
+        "campaign": "to be cancelled",
+        "wait_minutes": 0,
+    }
+    run = worker.begin(crash.deployment, **parameters)
     server.wait_for(lambda: len(gateway.gateway.summary()) > 20, every_s=0.05)
     with server.client() as client:
         client.set_flow_run_state(run, Cancelling())  # as the button in the UI does
@@ -40,7 +45,7 @@ def test_a_cancelled_run_stops_sending_within_seconds(
     assert worker.states("to be cancelled", gateway) == {"accepted": sent, "planned": crash.rows - sent}
     # It can be continued, and at once: no lease is waited for.
     gateway.gateway.configure({"latency_ms": 0})
-    worker.ended(worker.begin(crash.deployment, **given), timeout_s=30)
+    worker.ended(worker.begin(crash.deployment, **parameters), timeout_s=30)
     assert len(gateway.gateway.summary()) == crash.rows
     assert set(gateway.gateway.summary().values()) == {1}
 

@@ -38,10 +38,10 @@ deployments:
     entrypoint: big_campaign.py:big_campaign
     work_pool: {name: sms}
     parameters:
-      credentials: {$ref: {block_document_slug: mymsp-credentials/default}}
+      credentials: default
       journal: {$ref: {block_document_slug: mymsp-campaign-journal/shared}}
-      shares: 2
-      wait: false
+      speed: {workers: 2}
+      wait_minutes: 0
 """
 
 
@@ -88,20 +88,20 @@ def test_two_processes_send_a_campaign_and_nothing_twice(
     server: Server, worker: Worker, big_campaign: str, journal_url: str, gateway: Sandbox, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "people.csv", ROWS)
-    run = worker.begin(big_campaign, source=str(source), message="Hello {name}", campaign="big")
+    run = worker.begin(big_campaign, recipients=str(source), message="Hello {name}", campaign="big")
     worker.ended(run)
     sent = gateway.gateway.summary()
     assert len(sent) == ROWS
     assert set(sent.values()) == {1}
     assert worker.states("big", gateway, journal_url) == {"accepted": ROWS}
 
-    def shares() -> dict[str, int]:
+    def sent_by_process() -> dict[str, int]:
         found = re.findall(r"^(\d+) messages were sent by process (\d+)", worker.told(run), re.MULTILINE)
         return {process: int(count) for count, process in found}
 
-    server.wait_for(lambda: len(shares()) == 2, timeout_s=20)
-    assert sum(shares().values()) == ROWS
-    assert min(shares().values()) > ROWS / 20
+    server.wait_for(lambda: len(sent_by_process()) == 2, timeout_s=20)
+    assert sum(sent_by_process().values()) == ROWS
+    assert min(sent_by_process().values()) > ROWS / 20
 
 
 def test_a_shared_campaign_is_cancelled_in_all_its_processes(
@@ -109,7 +109,7 @@ def test_a_shared_campaign_is_cancelled_in_all_its_processes(
 ) -> None:
     gateway.gateway.configure({"latency_ms": 400})
     source = people(tmp_path / "people.csv", 2000)
-    run = worker.begin(big_campaign, source=str(source), message="Hi {name}", campaign="cancelled")
+    run = worker.begin(big_campaign, recipients=str(source), message="Hi {name}", campaign="cancelled")
     server.wait_for(lambda: len(gateway.gateway.summary()) > 40, every_s=0.1)
     with server.client() as client:
         client.set_flow_run_state(run, Cancelling())

@@ -125,7 +125,7 @@ def test_tracking_and_the_morning_report(
 ) -> None:
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n0701740618;Nils\n0701740619;Olle\n")
-    given = {"source": str(source), "wait": False}
+    given = {"recipients": str(source), "wait_minutes": 0}
     names = {"tracked": "Hej {name}", "tracked as well": "Hejdå {name}"}
     worker.ended(*(worker.begin(deployment, campaign=name, message=text, **given) for name, text in names.items()))
     assert [worker.counts(name, gateway).delivered for name in names] == [0, 0]

@@ -62,7 +62,7 @@ def test_the_installed_flow_is_deployed_by_its_name_and_run(
             blocks = (found.parameter_openapi_schema or {})["definitions"]
             assert blocks["MyMSPCredentials"]["block_type_slug"] == "mymsp-credentials"  # the form offers stored ones
     runs = [
-        worker.begin(name, source=str(people), message=f"Hello {{name}}, {name}", campaign=name, deadline_s=20)
+        worker.begin(name, recipients=str(people), message=f"Hello {{name}}, {name}", campaign=name, wait_minutes=0.4)
         for name in (deployment, "send-campaign/in-python")
     ]
     worker.ended(*runs)
