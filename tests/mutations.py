@@ -106,7 +106,7 @@ MUTATIONS = [
         "journal/claims.py",
         'sa.bindparam("settled_id"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))',
         'sa.bindparam("settled_id"), batch.c.state == SENDING)',
-        "tests/integration/journal/test_journal_settling.py -k test_who_made_the_request_knows_better",
+        "tests/integration/journal/test_journal_settling.py -k test_the_run_that_sent_a_request",
     ),
     Mutation(
         "what was scheduled of all or nothing is told of when somebody ends the run",
@@ -229,14 +229,14 @@ MUTATIONS = [
         "journal/claims.py",
         "schema.batch.c.run_id.in_(expired)",
         "schema.batch.c.run_id > 0",
-        "tests/integration/journal/test_journal_doubt.py -k test_claims_are_taken_over_only_when_their_lease_has_ended",
+        "tests/integration/journal/test_journal_doubt.py -k test_only_claims_with_an_ended_lease_are_put_in_doubt",
     ),
     Mutation(
         "a dead run's claims are in doubt",
         "journal/claims.py",
         'state=IN_DOUBT, reason="interrupted", settled_at=now, doubted_at=now',
         "state=REFUSED, code=0, settled_at=now",
-        "tests/integration/journal/test_journal_doubt.py -k test_claims_are_taken_over_only_when_their_lease_has_ended",
+        "tests/integration/journal/test_journal_doubt.py -k test_only_claims_with_an_ended_lease_are_put_in_doubt",
     ),
     Mutation(
         "refusals of the account stop the campaign and leave the rest to be continued",
@@ -461,14 +461,14 @@ MUTATIONS = [
         "journal/recording.py",
         "execute_many(self._connection, statement.on_conflict_do_nothing(), values)",
         "execute_many(self._connection, statement, values)",
-        "tests/integration/journal/test_journal_recording.py -k test_a_row_that_stands_twice",
+        "tests/integration/journal/test_journal_recording.py -k test_a_row_that_occurs_twice",
     ),
     Mutation(
         "nobody gets one text twice in a campaign, on PostgreSQL",
         "journal/recording.py",
         'self._connection.execute(statement.on_conflict_do_nothing(), {"document": json.dumps(values)})',
         'self._connection.execute(statement, {"document": json.dumps(values)})',
-        "tests/integration/journal/test_journal_recording.py -k test_a_row_that_stands_twice",
+        "tests/integration/journal/test_journal_recording.py -k test_a_row_that_occurs_twice",
     ),
     Mutation(
         "errors hand out no context that they hide",

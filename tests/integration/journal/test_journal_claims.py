@@ -34,7 +34,7 @@ def _shape(batches: list[Batch]) -> list[tuple[str, tuple[str, ...]]]:
 # -- what is claimed ---------------------------------------------------------------------------------------------------
 
 
-def test_personalised_messages_are_claimed_one_by_one_in_the_order_of_the_file(desk: Desk) -> None:
+def test_personal_messages_are_claimed_one_by_one_in_file_order(desk: Desk) -> None:
     pairs = desk.personal(10)[::-1]
     run = desk.journal.claims.start_run(desk.record(pairs))
     assert _shape(desk.journal.claims.claim(run, requests=4, batch_size=500)) == [(t, (n,)) for n, t in pairs[:4]]
@@ -42,11 +42,11 @@ def test_personalised_messages_are_claimed_one_by_one_in_the_order_of_the_file(d
     assert desk.journal.claims.claim(run, requests=4, batch_size=500) == []
 
 
-def test_one_text_goes_to_as_many_as_a_request_takes(desk: Desk) -> None:
+def test_a_shared_text_fills_requests_up_to_the_batch_size(desk: Desk) -> None:
     pairs = desk.same(25)[::-1]
     run = desk.journal.claims.start_run(desk.record(pairs, batch_size=10))
     numbers = [number for number, _ in pairs]
-    assert [one.msisdns for one in desk.journal.claims.claim(run, requests=2, batch_size=10)] == [
+    assert [batch.msisdns for batch in desk.journal.claims.claim(run, requests=2, batch_size=10)] == [
         tuple(sorted(numbers[:10])),
         tuple(sorted(numbers[10:20])),
     ]
@@ -54,18 +54,18 @@ def test_one_text_goes_to_as_many_as_a_request_takes(desk: Desk) -> None:
     assert rest.msisdns == tuple(sorted(numbers[20:]))
 
 
-def test_a_claimed_request_does_not_show_whom_it_is_for_nor_what_it_says(desk: Desk) -> None:
+def test_a_claimed_request_does_not_show_recipients_or_text(desk: Desk) -> None:
     (batch,) = desk.claimed([(A, "canary"), (B, "canary")])[1]
     assert repr(batch) == f"Batch({batch.id}, 2 recipients, None)"
 
 
-def test_rows_of_one_text_come_together_though_they_lie_apart(desk: Desk) -> None:
+def test_distant_rows_with_one_text_share_a_request(desk: Desk) -> None:
     _, batches = desk.claimed([(A, "x"), (A, "y"), (B, "x"), (B, "y"), (C, "z"), (C, "x")], batch_size=2)
     assert _shape(batches) == [("x", (A, B)), ("x", (C,)), ("y", (A, B)), ("z", (C,))]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 500])
-def test_windows_of_any_size_claim_everything_once(desk: Desk, batch_size: int) -> None:
+def test_claims_of_any_size_claim_everything_once(desk: Desk, batch_size: int) -> None:
     pairs = [*desk.same(5, "five"), (A, "alone"), *desk.same(3, "three"), *desk.personal(6)]
     for requests in (1, 2, 3, 7):
         run = desk.journal.claims.start_run(desk.record(pairs, f"windows of {requests}", batch_size=batch_size))
@@ -74,11 +74,11 @@ def test_windows_of_any_size_claim_everything_once(desk: Desk, batch_size: int) 
             assert len(batches) <= requests
             assert all(1 <= len(batch.msisdns) <= batch_size for batch in batches)
             claimed += batches
-        assert [(number, one.text) for one in claimed for number in one.msisdns] == pairs
+        assert [(number, batch.text) for batch in claimed for number in batch.msisdns] == pairs
         assert desk.counts(run.campaign) == {"sending": len(pairs)}
 
 
-def test_a_claim_carries_what_the_request_needs_and_the_journal_keeps_it(desk: Desk) -> None:
+def test_a_claim_records_sender_and_scheduled_time(desk: Desk) -> None:
     before = datetime.now(UTC)
     _, (batch,) = desk.claimed([(A, "hej"), (B, "hej")], sender="Shop", send_at=NOON)
     assert (batch.text, batch.msisdns, batch.send_at) == ("hej", (A, B), NOON)
@@ -87,7 +87,7 @@ def test_a_claim_carries_what_the_request_needs_and_the_journal_keeps_it(desk: D
     assert before.timestamp() <= kept[4] / 1e6 <= datetime.now(UTC).timestamp()
 
 
-def test_a_claims_own_delivery_time_goes_before_the_campaigns(desk: Desk) -> None:
+def test_a_claims_own_scheduled_time_replaces_the_campaigns(desk: Desk) -> None:
     run = desk.journal.claims.start_run(desk.record(desk.personal(2), send_at=NOON))
     later = NOON + timedelta(minutes=7)
     (guarded,) = desk.journal.claims.claim(run, requests=1, batch_size=1, send_at=later)
@@ -95,31 +95,31 @@ def test_a_claims_own_delivery_time_goes_before_the_campaigns(desk: Desk) -> Non
     assert (guarded.send_at, plain.send_at) == (later, NOON)
 
 
-def test_campaigns_do_not_claim_each_others_messages(desk: Desk) -> None:
+def test_a_campaign_claims_only_its_own_messages(desk: Desk) -> None:
     one, two = desk.record(desk.same(3)), desk.record(desk.same(2), "winter")
     (batch,) = desk.journal.claims.claim(desk.journal.claims.start_run(two), requests=10, batch_size=10)
     assert len(batch.msisdns) == 2
     assert (desk.counts(one), desk.counts(two)) == ({"planned": 3}, {"sending": 2})
 
 
-def test_what_is_planned_later_is_claimed_too(desk: Desk) -> None:
+def test_messages_planned_later_are_claimed_too(desk: Desk) -> None:
     run, _ = desk.claimed(desk.same(2))
     desk.record(desk.same(5))
     (batch,) = desk.journal.claims.claim(run, requests=10, batch_size=10)
     assert len(batch.msisdns) == 3
 
 
-def test_released_messages_are_grouped_anew(desk: Desk) -> None:
+def test_released_messages_are_put_into_new_batches(desk: Desk) -> None:
     run, batches = desk.claimed(desk.same(6), batch_size=2)
     for batch in batches:
         desk.settle(batch, "released")
-    assert [one.msisdns for one in desk.journal.claims.claim(run, requests=9, batch_size=4)] == [
+    assert [batch.msisdns for batch in desk.journal.claims.claim(run, requests=9, batch_size=4)] == [
         tuple(desk.number(index) for index in range(4)),
         tuple(desk.number(index) for index in range(4, 6)),
     ]
 
 
-def test_what_was_withdrawn_is_not_claimed_and_does_not_hide_the_rest(desk: Desk) -> None:
+def test_dropped_messages_are_not_claimed_and_the_others_are(desk: Desk) -> None:
     campaign = desk.record([*desk.same(3, "old"), *desk.personal(5), *desk.same(4, "new")], batch_size=2)
     with desk.recording(batch_size=2) as recording:
         before = list(recording.planned_before())
@@ -136,7 +136,7 @@ def test_what_was_withdrawn_is_not_claimed_and_does_not_hide_the_rest(desk: Desk
     assert desk.counts(campaign) == {"sending": 5}
 
 
-def test_splitting_halves_a_refused_batch_in_its_order(desk: Desk) -> None:
+def test_splitting_halves_a_refused_request_in_order(desk: Desk) -> None:
     run, (batch,) = desk.claimed(desk.same(5), send_at=NOON)
     left, right = desk.journal.claims.split(run, batch.id)
     assert (*left.msisdns, *right.msisdns) == batch.msisdns
@@ -150,7 +150,7 @@ def test_splitting_halves_a_refused_batch_in_its_order(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("state", ["accepted", "in_doubt", "released", "refused"])
-def test_only_what_is_being_sent_is_split(desk: Desk, state: str) -> None:
+def test_only_a_request_that_is_being_sent_is_split(desk: Desk, state: str) -> None:
     run, (batch,) = desk.claimed(desk.same(4))
     desk.bring(batch, state)
     assert "this run has no claim to it any more" in desk.refusal(desk.journal.claims.split, run, batch.id)
@@ -161,7 +161,7 @@ def test_only_what_is_being_sent_is_split(desk: Desk, state: str) -> None:
 
 
 @pytest.mark.parametrize("ended", ["expired", "ended"])
-def test_without_a_lease_nothing_is_claimed_split_or_renewed(desk: Desk, ended: str) -> None:
+def test_without_a_lease_a_run_cannot_claim_split_or_renew(desk: Desk, ended: str) -> None:
     run = desk.journal.claims.start_run(desk.record(desk.same(4), batch_size=2))
     (batch,) = desk.journal.claims.claim(run, requests=1, batch_size=2)
     if ended == "expired":
@@ -174,7 +174,7 @@ def test_without_a_lease_nothing_is_claimed_split_or_renewed(desk: Desk, ended: 
     assert desk.counts(run.campaign)["planned"] == 2
 
 
-def test_a_lease_lasts_as_long_as_it_is_renewed(desk: Desk) -> None:
+def test_a_lease_lasts_while_it_is_renewed(desk: Desk) -> None:
     campaign = desk.record(desk.personal(3))
     run = desk.journal.claims.start_run(campaign, lease_s=60.0)
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_nothing_of_a_cancelled_campaign_is_claimed(desk: Desk) -> None:
     desk.claimed(desk.personal(1), name="winter")  # others are not concerned
 
 
-def test_when_cancel_returns_no_claim_is_under_way(desk: Desk) -> None:
+def test_no_claim_is_in_progress_when_cancel_returns(desk: Desk) -> None:
     campaign = desk.record(desk.personal(600))
     cancelled_at = list[float]()
     claimed = list[int]()
@@ -252,10 +252,10 @@ def _claim_until_empty(
 
 
 def _each_once(desk: Desk, campaign: CampaignKey, found: list[list[tuple[int, str, str]]]) -> None:
-    everything = [one for several in found for one in several]
+    everything = [claim for several in found for claim in several]
     expected = desk.sql("SELECT batch_id, msisdn, body FROM message JOIN text ON text.id = message.text_id")
     assert Counter(everything) == Counter(expected)
-    assert max(Counter(one[1:] for one in everything).values()) == 1
+    assert max(Counter(claim[1:] for claim in everything).values()) == 1
     owners = [{batch for batch, _, _ in several} for several in found]
     assert sum(map(len, owners)) == len(set().union(*owners))
     assert desk.counts(campaign) == {"sending": len(expected)}
@@ -285,7 +285,9 @@ def test_two_processes_claim_each_message_once(desk: Desk, requests: int, batch_
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_claims_of_one_instant_are_still_two(desk: Desk, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_claims_at_the_same_instant_stay_separate(
+    desk: Desk, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clocks may be coarse, and may be set back: nothing may be told apart by the time alone."""
     run = desk.journal.claims.start_run(desk.record(desk.same(8), batch_size=batch_size))
     now = datetime.now(UTC)
@@ -303,7 +305,7 @@ def test_claims_of_one_instant_are_still_two(desk: Desk, batch_size: int, monkey
 # -- durable before it is seen -----------------------------------------------------------------------------------------
 
 
-def test_a_claim_is_in_the_journal_for_others_before_it_returns(desk: Desk) -> None:
+def test_a_claim_is_committed_before_it_returns(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
     with desk.open() as other:
         assert other.campaigns.counts(run.campaign).sending == 3
@@ -319,7 +321,7 @@ def _claim_and_wait(url: str, campaign: CampaignKey, told: Connection) -> None:
     time.sleep(60)
 
 
-def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk, forkserver: ForkServerContext) -> None:
+def test_a_claim_survives_a_process_killed_right_after_it(desk: Desk, forkserver: ForkServerContext) -> None:
     campaign = desk.record(desk.personal(8))
     desk.journal.close()
     ours, theirs = forkserver.Pipe(duplex=False)
@@ -346,7 +348,7 @@ def test_intents_outlive_a_process_killed_right_after_its_claim(desk: Desk, fork
     assert desk.counts(campaign) == {"sending": 3, "in_doubt": 5}
 
 
-def test_whether_anything_is_planned(desk: Desk) -> None:
+def test_has_planned(desk: Desk) -> None:
     campaign = desk.record(desk.personal(2))
     assert desk.journal.claims.has_planned(campaign)
     run = desk.journal.claims.start_run(campaign)
@@ -360,7 +362,7 @@ def test_whether_anything_is_planned(desk: Desk) -> None:
     assert not desk.journal.claims.has_planned(desk.record([], name="winter"))
 
 
-def test_when_a_campaign_was_last_being_sent(desk: Desk) -> None:
+def test_last_active_is_when_a_run_was_alive_last(desk: Desk) -> None:
     campaign = desk.record(desk.personal(1))
     assert desk.journal.claims.last_active(campaign) is None
     before = datetime.now(UTC)

@@ -28,7 +28,7 @@ def _delivered(recipient: str) -> RecipientStatus:
     return RecipientStatus(recipient, SENT_AT, "delivered", DELIVERED_AT)
 
 
-def test_open_batches_come_in_pages_and_without_what_is_final(desk: Desk) -> None:
+def test_open_batches_come_in_pages_without_final_ones(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(10))
     for batch in batches[:8]:
         desk.settle(batch, "accepted")
@@ -41,22 +41,22 @@ def test_open_batches_come_in_pages_and_without_what_is_final(desk: Desk) -> Non
         after = page[-1].id
     assert found == expected
     everything = desk.journal.deliveries.open_batches(run.campaign)
-    assert [one.message_id for one in everything] == [str(7_000_000 + number) for number in expected]
-    assert all(one.claimed_at <= one.settled_at and not one.confirmed for one in everything)
+    assert [claim.message_id for claim in everything] == [str(7_000_000 + number) for number in expected]
+    assert all(claim.claimed_at <= claim.settled_at and not claim.confirmed for claim in everything)
     other, _ = desk.claimed(desk.same(1), name="winter")
     assert desk.journal.deliveries.open_batches(other.campaign) == []
 
 
-def test_belief_is_remembered(desk: Desk) -> None:
+def test_confirmed_message_ids_are_recorded(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
     for batch in batches:
         desk.settle(batch, "accepted")
     desk.journal.doubt.confirm_message_ids([batches[0].id, batches[2].id])
     desk.journal.doubt.confirm_message_ids([])
-    assert [one.confirmed for one in desk.journal.deliveries.open_batches(run.campaign)] == [True, False, True]
+    assert [batch.confirmed for batch in desk.journal.deliveries.open_batches(run.campaign)] == [True, False, True]
 
 
-def test_statuses_may_hold_what_postgresql_cannot(desk: Desk) -> None:
+def test_a_nul_in_a_status_is_replaced(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "Hello")])
     desk.settle(batch, "accepted")
     odd = [RecipientStatus(A, None, "que\x00ued", None), RecipientStatus("no\x00number", None, "queued", None)]
@@ -64,17 +64,17 @@ def test_statuses_may_hold_what_postgresql_cannot(desk: Desk) -> None:
     assert desk.rows(run.campaign)[0][10] == "que\ufffdued"
 
 
-def test_members_are_told_by_batch(desk: Desk) -> None:
+def test_recipients_are_returned_by_request(desk: Desk) -> None:
     _, batches = desk.claimed([*desk.same(3), *desk.personal(1500)])
     assert desk.journal.deliveries.recipients([batches[0].id]) == {batches[0].id: {A, B, C}}
     assert desk.journal.deliveries.recipients([batch.id for batch in batches]) == {
-        one.id: set(one.msisdns) for one in batches
+        batch.id: set(batch.msisdns) for batch in batches
     }
     assert desk.journal.deliveries.recipients([10**9]) == {}
     assert desk.journal.deliveries.recipients([]) == {}
 
 
-def test_statuses_change_what_they_change_and_no_more(desk: Desk) -> None:
+def test_statuses_change_only_their_own_messages(desk: Desk) -> None:
     run, (batch, other) = desk.claimed([(A, "x"), (B, "x"), (C, "x"), (A, "y")])
     for each in (batch, other):
         desk.settle(each, "accepted")
@@ -116,7 +116,7 @@ def test_every_part_of_a_status_counts_as_a_change(desk: Desk, change: Recipient
     assert desk.journal.deliveries.record_statuses({batch.id: [change]}) == 0
 
 
-def test_changes_of_many_are_counted_exactly(desk: Desk) -> None:
+def test_many_changed_messages_are_counted_exactly(desk: Desk) -> None:
     _, batches = desk.claimed([*desk.personal(1000), *desk.same(95)])
     statuses = {batch.id: [_sent(who) for who in batch.msisdns] for batch in batches}
     assert desk.journal.deliveries.record_statuses(statuses) == 1095
@@ -126,7 +126,7 @@ def test_changes_of_many_are_counted_exactly(desk: Desk) -> None:
     assert desk.journal.deliveries.record_statuses(statuses) == expected
 
 
-def test_a_status_longer_than_its_column_is_cut(desk: Desk) -> None:
+def test_a_status_longer_than_its_column_is_truncated(desk: Desk) -> None:
     _, (batch,) = desk.claimed([(A, "x")])
     long = RecipientStatus(A, SENT_AT, "å" * 500, None)
     assert desk.journal.deliveries.record_statuses({batch.id: [long]}) == 1
@@ -134,7 +134,7 @@ def test_a_status_longer_than_its_column_is_cut(desk: Desk) -> None:
     assert desk.one("SELECT status FROM message") == "å" * 64
 
 
-def test_a_batch_is_final_when_all_of_it_is_delivered(desk: Desk) -> None:
+def test_a_request_is_final_when_all_its_messages_are_delivered(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "x"), (B, "x")])
     desk.settle(batch, "accepted")
     desk.journal.deliveries.record_statuses({batch.id: [_delivered(A), _delivered(STRANGER)]})
@@ -145,7 +145,7 @@ def test_a_batch_is_final_when_all_of_it_is_delivered(desk: Desk) -> None:
     assert (counts.delivered, counts.final) == (2, 2)
 
 
-def test_what_the_gateway_put_away_keeps_what_is_known_of_it(desk: Desk) -> None:
+def test_an_archived_request_keeps_its_statuses(desk: Desk) -> None:
     run, (batch, other) = desk.claimed([(A, "x"), (B, "x"), (A, "y")])
     for each in (batch, other):
         desk.settle(each, "accepted")
@@ -158,7 +158,7 @@ def test_what_the_gateway_put_away_keeps_what_is_known_of_it(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x00\xff;;1\t\r\n", "åäö".encode("latin-1") * 50_000], ids=len)
-def test_collected_answers_are_kept_as_they_came(desk: Desk, raw: bytes) -> None:
+def test_raw_responses_are_stored_unchanged(desk: Desk, raw: bytes) -> None:
     desk.journal.raw_responses.add("a" * 32, raw)
     ((account, at, kept),) = desk.sql("SELECT account, stored_at, raw FROM raw_response")
     assert (account, bytes(kept)) == ("a" * 32, raw)
@@ -175,7 +175,7 @@ def test_counts_of_an_empty_campaign_are_zero(desk: Desk) -> None:
     assert desk.rows(campaign) == []
 
 
-def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
+def test_messages_have_every_column(desk: Desk) -> None:
     states = ("accepted", "refused", "in_doubt", "released", "assumed", "cancelled", "sending")
     run, batches = desk.claimed([(A, text) for text in states])
     for batch, state in zip(batches, states, strict=True):
@@ -191,7 +191,7 @@ def test_rows_tell_all_that_came_of_each_message(desk: Desk) -> None:
     assert all(isinstance(row[4], bytes) for row in rows)
 
 
-def test_the_journal_can_be_written_while_its_rows_are_read(desk: Desk) -> None:
+def test_the_journal_can_be_written_while_messages_are_read(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(300))
     parts = desk.journal.report_queries.messages(run.campaign.account, Selection(), chunk=100)
     first = next(parts)
@@ -203,7 +203,7 @@ def test_the_journal_can_be_written_while_its_rows_are_read(desk: Desk) -> None:
     assert desk.counts(run.campaign) == {"accepted": 300}
 
 
-def test_rows_given_up_halfway_leave_nothing_open(desk: Desk) -> None:
+def test_reading_that_stops_halfway_leaves_no_transaction_open(desk: Desk) -> None:
     campaign = desk.record(desk.personal(300))
     parts = desk.journal.report_queries.messages(campaign.account, Selection(), chunk=100)
     next(parts)

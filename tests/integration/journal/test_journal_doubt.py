@@ -21,7 +21,7 @@ EARLIER = NOON - timedelta(hours=1)
 # -- processes that died -----------------------------------------------------------------------------------------------
 
 
-def test_claims_are_taken_over_only_when_their_lease_has_ended(desk: Desk) -> None:
+def test_only_claims_with_an_ended_lease_are_put_in_doubt(desk: Desk) -> None:
     campaign = desk.record(desk.personal(4))
     living, dead = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
     (kept,) = desk.journal.claims.claim(living, requests=1, batch_size=1)
@@ -29,14 +29,14 @@ def test_claims_are_taken_over_only_when_their_lease_has_ended(desk: Desk) -> No
     assert desk.journal.claims.expire_leases(campaign) == 0
     desk.expire(dead)
     assert desk.journal.claims.expire_leases(campaign) == 2
-    assert [(desk.state(one), desk.reason(one)) for one in lost] == [("in_doubt", "interrupted")] * 2
+    assert [(desk.state(batch), desk.reason(batch)) for batch in lost] == [("in_doubt", "interrupted")] * 2
     assert desk.state(kept) == "sending"
     assert desk.journal.claims.expire_leases(campaign) == 0
     assert desk.counts(campaign) == {"planned": 1, "sending": 1, "in_doubt": 2}
     assert desk.one("SELECT count(*) FROM batch WHERE doubted_at = settled_at") == 2
 
 
-def test_taking_over_leaves_settled_batches_and_other_campaigns_alone(desk: Desk) -> None:
+def test_expiring_leases_leaves_settled_requests_and_other_campaigns_alone(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
     other, (theirs,) = desk.claimed(desk.same(1), name="winter")
     desk.settle(batches[0], "accepted")
@@ -44,17 +44,17 @@ def test_taking_over_leaves_settled_batches_and_other_campaigns_alone(desk: Desk
     desk.expire(run)
     desk.expire(other)
     assert desk.journal.claims.expire_leases(run.campaign) == 1
-    assert [desk.state(one) for one in (*batches, theirs)] == ["accepted", "refused", "in_doubt", "sending"]
+    assert [desk.state(batch) for batch in (*batches, theirs)] == ["accepted", "refused", "in_doubt", "sending"]
 
 
-def test_the_end_of_a_run_puts_what_it_still_claims_in_doubt(desk: Desk) -> None:
+def test_ending_a_run_puts_its_unsettled_requests_in_doubt(desk: Desk) -> None:
     campaign = desk.record(desk.personal(3))
     ending, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
     done, lost = desk.journal.claims.claim(ending, requests=2, batch_size=1)
     (theirs,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
     desk.settle(done, "accepted")
     desk.journal.claims.end_run(ending)
-    assert [desk.state(one) for one in (done, lost, theirs)] == ["accepted", "in_doubt", "sending"]
+    assert [desk.state(batch) for batch in (done, lost, theirs)] == ["accepted", "in_doubt", "sending"]
     assert desk.reason(lost) == "interrupted"
     desk.journal.claims.end_run(ending)
     assert desk.counts(campaign) == {"accepted": 1, "in_doubt": 1, "sending": 1}
@@ -65,13 +65,13 @@ def _take_over(url: str, campaign: CampaignKey) -> int:
         return journal.claims.expire_leases(campaign)
 
 
-def test_two_processes_take_over_once(desk: Desk) -> None:
+def test_two_processes_expire_leases_once(desk: Desk) -> None:
     run, _ = desk.claimed(desk.personal(50))
     desk.expire(run)
     assert sorted(desk.in_processes(_take_over, [run.campaign], [run.campaign])) == [0, 50]
 
 
-def test_a_run_waits_for_others_that_have_requests_on_their_way(desk: Desk) -> None:
+def test_a_run_knows_that_others_have_requests_in_flight(desk: Desk) -> None:
     campaign = desk.record(desk.personal(2))
     mine, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
     desk.journal.claims.claim(mine, requests=1, batch_size=1)
@@ -89,30 +89,30 @@ def test_a_run_waits_for_others_that_have_requests_on_their_way(desk: Desk) -> N
 # -- what is watched ---------------------------------------------------------------------------------------------------
 
 
-def test_watched_is_what_was_ever_in_doubt_and_what_is_on_its_way_up_to_the_delivery_time(desk: Desk) -> None:
+def test_scheduled_requests_once_in_doubt_or_in_flight_are_watched(desk: Desk) -> None:
     states = ("sending", "accepted", "refused", "in_doubt", "released")
     run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
-    assert {one.state for one in desk.journal.doubt.watched(run.campaign, EARLIER)} == {"sending", "in_doubt"}
+    assert {batch.state for batch in desk.journal.doubt.watched(run.campaign, EARLIER)} == {"sending", "in_doubt"}
     doubted = desk.journal.claims.claim(run, requests=1, batch_size=1)
     desk.settle(doubted[0], "in_doubt")
     desk.settle(doubted[0], "accepted")
     watched = desk.journal.doubt.watched(run.campaign, EARLIER)
-    assert [(one.id, one.state) for one in watched] == [
+    assert [(batch.id, batch.state) for batch in watched] == [
         (batches[0].id, "sending"),
         (batches[3].id, "in_doubt"),
         (doubted[0].id, "accepted"),
     ]
-    assert [one.msisdns for one in watched] == [{A, B}, {A, B}, {A}]
-    assert [one.text_id for one in watched] == [batches[0].text_id, batches[3].text_id, doubted[0].text_id]
+    assert [batch.msisdns for batch in watched] == [{A, B}, {A, B}, {A}]
+    assert [batch.text_id for batch in watched] == [batches[0].text_id, batches[3].text_id, doubted[0].text_id]
     assert watched[0].settled_at is None
     assert watched[1].settled_at is not None
-    assert {one.send_at for one in watched} == {NOON}
+    assert {batch.send_at for batch in watched} == {NOON}
     assert desk.journal.doubt.watched(run.campaign, NOON) == []
 
 
-def test_a_released_doubt_haunts_with_the_recipients_it_had(desk: Desk) -> None:
+def test_a_released_request_that_was_in_doubt_keeps_its_recipients(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "x"), (B, "x"), (C, "x")], send_at=NOON)
     desk.settle(batch, "in_doubt")
     desk.settle(batch, "released", reason="absent")
@@ -123,10 +123,10 @@ def test_a_released_doubt_haunts_with_the_recipients_it_had(desk: Desk) -> None:
     assert (ghost.id, ghost.state, ghost.msisdns) == (batch.id, "released", frozenset({A, B, C}))
     assert (doubt.id, doubt.state, doubt.msisdns) == (right.id, "in_doubt", frozenset({C}))
     desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT)
-    assert [one.msisdns for one in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
+    assert [batch.msisdns for batch in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
 
 
-def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: Desk) -> None:
+def test_other_released_requests_keep_no_recipients(desk: Desk) -> None:
     run, (scheduled,) = desk.claimed([(A, "x")], send_at=NOON)
     desk.settle(scheduled, "released")
     other, (at_once,) = desk.claimed([(A, "x")], name="winter")
@@ -137,12 +137,14 @@ def test_what_was_never_in_doubt_or_has_no_delivery_time_leaves_no_ghost(desk: D
     assert desk.sql("SELECT * FROM released_recipient") == []
 
 
-def test_many_batches_are_watched(desk: Desk) -> None:
+def test_many_requests_are_watched(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(2000), send_at=NOON)
     desk.expire(run)
     assert desk.journal.claims.expire_leases(run.campaign) == 2000
     watched = desk.journal.doubt.watched(run.campaign, EARLIER)
-    assert [(one.id, one.msisdns) for one in watched] == [(one.id, frozenset(one.msisdns)) for one in batches]
+    assert [(batch.id, batch.msisdns) for batch in watched] == [
+        (batch.id, frozenset(batch.msisdns)) for batch in batches
+    ]
 
 
 def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
@@ -160,7 +162,7 @@ def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
 # -- evidence and people -----------------------------------------------------------------------------------------------
 
 
-def test_disbelief_takes_the_id_away(desk: Desk) -> None:
+def test_rejecting_a_message_id_puts_the_request_in_doubt(desk: Desk) -> None:
     run, (batch, other) = desk.claimed([(A, "x"), (A, "y")])
     desk.settle(batch, "accepted", message_id="99")
     desk.journal.doubt.confirm_message_ids([batch.id])
@@ -171,12 +173,12 @@ def test_disbelief_takes_the_id_away(desk: Desk) -> None:
     desk.settle(other, "accepted", message_id="99")  # the id is free
     assert desk.state(other) == "accepted"
     desk.settle(batch, "accepted", message_id="100")  # and what was said of the wrong id is forgotten
-    opened = {one.id: one for one in desk.journal.deliveries.open_batches(run.campaign)}
+    opened = {batch.id: batch for batch in desk.journal.deliveries.open_batches(run.campaign)}
     assert not opened[batch.id].confirmed
 
 
 @pytest.mark.parametrize("state", ["sending", "refused", "in_doubt", "released", "assumed", "cancelled"])
-def test_only_what_was_accepted_is_disbelieved(desk: Desk, state: str) -> None:
+def test_only_an_accepted_requests_message_id_is_rejected(desk: Desk, state: str) -> None:
     _, (batch,) = desk.claimed([(A, "x")])
     desk.bring(batch, state)
     before = desk.sql("SELECT * FROM batch")
@@ -184,7 +186,7 @@ def test_only_what_was_accepted_is_disbelieved(desk: Desk, state: str) -> None:
     assert desk.sql("SELECT * FROM batch") == before
 
 
-def test_disbelief_keeps_the_first_time_of_doubt(desk: Desk) -> None:
+def test_rejecting_a_message_id_keeps_the_first_time_in_doubt(desk: Desk) -> None:
     _, (batch,) = desk.claimed([(A, "x")], send_at=NOON)
     desk.settle(batch, "in_doubt")
     first = desk.one("SELECT doubted_at FROM batch")
@@ -194,7 +196,7 @@ def test_disbelief_keeps_the_first_time_of_doubt(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("decision", list(Decision))
-def test_a_person_decides_what_is_in_doubt_and_nothing_else(desk: Desk, decision: Decision) -> None:
+def test_resolving_settles_only_requests_in_doubt(desk: Desk, decision: Decision) -> None:
     states = ("sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
     run, batches = desk.claimed([(who, text) for text in states for who in (A, B, C)])
     for batch, state in zip(batches, states, strict=True):
@@ -211,7 +213,7 @@ def test_a_person_decides_what_is_in_doubt_and_nothing_else(desk: Desk, decision
     assert desk.journal.doubt.resolve(run.campaign, decision) == 0
 
 
-def test_a_decision_over_many_batches(desk: Desk) -> None:
+def test_many_requests_are_resolved(desk: Desk) -> None:
     run, _ = desk.claimed(desk.personal(2000), send_at=NOON)
     desk.expire(run)
     desk.journal.claims.expire_leases(run.campaign)
@@ -220,7 +222,7 @@ def test_a_decision_over_many_batches(desk: Desk) -> None:
     assert desk.one("SELECT count(*) FROM released_recipient") == 2000
 
 
-def test_an_answer_after_the_decision_comes_too_late(desk: Desk) -> None:
+def test_an_outcome_after_the_decision_changes_nothing(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "x")])
     desk.settle(batch, "in_doubt")
     desk.journal.doubt.resolve(run.campaign, Decision.SENT)
@@ -231,7 +233,7 @@ def test_an_answer_after_the_decision_comes_too_late(desk: Desk) -> None:
 # -- stopping ----------------------------------------------------------------------------------------------------------
 
 
-def test_scheduled_batches_are_accepted_and_still_to_come(desk: Desk) -> None:
+def test_scheduled_requests_are_accepted_and_in_the_future(desk: Desk) -> None:
     states = ("sending", "accepted", "in_doubt", "cancelled")
     run, batches = desk.claimed([(A, text) for text in states], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
@@ -245,7 +247,7 @@ def test_scheduled_batches_are_accepted_and_still_to_come(desk: Desk) -> None:
     assert desk.journal.schedule.batches(at_once.campaign, EARLIER) == {}
 
 
-def test_what_was_accepted_is_marked_cancelled_and_nothing_else(desk: Desk) -> None:
+def test_only_accepted_requests_are_marked_cancelled(desk: Desk) -> None:
     states = ("accepted", "sending", "refused", "in_doubt", "assumed")
     run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):

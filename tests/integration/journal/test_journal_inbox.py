@@ -34,13 +34,13 @@ def stop(message: ReceivedMessage) -> bool:
 
 
 def ids(messages: Sequence[ReceivedMessage]) -> list[int]:
-    return [int(one.message_id) for one in messages]
+    return [int(message.message_id) for message in messages]
 
 
 # -- the inbox ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_message_is_stored_once_however_often_it_comes(desk: Desk) -> None:
+def test_each_message_is_stored_once(desk: Desk) -> None:
     received = desk.journal.inbox
     assert ids(received.store(ACCOUNT, [message(3), message(1), message(3)], stop)) == [3, 1]
     assert ids(received.store(ACCOUNT, [message(1), message(2), message(3)], stop)) == [2]
@@ -63,7 +63,7 @@ def test_the_cursor_is_the_highest_id(desk: Desk) -> None:
     assert desk.journal.bookmarks.get(ACCOUNT, "inbox") == "12557"
 
 
-def test_ids_that_are_no_numbers_are_stored_and_do_not_move_the_cursor(desk: Desk) -> None:
+def test_ids_that_are_not_numbers_do_not_move_the_cursor(desk: Desk) -> None:
     received = desk.journal.inbox
     strange = [ReceivedMessage(name, None, None, None, None, None, None, None, "") for name in ("x7", "9" * 30, "٣")]
     assert received.store(ACCOUNT, strange, stop) == strange
@@ -72,7 +72,7 @@ def test_ids_that_are_no_numbers_are_stored_and_do_not_move_the_cursor(desk: Des
     assert received.cursor(ACCOUNT) == 5
 
 
-def test_rows_are_told_in_order_in_chunks_and_by_time(desk: Desk) -> None:
+def test_rows_come_in_order_in_chunks_and_by_time(desk: Desk) -> None:
     received = desk.journal.inbox
     numbers = list(range(1, 31))
     random.Random(7).shuffle(numbers)
@@ -93,7 +93,7 @@ def test_rows_are_told_in_order_in_chunks_and_by_time(desk: Desk) -> None:
     assert sorted(int(row[1]) for part in some for row in part) == list(range(10, 20))
 
 
-def test_a_message_without_a_time_counts_by_when_it_was_stored(desk: Desk) -> None:
+def test_a_message_without_a_time_counts_from_when_it_was_stored(desk: Desk) -> None:
     received = desk.journal.inbox
     received.store(ACCOUNT, [ReceivedMessage("1", None, None, None, "SMS", "46701740605", None, None, "Hi")], stop)
     now = datetime.now(UTC)
@@ -101,21 +101,21 @@ def test_a_message_without_a_time_counts_by_when_it_was_stored(desk: Desk) -> No
     assert not list(received.rows(ACCOUNT, since=now + timedelta(minutes=5)))
 
 
-def test_what_strangers_write_comes_back_as_it_was(desk: Desk) -> None:
+def test_any_text_is_stored_unchanged(desk: Desk) -> None:
     texts = ["'; DROP TABLE received; --", "<script>", "=1+1", "\x1b[31m", "åäö €", "😀" * 300, "x" * 100_000, "\t\n;;"]
     received = desk.journal.inbox
     received.store(ACCOUNT, [message(number, text) for number, text in enumerate(texts)], stop)
     assert [row[-1] for part in received.rows(ACCOUNT) for row in part] == texts
 
 
-def test_a_character_that_postgresql_cannot_hold_loses_nothing(desk: Desk) -> None:
+def test_a_nul_in_a_message_is_replaced(desk: Desk) -> None:
     received = desk.journal.inbox
     received.store(ACCOUNT, [message(1, "a\x00b", "4670\x00")], stop)
     ((row,),) = received.rows(ACCOUNT)
     assert (row[-1], row[7]) == ("a\ufffdb", "4670\ufffd")
 
 
-def test_nothing_is_stored_when_something_fails(desk: Desk) -> None:
+def test_an_error_stores_nothing(desk: Desk) -> None:
     def fails(message: ReceivedMessage) -> bool:
         if message.message_id == "2":
             raise RuntimeError
@@ -137,14 +137,14 @@ def _store(url: str, first: int, count: int) -> int:
         return found
 
 
-def test_two_processes_store_each_message_once_between_them(desk: Desk) -> None:
+def test_two_processes_store_each_message_once(desk: Desk) -> None:
     desk.journal.close()
     assert sum(desk.in_processes(_store, [1, 140], [1, 140])) == 147
     assert desk.one("SELECT count(*) FROM received") == 147
     assert desk.journal.inbox.cursor(ACCOUNT) == 147
 
 
-def test_numbers_in_the_journal_come_in_order(desk: Desk) -> None:
+def test_numbers_in_the_journal_ascend(desk: Desk) -> None:
     """Who has read up to one must not miss a lower one that comes later."""
     begun, may_end = threading.Event(), threading.Event()
 
@@ -167,7 +167,7 @@ def test_numbers_in_the_journal_come_in_order(desk: Desk) -> None:
 # -- opting out --------------------------------------------------------------------------------------------------------
 
 
-def test_who_opts_out_is_suppressed(desk: Desk) -> None:
+def test_an_opt_out_suppresses_its_sender(desk: Desk) -> None:
     received, suppressions = desk.journal.inbox, desk.journal.suppressions
     received.store(
         ACCOUNT,
@@ -189,7 +189,7 @@ def test_who_opts_out_is_suppressed(desk: Desk) -> None:
     ]
 
 
-def test_who_was_taken_off_the_list_stays_off_until_a_new_message(desk: Desk) -> None:
+def test_a_removed_number_is_suppressed_only_by_a_new_message(desk: Desk) -> None:
     received, suppressions = desk.journal.inbox, desk.journal.suppressions
     received.store(ACCOUNT, [message(1, "STOP")], stop)
     assert suppressions.remove(ACCOUNT, ["46701740605"]) == 1
@@ -199,7 +199,7 @@ def test_who_was_taken_off_the_list_stays_off_until_a_new_message(desk: Desk) ->
     assert suppressions.msisdns(ACCOUNT) == {"46701740605"}
 
 
-def test_a_list_is_added_once(desk: Desk) -> None:
+def test_each_number_is_added_once(desk: Desk) -> None:
     suppressions = desk.journal.suppressions
     many = [str(46_700_000_000 + index) for index in range(2500)]
     assert suppressions.add(ACCOUNT, many, "import") == 2500
@@ -212,7 +212,7 @@ def test_a_list_is_added_once(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("number", ["0701740605", "070-174 06 05", "4670", "Acme", "@group", "", "46701740605;"])
-def test_what_is_no_msisdn_is_refused_and_not_quoted(desk: Desk, number: str) -> None:
+def test_a_value_that_is_not_an_msisdn_is_refused_and_not_quoted(desk: Desk, number: str) -> None:
     suppressions = desk.journal.suppressions
     for arguments in (([number], "import"), (["46701740606", number], "person")):
         with pytest.raises(InputError) as caught:
@@ -223,7 +223,7 @@ def test_what_is_no_msisdn_is_refused_and_not_quoted(desk: Desk, number: str) ->
     assert desk.journal.suppressions.msisdns(ACCOUNT) == set()
 
 
-def test_a_reason_is_one_of_three(desk: Desk) -> None:
+def test_an_unknown_reason_is_refused(desk: Desk) -> None:
     with pytest.raises(InputError, match="opt-out, import, person"):
         desk.journal.suppressions.add(ACCOUNT, ["46701740605"], "whim")
     desk.refused(
@@ -237,7 +237,7 @@ def test_a_reason_is_one_of_three(desk: Desk) -> None:
 # -- raw answers -------------------------------------------------------------------------------------------------------
 
 
-def test_raw_answers_are_kept_until_they_were_acted_on(desk: Desk) -> None:
+def test_raw_responses_are_unparsed_until_marked(desk: Desk) -> None:
     first, second = (
         desk.journal.raw_responses.add(ACCOUNT, b"A\n\xff\x00"),
         desk.journal.raw_responses.add(ACCOUNT, b"A"),
@@ -266,7 +266,7 @@ def test_bookmarks(desk: Desk) -> None:
 # -- notices -----------------------------------------------------------------------------------------------------------
 
 
-def test_so_many_notices_and_no_more(desk: Desk) -> None:
+def test_the_limit_counts_notifications_in_a_period(desk: Desk) -> None:
     admit: Callable[..., bool] = desk.journal.notifications.try_acquire
     told = [admit(ACCOUNT, "failure", at_most=2, per_s=60, now=NOON + timedelta(seconds=s)) for s in (0, 1, 2, 59)]
     assert told == [True, True, False, False]
@@ -280,7 +280,7 @@ def test_so_many_notices_and_no_more(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("at_most", "per_s"), [(-1, 60.0), (1, 0.0), (1, float("nan"))])
-def test_a_limit_that_is_none(desk: Desk, at_most: int, per_s: float) -> None:
+def test_an_impossible_limit_is_refused(desk: Desk, at_most: int, per_s: float) -> None:
     with pytest.raises(InputError):
         desk.journal.notifications.try_acquire(ACCOUNT, "failure", at_most=at_most, per_s=per_s)
 
@@ -296,7 +296,7 @@ def test_two_processes_share_one_limit(desk: Desk) -> None:
     assert desk.one("SELECT count(*) FROM notification") == 7
 
 
-def test_what_goes_wrong_is_said_without_what_was_written(desk: Desk) -> None:
+def test_errors_do_not_show_received_texts(desk: Desk) -> None:
     desk.journal.close()
     desk.sql("DROP TABLE received")
     with pytest.raises(JournalError) as caught:

@@ -312,7 +312,7 @@ class JournalMachine(RuleBasedStateMachine):
     def ghosts_and_doubts_are_watched(self) -> None:
         if self.send_at is None:
             return
-        watched = {one.id: one for one in self.desk.journal.doubt.watched(self.campaign, datetime.now(UTC))}
+        watched = {batch.id: batch for batch in self.desk.journal.doubt.watched(self.campaign, datetime.now(UTC))}
         for number, state in self.states.items():
             if state in {"sending", "in_doubt"}:
                 assert number in watched

@@ -49,7 +49,7 @@ def _told(error: BaseException) -> str:
         f"1:{CANARY}://",
     ],
 )
-def test_other_urls_are_a_matter_of_configuration(url: str) -> None:
+def test_an_unusable_url_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Journal(url)
     assert CANARY not in str(caught.value)
@@ -82,7 +82,7 @@ def _closed_port() -> int:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+asyncpg"])
-def test_an_unreachable_postgresql_is_told_without_its_password(scheme: str) -> None:
+def test_an_unreachable_postgresql_does_not_show_the_password(scheme: str) -> None:
     with pytest.raises(JournalError, match=r"could not be opened \(OperationalError\)") as caught:
         Journal(f"{scheme}://user:{CANARY}@127.0.0.1:{_closed_port()}/journal?connect_timeout=5")
     _without_canary(caught.value)
@@ -90,7 +90,7 @@ def test_an_unreachable_postgresql_is_told_without_its_password(scheme: str) -> 
 
 
 @pytest.mark.parametrize("key", ["password", "sslpassword"])
-def test_a_password_among_the_urls_parameters_is_hidden_too(key: str) -> None:
+def test_a_password_in_the_urls_query_is_hidden(key: str) -> None:
     with pytest.raises(JournalError) as caught:
         Journal(f"postgresql://user@127.0.0.1:{_closed_port()}/journal?{key}={CANARY}&connect_timeout=5")
     _without_canary(caught.value)
@@ -114,7 +114,7 @@ def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text(f"number;text\n{MSISDN};{CANARY}\n" * 100)
     before = path.read_bytes()
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_database_of_something_else_gets_the_journals_tables_beside_its_own(tmp_path: Path) -> None:
+def test_another_applications_tables_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE person (id INTEGER)")
@@ -139,7 +139,7 @@ def test_a_database_of_something_else_gets_the_journals_tables_beside_its_own(tm
     other.close()
 
 
-def test_a_broken_journal_is_told_without_its_data(desk: Desk) -> None:
+def test_errors_do_not_show_recorded_data(desk: Desk) -> None:
     campaign = desk.record([(MSISDN, CANARY)])
     desk.sql("ALTER TABLE message RENAME TO elsewhere")
 
@@ -159,7 +159,7 @@ def test_a_broken_journal_is_told_without_its_data(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("missing", ["psycopg"])
-def test_without_the_driver_it_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigurationError, match=r"Install prefect-mymsp\[postgres\]"):
         Journal("postgresql://127.0.0.1/journal")
@@ -168,7 +168,7 @@ def test_without_the_driver_it_says_what_to_install(missing: str, monkeypatch: p
 # -- where it is -------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_prints_the_password(desk: Desk) -> None:
+def test_the_password_is_never_shown(desk: Desk) -> None:
     assert repr(desk.journal) == f"Journal({desk.journal.location!r})"
     if not desk.on_sqlite:
         url = sa.make_url(desk.url).set(password=CANARY)
@@ -193,7 +193,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "journal.db").is_file()
 
 
-def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with Journal(tmp_path / "folder" / "journal.db") as journal:
@@ -208,7 +208,7 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
 
 
-def test_a_journal_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     Journal(path).close()
     path.chmod(0o640)
@@ -216,7 +216,7 @@ def test_a_journal_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_opening_again_finds_what_was_there(desk: Desk) -> None:
+def test_opening_again_finds_the_campaign(desk: Desk) -> None:
     campaign = desk.record(desk.same(3))
     desk.journal.close()
     with desk.open() as journal:
@@ -226,7 +226,7 @@ def test_opening_again_finds_what_was_there(desk: Desk) -> None:
 # -- how it writes -----------------------------------------------------------------------------------------------------
 
 
-def test_every_connection_of_sqlite_is_set_up(
+def test_every_sqlite_connection_has_the_pragmas(
     tmp_path: Path, sqlite_pragmas: Callable[[sqlite3.Connection], dict[str, Any]]
 ) -> None:
     """Also those that the pool opens for other threads, and those after a first start or a dispose."""
@@ -267,7 +267,7 @@ def test_sqlite_waits_for_another_writer(tmp_path: Path) -> None:
         writer.close()
 
 
-def test_opening_and_reading_wait_for_nobody(tmp_path: Path) -> None:
+def test_opening_and_reading_do_not_wait_for_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     Journal(path).close()
     writer = sqlite3.connect(path, isolation_level=None)
@@ -292,7 +292,7 @@ def test_a_journal_left_open_by_a_killed_process_opens_again(tmp_path: Path) -> 
         reader.close()
 
 
-def test_errors_name_the_place(tmp_path: Path) -> None:
+def test_errors_show_the_location(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
     with pytest.raises(JournalError, match=re.escape(f"sqlite:///{tmp_path / 'journal.db'}")):
         Journal(tmp_path / "journal.db")

@@ -22,7 +22,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 OTHER_ACCOUNT = "f" * 32
 
 
-def test_what_was_recorded_is_there_in_the_order_of_the_source(desk: Desk) -> None:
+def test_messages_are_recorded_in_the_order_of_the_source(desk: Desk) -> None:
     campaign = desk.record([(A, "one"), (B, "two"), (A, "two")], sender="Shop", send_at=NOON)
     assert desk.journal.campaigns.get(campaign.account, "autumn") == campaign
     assert (campaign.sender, campaign.send_at) == ("Shop", NOON)
@@ -37,7 +37,7 @@ def test_what_was_recorded_is_there_in_the_order_of_the_source(desk: Desk) -> No
 
 
 @pytest.mark.parametrize("error", [ValueError("bad row"), OSError(5, "disk"), KeyboardInterrupt()], ids=repr)
-def test_when_the_block_raises_nothing_is_recorded_and_the_error_is_kept(desk: Desk, error: BaseException) -> None:
+def test_an_error_in_the_block_records_nothing(desk: Desk, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         _record_and_raise(desk, [(A, "one")], error)
     assert caught.value is error
@@ -71,13 +71,13 @@ def test_the_same_name_continues_the_same_campaign(desk: Desk) -> None:
         assert (recording.messages_before, recording.added(), recording.find_changed_texts()) == (3, 0, [])
 
 
-def test_a_row_that_stands_twice_in_a_block_is_recorded_once(desk: Desk) -> None:
+def test_a_row_that_occurs_twice_is_recorded_once(desk: Desk) -> None:
     with desk.recording() as recording:
         recording.add(desk.block([(A, "one"), (A, "one"), (B, "one")]))
         assert (recording.messages_before, recording.added()) == (0, 2)
 
 
-def test_an_empty_block_records_nothing(desk: Desk) -> None:
+def test_an_empty_chunk_records_nothing(desk: Desk) -> None:
     with desk.recording() as recording:
         recording.add(PlannedChunk([], [], [], [], [], [], []))
         assert recording.added() == 0
@@ -87,9 +87,7 @@ def test_an_empty_block_records_nothing(desk: Desk) -> None:
     ("sender", "send_at"),
     [("Other", NOON), (None, NOON), ("Shop", None), ("Shop", NOON + timedelta(minutes=1))],
 )
-def test_another_originator_or_time_needs_another_name(
-    desk: Desk, sender: str | None, send_at: datetime | None
-) -> None:
+def test_another_sender_or_time_needs_another_name(desk: Desk, sender: str | None, send_at: datetime | None) -> None:
     desk.record([(A, "one")], sender="Shop", send_at=NOON)
     with pytest.raises(InputError, match="another sender or scheduled time"):
         desk.record([(A, "one")], sender=sender, send_at=send_at)
@@ -120,12 +118,12 @@ def test_each_distinct_text_is_stored_once(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "å" * 5000, "line\r\nbreak\ttab", "🙂 emoji", "'; DROP TABLE text; --", "%s :a"])
-def test_texts_come_back_as_they_went_in(desk: Desk, text: str) -> None:
+def test_texts_are_stored_unchanged(desk: Desk, text: str) -> None:
     _, (batch,) = desk.claimed([(A, text)])
     assert batch.text == text
 
 
-def test_more_texts_than_one_statement_takes(desk: Desk) -> None:
+def test_more_texts_than_one_statement_can_name(desk: Desk) -> None:
     pairs = [(desk.number(index % 95), f"text {index}") for index in range(2000)]
     with desk.recording() as recording:
         recording.add(desk.block(pairs))
@@ -135,7 +133,7 @@ def test_more_texts_than_one_statement_takes(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("msisdn", ["4670", "4670174060512345"])
-def test_a_number_of_impossible_length_is_refused_without_being_told(desk: Desk, msisdn: str) -> None:
+def test_a_number_of_impossible_length_is_refused_and_not_quoted(desk: Desk, msisdn: str) -> None:
     told = desk.refusal(desk.record, [(msisdn, "one")])
     assert msisdn not in told
     assert desk.one("SELECT count(*) FROM campaign") == 0
@@ -144,7 +142,7 @@ def test_a_number_of_impossible_length_is_refused_without_being_told(desk: Desk,
 # -- what was there before ---------------------------------------------------------------------------------------------
 
 
-def test_doubled_are_those_who_were_sent_another_text_before(desk: Desk) -> None:
+def test_changed_texts_are_those_of_recipients_with_another_claimed_text(desk: Desk) -> None:
     campaign = desk.record([(A, "old"), (B, "old"), (C, "late")])
     run = desk.journal.claims.start_run(campaign)
     (batch,) = desk.journal.claims.claim(run, requests=1, batch_size=2)
@@ -156,7 +154,7 @@ def test_doubled_are_those_who_were_sent_another_text_before(desk: Desk) -> None
         assert recording.added() == 2
 
 
-def test_planned_before_are_those_nobody_claimed_and_withdraw_forgets_them(desk: Desk) -> None:
+def test_unclaimed_earlier_messages_can_be_dropped(desk: Desk) -> None:
     campaign = desk.record([(A, "old"), (B, "mid"), (C, "late")])
     (claimed,) = desk.journal.claims.claim(desk.journal.claims.start_run(campaign), requests=1, batch_size=1)
     assert claimed.msisdns == (A,)
@@ -173,7 +171,7 @@ def test_planned_before_are_those_nobody_claimed_and_withdraw_forgets_them(desk:
     assert sorted((row[1], row[2]) for row in rows) == [(A, "planned"), (A, "sending"), (B, "planned")]
 
 
-def test_withdrawing_what_was_claimed_is_refused(desk: Desk) -> None:
+def test_a_claimed_message_cannot_be_dropped(desk: Desk) -> None:
     run, _ = desk.claimed([(A, "old")])
     number = desk.one("SELECT id FROM message")
 
@@ -185,7 +183,7 @@ def test_withdrawing_what_was_claimed_is_refused(desk: Desk) -> None:
     assert desk.counts(run.campaign) == {"sending": 1}
 
 
-def test_many_are_withdrawn(desk: Desk) -> None:
+def test_many_messages_are_dropped(desk: Desk) -> None:
     desk.record(desk.personal(2500))
     with desk.recording() as recording:
         recording.drop_planned([number for number, _ in recording.planned_before()])
@@ -193,7 +191,7 @@ def test_many_are_withdrawn(desk: Desk) -> None:
     assert desk.one("SELECT count(*) FROM message") == 0
 
 
-def test_repeats_names_the_campaigns_that_sent_the_same(desk: Desk) -> None:
+def test_repeats_name_the_campaigns_that_sent_the_same_texts(desk: Desk) -> None:
     desk.claimed([(A, "same"), (B, "same"), (C, "same")], name="morning")
     desk.claimed([(A, "same")], name="noon")
     desk.claimed([(A, "other")], name="another text")
@@ -213,7 +211,7 @@ def test_repeats_names_the_campaigns_that_sent_the_same(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("state", ["sending", "accepted", "in_doubt", "assumed"])
-def test_whatever_may_have_been_sent_is_a_repeat(desk: Desk, state: str) -> None:
+def test_a_message_that_may_have_been_sent_is_a_repeat(desk: Desk, state: str) -> None:
     _, (batch,) = desk.claimed([(A, "same")], name="morning")
     desk.bring(batch, state)
     with desk.recording("again") as recording:
@@ -247,7 +245,7 @@ def test_two_processes_recording_one_campaign_record_each_row_once(desk: Desk) -
     assert desk.one("SELECT count(*) FROM campaign") == 1
 
 
-def test_two_processes_recording_the_same_texts_for_two_campaigns_do_not_block_each_other(desk: Desk) -> None:
+def test_two_processes_recording_the_same_texts_do_not_deadlock(desk: Desk) -> None:
     """Crosswise, the way in which two transactions would wait for each other."""
     texts = desk.personal(3000)
     desk.journal.close()
@@ -273,7 +271,7 @@ def test_eight_threads_recording_one_campaign_record_each_row_once(desk: Desk) -
     assert desk.one("SELECT count(*) FROM message") == 207
 
 
-def test_claims_wait_while_their_campaign_is_recorded_and_reads_do_not(desk: Desk) -> None:
+def test_claims_wait_for_a_recording_and_reads_do_not(desk: Desk) -> None:
     campaign = desk.record(desk.same(3), batch_size=2)
     run = desk.journal.claims.start_run(campaign)
     (first,) = desk.journal.claims.claim(run, requests=1, batch_size=2)
@@ -290,7 +288,7 @@ def test_claims_wait_while_their_campaign_is_recorded_and_reads_do_not(desk: Des
     assert desk.journal.campaigns.counts(campaign).sending == (4 if desk.on_sqlite else 2)
 
 
-def test_a_recording_that_is_not_finished_is_nobodys_business(desk: Desk) -> None:
+def test_an_unfinished_recording_is_invisible(desk: Desk) -> None:
     with desk.recording() as recording:
         recording.add(desk.block([(A, "one")]))
         assert desk.journal.campaigns.get(recording.campaign.account, "autumn") is None
@@ -299,7 +297,7 @@ def test_a_recording_that_is_not_finished_is_nobodys_business(desk: Desk) -> Non
     assert desk.journal.campaigns.counts(recording.campaign).planned == 1
 
 
-def test_a_broken_block_is_a_fault_of_ours_and_records_nothing(desk: Desk) -> None:
+def test_an_inconsistent_chunk_records_nothing(desk: Desk) -> None:
     block = desk.block([(A, "one"), (B, "two")])
     with pytest.raises(ValueError, match="zip"):
         _recorded(desk, replace(block, rows=block.rows[:1]))

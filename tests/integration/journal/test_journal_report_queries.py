@@ -56,7 +56,7 @@ def delivered(desk: Desk, batch: int, who: str, at: datetime) -> None:
 # -- which messages ----------------------------------------------------------------------------------------------------
 
 
-def test_messages_are_those_of_the_account_and_of_the_campaigns(desk: Desk) -> None:
+def test_messages_are_selected_by_account_and_campaign(desk: Desk) -> None:
     first, second = desk.record(desk.same(3), "first"), desk.record(desk.same(2), "second")
     desk.record(desk.same(4), "other", account="f" * 32)
     more = desk.record(desk.same(5), "first")
@@ -68,7 +68,7 @@ def test_messages_are_those_of_the_account_and_of_the_campaigns(desk: Desk) -> N
         assert told(desk, nobody, "row") == []
 
 
-def test_a_period_is_by_when_the_request_left(desk: Desk) -> None:
+def test_a_period_selects_by_the_time_of_the_request(desk: Desk) -> None:
     before = datetime.now(UTC)
     desk.claimed(desk.same(2), name="sent")
     between = datetime.now(UTC)
@@ -82,7 +82,7 @@ def test_a_period_is_by_when_the_request_left(desk: Desk) -> None:
     assert told(desk, Selection(until=after), "msisdn") == [A, B, C]
 
 
-def test_when_an_outcome_is_final(desk: Desk) -> None:
+def test_final_outcomes(desk: Desk) -> None:
     states = ("accepted", "refused", "in_doubt", "released", "assumed", "cancelled", "sending")
     _run, batches = desk.claimed([(A, text) for text in states])
     for batch, state in zip(batches, states, strict=True):
@@ -99,7 +99,7 @@ def test_when_an_outcome_is_final(desk: Desk) -> None:
     assert told(desk, Selection(final_since=known), "state") == []
 
 
-def test_the_time_when_a_delivery_was_learnt_stays(desk: Desk) -> None:
+def test_the_time_of_a_recorded_delivery_stays(desk: Desk) -> None:
     """An outcome becomes final once: what is new is told by it."""
     now = datetime.now(UTC).replace(microsecond=0)
     _, (batch,) = desk.claimed([(A, "x"), (B, "x")])
@@ -113,7 +113,7 @@ def test_the_time_when_a_delivery_was_learnt_stays(desk: Desk) -> None:
     assert told(desk, Selection(), "final_at")[0] == first
 
 
-def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Desk) -> None:
+def test_archived_and_overdue_messages_become_final(desk: Desk) -> None:
     _, (away, old) = desk.claimed([(A, "x"), (B, "y")])
     for batch in (away, old):
         desk.settle(batch, "accepted")
@@ -127,7 +127,7 @@ def test_what_the_gateway_put_away_or_never_delivers_becomes_final_too(desk: Des
     assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
 
 
-def test_a_journal_that_did_not_note_when_it_learnt_of_a_delivery(desk: Desk) -> None:
+def test_a_delivery_without_a_recorded_time_takes_the_requests(desk: Desk) -> None:
     _, (batch,) = desk.claimed([(A, "x")])
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, datetime.now(UTC))
@@ -171,7 +171,7 @@ def test_every_frame_has_its_schema_whether_empty_or_not(desk: Desk) -> None:
     assert dtypes(scheduled_frame(journal, ACCOUNT, listed)) == SCHEDULED_DTYPES
 
 
-def test_deliveries_stand_in_the_order_of_the_source_and_join_back_to_it(desk: Desk) -> None:
+def test_deliveries_are_in_the_order_of_the_source_and_join_to_it(desk: Desk) -> None:
     """A source's other columns come back by row, also when the journal met the rows in another order."""
     source = pd.DataFrame({"name": ["Åsa", "Bo", "Carin", "Disa"], "mobile": [A, B, C, D]}, index=range(2, 6))
     with desk.recording() as recording:
@@ -197,7 +197,7 @@ def test_frames_of_several_campaigns_append(desk: Desk) -> None:
     assert both.groupby("campaign").size().to_dict() == {"autumn": 3, "winter": 2}
 
 
-def test_latency_is_never_negative_and_says_what_is_known(desk: Desk) -> None:
+def test_latency_is_never_negative(desk: Desk) -> None:
     texts = ("at once", "a moment ago", "later", "not yet", "scheduled")
     _, batches = desk.claimed([(A, text) for text in texts])
     left = datetime(2030, 1, 31, 9, 0, 31, 500_000, tzinfo=UTC)
@@ -216,7 +216,7 @@ def test_latency_is_never_negative_and_says_what_is_known(desk: Desk) -> None:
     assert (summary["latency_p50_s"], summary["latency_p95_s"], summary["latency_max_s"]) == (28.0, 5368.0, 5368.0)
 
 
-def test_errors_are_for_a_person_and_ids_only_where_the_gateway_has_one(desk: Desk) -> None:
+def test_errors_are_readable_and_only_accepted_messages_have_ids(desk: Desk) -> None:
     states = ("accepted", "refused", "in_doubt", "cancelled", "sending")
     run, batches = desk.claimed([(A, text) for text in states])
     for batch, state in zip(batches, states, strict=True):
@@ -255,7 +255,7 @@ def test_campaigns_add_up(desk: Desk) -> None:
     assert (sent["delivery_rate"], sent["segments"], sent["cost"]) == (0.5, 2, 0.2)
 
 
-def test_rejects_are_remembered_without_what_stands_there(desk: Desk) -> None:
+def test_rejected_rows_are_kept_without_their_values(desk: Desk) -> None:
     quoting = "it can be read as 0701740605 or as +46701740605: write it with its plus sign or its zero"
     with desk.recording() as recording:
         recording.record_source(SourceCounts(9, 2, 0, 0), [(7, "Mobil", quoting), (3, "", "the line has 3 fields")])
@@ -271,7 +271,7 @@ def test_rejects_are_remembered_without_what_stands_there(desk: Desk) -> None:
     assert recorded_rejected_rows_frame(desk.journal, recording.campaign).empty
 
 
-def test_what_is_forgotten_leaves_counts(desk: Desk) -> None:
+def test_a_purged_campaign_keeps_its_counts(desk: Desk) -> None:
     run, batches = desk.claimed(desk.same(2))
     with desk.recording() as recording:
         recording.record_source(SourceCounts(3, 1, 0, 0), [(9, "Mobil", "the number is missing")])
@@ -290,7 +290,7 @@ def test_what_is_forgotten_leaves_counts(desk: Desk) -> None:
     assert (one["messages"], one["accepted"], one["rows"], one["rejected"]) == (2, 2, 3, 1)
 
 
-def test_scheduled_is_what_waits_and_says_whose_it_is(desk: Desk) -> None:
+def test_scheduled_requests_name_their_campaign(desk: Desk) -> None:
     for name, at, count in (("june", LATER, 3), ("may", LATER - timedelta(days=30), 2)):
         _, batches = desk.claimed(desk.same(count), name=name, send_at=at)
         desk.settle(batches[0], "accepted", message_id={"june": "71", "may": "72"}[name])
@@ -323,7 +323,7 @@ def test_the_inbox_as_a_frame(desk: Desk) -> None:
     assert frame["stored_at"].notna().all()
 
 
-def test_one_text_is_told_only_when_all_got_it(desk: Desk) -> None:
+def test_shared_text_is_the_only_text_of_a_campaign(desk: Desk) -> None:
     same, own = desk.record(desk.same(3), "same"), desk.record(desk.personal(3), "own")
     empty = desk.record([], "empty")
     reading = desk.journal.report_queries
@@ -331,7 +331,7 @@ def test_one_text_is_told_only_when_all_got_it(desk: Desk) -> None:
 
 
 @pytest.mark.timeout(110)
-def test_a_large_frame_is_made_by_column_and_in_bounds(desk: Desk) -> None:
+def test_a_large_frame_needs_bounded_memory(desk: Desk) -> None:
     """A million must stay below a gigabyte: a hundred thousand here, and Python's own objects counted."""
     texts = [f"text {index}" for index in range(10)]
     with desk.recording() as recording:

@@ -86,7 +86,7 @@ def old(desk: Desk, name: str = "autumn", text: str = "Same for all", **how: obj
 # -- at a glance -------------------------------------------------------------------------------------------------------
 
 
-def test_campaigns_are_told_the_newest_first_as_they_stand(desk: Desk) -> None:
+def test_summaries_come_newest_first(desk: Desk) -> None:
     began = now()
     assert desk.journal.campaigns.summaries(ACCOUNT) == []
     first, counts = old(desk)
@@ -94,25 +94,28 @@ def test_campaigns_are_told_the_newest_first_as_they_stand(desk: Desk) -> None:
     desk.record(desk.same(3), "foreign", account=OTHER)
     run, (batch,) = desk.claimed(desk.same(2), name="spring")
     desk.settle(batch, "accepted")
-    told = desk.journal.campaigns.summaries(ACCOUNT)
-    assert [one.key.name for one in told] == ["spring", "winter", "autumn"]
-    for one in told:
-        assert one.counts == desk.journal.campaigns.counts(one.key)
-        assert one.key == desk.journal.campaigns.get(ACCOUNT, one.key.name)
-        assert one.source == "a file"
-        assert one.purged_at is None
-    assert told[2].counts == counts
-    assert told[2].cancelled_at is not None
-    assert told[1].cancelled_at is None
-    assert (told[1].counts.planned, told[0].counts.accepted) == (3, 2)
-    assert told[2].key == first
-    assert [one.key.name for one in desk.journal.campaigns.summaries(ACCOUNT, since=began)] == ["spring", "winter"]
-    assert [one.key.name for one in desk.journal.campaigns.summaries(ACCOUNT, until=began)] == ["autumn"]
+    summaries = desk.journal.campaigns.summaries(ACCOUNT)
+    assert [campaign.key.name for campaign in summaries] == ["spring", "winter", "autumn"]
+    for summary in summaries:
+        assert summary.counts == desk.journal.campaigns.counts(summary.key)
+        assert summary.key == desk.journal.campaigns.get(ACCOUNT, summary.key.name)
+        assert summary.source == "a file"
+        assert summary.purged_at is None
+    assert summaries[2].counts == counts
+    assert summaries[2].cancelled_at is not None
+    assert summaries[1].cancelled_at is None
+    assert (summaries[1].counts.planned, summaries[0].counts.accepted) == (3, 2)
+    assert summaries[2].key == first
+    assert [campaign.key.name for campaign in desk.journal.campaigns.summaries(ACCOUNT, since=began)] == [
+        "spring",
+        "winter",
+    ]
+    assert [campaign.key.name for campaign in desk.journal.campaigns.summaries(ACCOUNT, until=began)] == ["autumn"]
     assert desk.journal.campaigns.summaries(ACCOUNT, since=began, until=began) == []
-    assert run.campaign == told[0].key
+    assert run.campaign == summaries[0].key
 
 
-def test_only_those_that_are_open(desk: Desk) -> None:
+def test_only_open_campaigns(desk: Desk) -> None:
     key, _ = old(desk, "doubtful")
     desk.journal.doubt.resolve(key, Decision.SENT)
     age(desk)
@@ -129,7 +132,7 @@ def test_only_those_that_are_open(desk: Desk) -> None:
     _, (final,) = desk.claimed(desk.same(1), name="final")
     desk.settle(final, "accepted")
     desk.journal.deliveries.record_statuses({}, archived=[final.id])
-    found = {one.key.name for one in desk.journal.campaigns.summaries(ACCOUNT, open_only=True)}
+    found = {campaign.key.name for campaign in desk.journal.campaigns.summaries(ACCOUNT, open_only=True)}
     assert found == {"doubtful", "planned", "sending", "in doubt", "accepted"}
     assert sending.msisdns
 
@@ -149,7 +152,7 @@ def test_when_a_campaign_was_last_active(desk: Desk) -> None:
 # -- forgetting --------------------------------------------------------------------------------------------------------
 
 
-def test_counts_stay_to_the_last_number(desk: Desk) -> None:
+def test_a_purge_keeps_every_count(desk: Desk) -> None:
     key, counts = old(desk)
     assert replace(counts, messages=0) != replace(counts, messages=0, planned=0)
     before = desk.sql("SELECT * FROM batch ORDER BY id")
@@ -167,7 +170,7 @@ def test_counts_stay_to_the_last_number(desk: Desk) -> None:
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)) == PurgeResult(0, 0, 0, 0, 0, ())
 
 
-def test_what_is_younger_or_another_accounts_is_remembered(desk: Desk) -> None:
+def test_younger_campaigns_and_other_accounts_are_not_purged(desk: Desk) -> None:
     key, _ = old(desk, "theirs", account=OTHER)
     young, (batch,) = desk.claimed([("46701740699", "Another text")], name="young")
     desk.settle(batch, "accepted")
@@ -177,7 +180,7 @@ def test_what_is_younger_or_another_accounts_is_remembered(desk: Desk) -> None:
     assert held(desk, young.campaign) == 1
 
 
-def test_a_text_that_a_remembered_campaign_has_stays(desk: Desk) -> None:
+def test_a_text_that_another_campaign_uses_stays(desk: Desk) -> None:
     old(desk, text="Everybody gets this")
     with desk.recording("young") as recording:
         recording.add(desk.block([("46701740699", "Everybody gets this")]))
@@ -186,7 +189,7 @@ def test_a_text_that_a_remembered_campaign_has_stays(desk: Desk) -> None:
     assert batch.text == "Everybody gets this"
 
 
-def test_a_forgotten_text_is_not_sent_empty_by_the_next_campaign(desk: Desk) -> None:
+def test_a_purged_text_is_not_sent_empty_by_the_next_campaign(desk: Desk) -> None:
     old(desk, text="Once more")
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).texts == 1
     _, batches = desk.claimed([("46701740699", "Once more")], name="next")
@@ -194,7 +197,7 @@ def test_a_forgotten_text_is_not_sent_empty_by_the_next_campaign(desk: Desk) -> 
     assert desk.one("SELECT count(*) FROM text") == 2
 
 
-def test_what_is_still_to_be_sent_is_not_forgotten(desk: Desk) -> None:
+def test_messages_still_to_be_sent_are_not_purged(desk: Desk) -> None:
     """Unless nobody will ever send it."""
     waits = desk.record(desk.same(3), "waits")
     _, (batch,) = desk.claimed(desk.same(3), name="on its way")
@@ -212,7 +215,7 @@ def test_what_is_still_to_be_sent_is_not_forgotten(desk: Desk) -> None:
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).skipped == ("on its way",)
 
 
-def test_loose_messages_are_counted_after_they_are_gone(desk: Desk) -> None:
+def test_messages_in_no_batch_are_counted_after_the_purge(desk: Desk) -> None:
     """Of a cancelled campaign, messages may be in no batch at all."""
     _, batches = desk.claimed(desk.same(5), name="loose", batch_size=3)
     for batch in batches:
@@ -228,7 +231,7 @@ def test_loose_messages_are_counted_after_they_are_gone(desk: Desk) -> None:
     assert counts.planned == 5
 
 
-def test_a_forgotten_campaign_is_over(desk: Desk) -> None:
+def test_a_purged_campaign_cannot_be_continued(desk: Desk) -> None:
     _, (batch,) = desk.claimed(desk.same(2), name="over", send_at=NOON)
     desk.settle(batch, "in_doubt")
     age(desk)
@@ -253,7 +256,7 @@ def test_a_forgotten_campaign_is_over(desk: Desk) -> None:
     assert desk.journal.campaigns.counts(key) == counts
 
 
-def test_triggers_refuse_what_they_must(desk: Desk) -> None:
+def test_triggers_protect_claimed_messages(desk: Desk) -> None:
     key, _ = old(desk)
     accepted = "SELECT min(id) FROM batch WHERE state = 'accepted'"
     assert "that was claimed cannot be deleted" in desk.refused(f"DELETE FROM message WHERE batch_id = ({accepted})")
@@ -265,7 +268,7 @@ def test_triggers_refuse_what_they_must(desk: Desk) -> None:
     desk.sql(f"DELETE FROM message WHERE batch_id = ({accepted})")
 
 
-def test_what_people_wrote_is_forgotten_and_their_opting_out_is_not(desk: Desk) -> None:
+def test_received_texts_are_purged_and_suppressions_stay(desk: Desk) -> None:
     received = desk.journal.inbox
     long_ago = now() - timedelta(days=200)
     received.store(
@@ -303,12 +306,12 @@ def test_what_people_wrote_is_forgotten_and_their_opting_out_is_not(desk: Desk) 
 
 
 @pytest.mark.parametrize("before", [datetime(2020, 1, 1), datetime(2999, 1, 1, tzinfo=UTC)])
-def test_a_moment_that_is_none(desk: Desk, before: datetime) -> None:
+def test_an_unusable_time_is_refused(desk: Desk, before: datetime) -> None:
     with pytest.raises(InputError):
         desk.journal.retention.purge(ACCOUNT, before)
 
 
-def test_nothing_of_them_is_left_in_the_file(desk: Desk) -> None:
+def test_no_purged_data_is_left_in_the_file(desk: Desk) -> None:
     """Not in pages that were freed, nor in the write-ahead log: as one would look who has got hold of the disk."""
     if not desk.on_sqlite:
         return
@@ -347,7 +350,7 @@ def _forget(url: str, _: int) -> int:
         return journal.retention.purge(ACCOUNT, datetime.now(UTC) - timedelta(days=90)).messages
 
 
-def test_two_purges_at_once_forget_once(desk: Desk) -> None:
+def test_two_purges_at_once_purge_once(desk: Desk) -> None:
     kept = {name: old(desk, name) for name in ("one", "two", "three")}
     desk.journal.close()
     assert sum(desk.in_processes(_forget, [0], [0])) == 48

@@ -31,7 +31,7 @@ def times(desk: Desk) -> list[tuple[str, datetime, datetime | None]]:
 # -- rescheduling ------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_waits_for_two_times_until_it_is_told(desk: Desk) -> None:
+def test_a_scheduled_request_has_two_times_until_it_is_marked(desk: Desk) -> None:
     run, batches = desk.claimed(desk.same(6), send_at=SOON, batch_size=2)
     for batch, state in zip(batches, ("accepted", "accepted", "refused"), strict=True):
         desk.settle(batch, state, **({"message_id": str(batch.id)} if state == "accepted" else {}))
@@ -51,7 +51,7 @@ def test_what_waits_waits_for_two_times_until_it_is_told(desk: Desk) -> None:
     assert times(desk) == [(first, LATER, None), (second, SOON, None)]
 
 
-def test_an_unfinished_rescheduling_is_finished_first(desk: Desk) -> None:
+def test_an_unfinished_rescheduling_comes_first(desk: Desk) -> None:
     run, (batch,) = desk.claimed(desk.same(2), send_at=SOON)
     desk.settle(batch, "accepted")
     desk.journal.claims.end_run(run)
@@ -108,7 +108,7 @@ def _either(url: str, which: str, how: int) -> bool:
     return _start(url, how) if which == "start" else _reschedule(url, how)
 
 
-def test_nobody_begins_to_send_for_a_time_that_has_changed(desk: Desk) -> None:
+def test_a_run_cannot_start_for_a_changed_time(desk: Desk) -> None:
     desk.record(desk.personal(5), send_at=SOON, batch_size=1)
     desk.journal.close()
     started, _ = desk.in_processes(_either, ["start", 0], ["reschedule", 30])
@@ -129,13 +129,13 @@ def with_groups(desk: Desk) -> list[Batch]:
     return desk.journal.claims.claim(desk.journal.claims.start_run(recording.campaign), requests=100, batch_size=3)
 
 
-def test_a_group_is_alone_in_its_batch(desk: Desk) -> None:
+def test_a_group_has_a_request_of_its_own(desk: Desk) -> None:
     batches = with_groups(desk)
     assert sorted(len(batch.msisdns) for batch in batches) == [1, 1, 1, 3]
     assert {batch.recipients for batch in batches if batch.msisdns[0].startswith("@")} == {"The office", "choir"}
 
 
-def test_a_group_that_was_released_is_alone_again(desk: Desk) -> None:
+def test_a_released_group_has_a_request_of_its_own_again(desk: Desk) -> None:
     for batch in with_groups(desk):
         desk.settle(batch, "released")
     key = desk.journal.campaigns.get(ACCOUNT, "autumn")
@@ -148,7 +148,7 @@ def test_a_group_that_was_released_is_alone_again(desk: Desk) -> None:
     ]
 
 
-def test_groups_are_counted_by_what_results_tell(desk: Desk) -> None:
+def test_results_give_the_size_of_a_group(desk: Desk) -> None:
     batches = with_groups(desk)
     for batch in batches:
         desk.settle(batch, "accepted")
@@ -173,7 +173,7 @@ def test_groups_are_counted_by_what_results_tell(desk: Desk) -> None:
     assert "46701740610" not in str(desk.sql("SELECT * FROM message"))
 
 
-def test_a_group_in_doubt_can_be_decided_about_whatever_its_name_is_long(desk: Desk) -> None:
+def test_a_group_with_the_longest_name_can_be_resolved(desk: Desk) -> None:
     with desk.recording(send_at=SOON) as recording:
         recording.add_groups(["x" * 199], "Hello", encoding="GSM-7", segments=1)
     run = desk.journal.claims.start_run(recording.campaign)
@@ -186,6 +186,6 @@ def test_a_group_in_doubt_can_be_decided_about_whatever_its_name_is_long(desk: D
 
 
 @pytest.mark.parametrize("msisdn", ["4670", "0701x40605", "@", "", "4" * 16])
-def test_what_is_neither_msisdn_nor_group_is_refused(desk: Desk, msisdn: str) -> None:
+def test_a_recipient_must_be_an_msisdn_or_a_group(desk: Desk, msisdn: str) -> None:
     desk.record(desk.same(1))
     desk.refused("INSERT INTO message (campaign_id, row, msisdn, text_id) VALUES (1, 1, :who, 1)", who=msisdn)

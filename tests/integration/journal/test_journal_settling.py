@@ -37,7 +37,7 @@ LEGAL = [(old, new) for old, several in TRANSITIONS.items() for new in several]
 ILLEGAL = [(old, new) for old in STATES for new in STATES if old != new and (old, new) not in LEGAL]
 
 
-def test_the_transitions_are_those_that_were_agreed_on() -> None:
+def test_the_legal_transitions() -> None:
     """A transition more is a way more to send twice: the table is here a second time on purpose."""
     assert set(LEGAL) == {
         ("planned", "sending"),
@@ -58,7 +58,7 @@ def test_the_transitions_are_those_that_were_agreed_on() -> None:
 
 
 @pytest.mark.parametrize("old", STATES)
-def test_the_database_itself_takes_legal_transitions_and_refuses_all_others(desk: Desk, old: str) -> None:
+def test_the_database_refuses_illegal_transitions(desk: Desk, old: str) -> None:
     campaign = desk.record([(number, text) for text in STATES for number in (A, B)])
     run = desk.journal.claims.start_run(campaign)
     numbers = [number for (number,) in desk.sql("SELECT id FROM batch ORDER BY id")]
@@ -98,7 +98,7 @@ def test_outcomes_are_recorded(desk: Desk, first: str) -> None:
     assert desk.counts(run.campaign) == {"accepted": 2, "refused": 2, "in_doubt": 2, "planned": 2}
 
 
-def test_released_messages_are_planned_again_and_sent_by_another_batch(desk: Desk) -> None:
+def test_released_messages_are_planned_again(desk: Desk) -> None:
     run, (batch,) = desk.claimed(desk.same(3))
     desk.settle(batch, "released")
     (again,) = desk.journal.claims.claim(run, requests=5, batch_size=10)
@@ -112,7 +112,7 @@ def contents(desk: Desk) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("first", ["accepted", "refused", "released", "split", "assumed", "cancelled"])
-def test_a_late_outcome_changes_nothing_that_is_settled(desk: Desk, first: str) -> None:
+def test_a_late_outcome_does_not_change_a_settled_request(desk: Desk, first: str) -> None:
     _, (batch,) = desk.claimed([(A, SECRET), (B, SECRET)], send_at=NOW)
     desk.bring(batch, first)
     before = contents(desk)
@@ -123,7 +123,7 @@ def test_a_late_outcome_changes_nothing_that_is_settled(desk: Desk, first: str) 
         ] == before
 
 
-def test_a_late_release_of_what_was_found_leaves_no_ghost(desk: Desk) -> None:
+def test_a_late_release_of_an_accepted_request_keeps_no_recipients(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, SECRET)], send_at=NOW)
     desk.settle(batch, "in_doubt")
     desk.settle(batch, "accepted")
@@ -135,7 +135,7 @@ def test_a_late_release_of_what_was_found_leaves_no_ghost(desk: Desk) -> None:
     assert desk.counts(run.campaign) == {"planned": 1}
 
 
-def test_who_made_the_request_knows_better_than_who_took_over(desk: Desk) -> None:
+def test_the_run_that_sent_a_request_may_settle_it_after_its_lease(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
     desk.expire(run)
     assert desk.journal.claims.expire_leases(run.campaign) == 3
@@ -144,7 +144,7 @@ def test_who_made_the_request_knows_better_than_who_took_over(desk: Desk) -> Non
     assert desk.counts(run.campaign) == {"accepted": 1, "refused": 1, "planned": 1}
 
 
-def test_settling_nothing_is_nothing(desk: Desk) -> None:
+def test_settling_no_outcomes_does_nothing(desk: Desk) -> None:
     run, _ = desk.claimed([(A, SECRET)])
     desk.journal.claims.settle([])
     desk.journal.claims.settle(iter(()))
@@ -178,11 +178,11 @@ def test_a_claim_records_outcomes_too(desk: Desk) -> None:
     claimed = desk.journal.claims.claim(run, requests=9, batch_size=1, outcomes=outcomes)
     assert desk.state(first) == "accepted"
     # What was released in the same moment is among what is claimed.
-    assert sorted(one.text for one in claimed) == ["Hello number 1", "Hello number 2", "Hello number 3"]
+    assert sorted(batch.text for batch in claimed) == ["Hello number 1", "Hello number 2", "Hello number 3"]
 
 
 @pytest.mark.parametrize("why", ["cancelled", "lease-ended"])
-def test_a_claim_that_is_refused_leaves_outcomes_to_be_settled(desk: Desk, why: str) -> None:
+def test_a_refused_claim_records_no_outcomes(desk: Desk, why: str) -> None:
     run = desk.journal.claims.start_run(desk.record(desk.personal(2), batch_size=1))
     (first,) = desk.journal.claims.claim(run, requests=1, batch_size=1)
     outcomes = [Outcome(first.id, "accepted", NOW, message_id="99")]
@@ -200,7 +200,7 @@ def test_a_claim_that_is_refused_leaves_outcomes_to_be_settled(desk: Desk, why: 
 # -- one id, one batch -------------------------------------------------------------------------------------------------
 
 
-def test_an_id_seen_before_puts_the_later_batch_in_doubt_and_no_other(desk: Desk) -> None:
+def test_a_duplicate_message_id_puts_only_the_later_request_in_doubt(desk: Desk) -> None:
     run, (first, second, third, fourth) = desk.claimed(desk.personal(4))
     desk.journal.claims.settle([Outcome(first.id, "accepted", NOW, message_id="99")])
     desk.journal.claims.settle(
@@ -210,7 +210,7 @@ def test_an_id_seen_before_puts_the_later_batch_in_doubt_and_no_other(desk: Desk
             Outcome(fourth.id, "refused", NOW, code=11),
         ]
     )
-    assert [desk.state(one) for one in (first, second, third, fourth)] == [
+    assert [desk.state(batch) for batch in (first, second, third, fourth)] == [
         "accepted",
         "accepted",
         "in_doubt",
@@ -221,28 +221,28 @@ def test_an_id_seen_before_puts_the_later_batch_in_doubt_and_no_other(desk: Desk
     assert desk.counts(run.campaign) == {"accepted": 2, "in_doubt": 1, "refused": 1}
 
 
-def test_an_id_seen_before_does_not_keep_a_claim_from_its_messages(desk: Desk) -> None:
+def test_a_duplicate_message_id_does_not_stop_a_claim(desk: Desk) -> None:
     run = desk.journal.claims.start_run(desk.record(desk.personal(3), batch_size=1))
     first, second = desk.journal.claims.claim(run, requests=2, batch_size=1)
-    outcomes = [Outcome(one.id, "accepted", NOW, message_id="99") for one in (first, second)]
+    outcomes = [Outcome(batch.id, "accepted", NOW, message_id="99") for batch in (first, second)]
     desk.journal.claims.settle(outcomes[:1])
     (third,) = desk.journal.claims.claim(run, requests=1, batch_size=1, outcomes=outcomes[1:])
-    assert [desk.state(one) for one in (first, second, third)] == ["accepted", "in_doubt", "sending"]
+    assert [desk.state(batch) for batch in (first, second, third)] == ["accepted", "in_doubt", "sending"]
     assert desk.reason(second) == "id-seen-before"
 
 
-def test_of_two_that_get_one_id_at_once_nobody_knows_whose_it_is(desk: Desk) -> None:
+def test_two_requests_with_one_new_message_id_are_both_in_doubt(desk: Desk) -> None:
     _, (first, second, third) = desk.claimed(desk.personal(3))
     outcomes = [
         Outcome(one.id, "accepted", NOW, message_id=which)
         for one, which in ((first, "99"), (second, "99"), (third, "5"))
     ]
     desk.journal.claims.settle(outcomes)
-    assert [desk.state(one) for one in (first, second, third)] == ["in_doubt", "in_doubt", "accepted"]
+    assert [desk.state(batch) for batch in (first, second, third)] == ["in_doubt", "in_doubt", "accepted"]
     assert desk.reason(first) == desk.reason(second) == "id-seen-before"
 
 
-def test_the_same_outcome_twice_is_no_id_seen_before(desk: Desk) -> None:
+def test_the_same_outcome_twice_is_not_a_duplicate(desk: Desk) -> None:
     _, (first, second) = desk.claimed(desk.personal(2))
     outcome = Outcome(first.id, "accepted", NOW, message_id="99")
     desk.journal.claims.settle([outcome])
@@ -252,7 +252,7 @@ def test_the_same_outcome_twice_is_no_id_seen_before(desk: Desk) -> None:
     assert desk.sql("SELECT message_id FROM batch ORDER BY id") == [("99",), ("100",)]
 
 
-def test_an_id_of_a_cancelled_batch_is_taken_too(desk: Desk) -> None:
+def test_a_cancelled_requests_message_id_stays_taken(desk: Desk) -> None:
     _, (first, second) = desk.claimed(desk.personal(2))
     desk.settle(first, "accepted", message_id="99")
     desk.journal.schedule.mark_cancelled([first.id])
@@ -260,7 +260,7 @@ def test_an_id_of_a_cancelled_batch_is_taken_too(desk: Desk) -> None:
     assert (desk.state(first), desk.state(second)) == ("cancelled", "in_doubt")
 
 
-def test_another_campaign_may_have_the_same_id(desk: Desk) -> None:
+def test_another_campaign_may_have_the_same_message_id(desk: Desk) -> None:
     """The sandbox's ids and the real gateway's may meet in one journal."""
     _, (ours,) = desk.claimed([(A, SECRET)])
     _, (theirs,) = desk.claimed([(A, SECRET)], name="winter")
@@ -269,7 +269,7 @@ def test_another_campaign_may_have_the_same_id(desk: Desk) -> None:
     assert (desk.state(ours), desk.state(theirs)) == ("accepted", "accepted")
 
 
-def test_one_id_from_eight_threads_is_accepted_once(desk: Desk) -> None:
+def test_one_message_id_from_eight_threads_is_accepted_once(desk: Desk) -> None:
     _, batches = desk.claimed(desk.personal(8))
     barrier, journal = threading.Barrier(8), desk.journal
 
@@ -285,7 +285,7 @@ def test_one_id_from_eight_threads_is_accepted_once(desk: Desk) -> None:
 # -- the database's own rules ------------------------------------------------------------------------------------------
 
 
-def test_a_message_cannot_leave_a_batch_that_may_have_sent_it(desk: Desk) -> None:
+def test_a_message_cannot_leave_a_request_that_may_have_sent_it(desk: Desk) -> None:
     states = [state for state in STATES if state not in {"planned", "released", "split"}]
     _, batches = desk.claimed([(A, text) for text in states])
     for batch, state in zip(batches, states, strict=True):
@@ -321,12 +321,12 @@ def test_a_batch_with_messages_cannot_be_deleted(desk: Desk) -> None:
         ("settled_at = 5", "ck_batch_settled"),
     ],
 )
-def test_checks_hold_whoever_writes(desk: Desk, change: str, rule: str) -> None:
+def test_constraints_are_enforced(desk: Desk, change: str, rule: str) -> None:
     _, (batch,) = desk.claimed([(A, SECRET)])
     assert rule in desk.refused(f"UPDATE batch SET {change} WHERE id = :id", id=batch.id)
 
 
-def test_a_state_that_does_not_exist_is_refused(desk: Desk) -> None:
+def test_an_unknown_state_is_refused(desk: Desk) -> None:
     desk.claimed([(A, SECRET)])
     columns = "campaign_id, run_id, text_id, size, state, claimed_at, settled_at"
     values = "campaign_id, run_id, text_id, size, 'sent', 1, 1"
@@ -352,7 +352,7 @@ def test_the_same_message_twice_in_a_campaign_is_refused(desk: Desk) -> None:
         ("sent", {}, "this change of state is not allowed"),
     ],
 )
-def test_a_broken_rule_is_told_in_words_without_numbers_or_texts(
+def test_a_violated_rule_is_named_without_numbers_or_texts(
     desk: Desk, state: str, needs: dict[str, str | None], told: str
 ) -> None:
     _, (good, bad) = desk.claimed([(A, SECRET), (B, "Other " + SECRET)])
@@ -377,7 +377,7 @@ def _needs(state: str) -> dict[str, object]:
     return needs.get(state, {})
 
 
-def test_what_does_not_fit_is_an_error_without_the_data(desk: Desk) -> None:
+def test_a_value_that_is_too_long_is_refused_and_not_quoted(desk: Desk) -> None:
     """PostgreSQL holds the lengths, SQLite does not."""
     _, (batch,) = desk.claimed([(A, SECRET)])
     long = "9" * 41

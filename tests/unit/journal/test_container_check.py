@@ -55,7 +55,7 @@ def told(root: Path, journal: str = "sqlite:////data/mymsp/journal.db", **env: s
     ],
     ids=["layers", "disk", "another mount", "memory", "hidden mount", "emptyDir"],
 )
-def test_a_file_that_ends_with_its_container(system: System, mounts: list[str], where: str) -> None:
+def test_a_file_that_is_lost_with_its_container(system: System, mounts: list[str], where: str) -> None:
     warning = told(system(*mounts))
     assert warning is not None
     assert where in warning
@@ -64,7 +64,7 @@ def test_a_file_that_ends_with_its_container(system: System, mounts: list[str], 
 
 
 @pytest.mark.parametrize("mounts", [[OVERLAY, VOLUME], [OVERLAY, CLAIM], [OVERLAY, MEMORY, HIDDEN]])
-def test_a_file_on_a_volume_stays(system: System, mounts: list[str]) -> None:
+def test_a_file_on_a_volume_gives_no_warning(system: System, mounts: list[str]) -> None:
     assert told(system(*mounts)) is None
 
 
@@ -72,7 +72,7 @@ def test_a_mount_point_with_a_space(system: System) -> None:
     assert told(system(OVERLAY, SPACE), "sqlite:////with space/journal.db") is None
 
 
-def test_a_database_elsewhere_stays(system: System) -> None:
+def test_a_database_server_gives_no_warning(system: System) -> None:
     assert told(system(OVERLAY), "postgresql://db.example.com/mymsp") is None
 
 
@@ -86,18 +86,18 @@ def test_a_database_elsewhere_stays(system: System) -> None:
     ],
     ids=["Docker", "Podman", "control group", "Kubernetes"],
 )
-def test_what_gives_a_container_away(system: System, marks: dict[str, str], env: dict[str, str]) -> None:
+def test_a_container_is_recognised(system: System, marks: dict[str, str], env: dict[str, str]) -> None:
     root = system(DISK, **{"file": None, **marks})
     assert told(root, **env) is not None
 
 
-def test_layers_over_an_image_are_a_container_without_other_marks(system: System) -> None:
+def test_an_overlay_root_is_a_container(system: System) -> None:
     assert told(system(OVERLAY, file=None)) is not None
 
 
-def test_a_machines_own_disk_stays(system: System) -> None:
+def test_a_machines_own_disk_gives_no_warning(system: System) -> None:
     assert told(system(DISK, file=None)) is None
 
 
-def test_a_system_that_does_not_say(tmp_path: Path) -> None:
+def test_a_system_without_a_mount_table_gives_no_warning(tmp_path: Path) -> None:
     assert told(tmp_path, KUBERNETES_SERVICE_HOST="10.96.0.1") is None

@@ -16,7 +16,7 @@ NOON = datetime(2031, 5, 1, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 @pytest.mark.parametrize(
     "value", [NOON, NOON.astimezone(UTC), create_datetime_instance(NOON)], ids=lambda one: type(one).__module__
 )
-def test_a_moment_is_the_same_in_every_zone_and_library(value: datetime) -> None:
+def test_a_time_is_the_same_in_every_zone_and_library(value: datetime) -> None:
     assert Instant().process_bind_param(value, sqlite.dialect()) == 1_935_396_000_000_000
 
 
