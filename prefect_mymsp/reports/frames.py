@@ -1,13 +1,12 @@
-"""The journal as DataFrames: one schema each, the same columns and dtypes whether empty or not.
+"""The journal as DataFrames. Each has a schema: the same columns and dtypes, also when empty.
 
-Missing values are ``NA`` (``NaT`` in times). All times are in UTC. Those of our own clock have microseconds; those of
-the gateway (``sent_at``, ``delivered_at``, ``received_at``) have whole minutes, cut off rather than rounded, so that
-10:31 stands for any moment until 10:32.
+Missing values are ``NA`` (``NaT`` in times). All times are in UTC. Times of this machine's clock have microseconds.
+Times of the gateway (``sent_at``, ``delivered_at``, ``received_at``) are whole minutes, cut off and not rounded: 10:31
+stands for any moment before 10:32.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 _TEXT, _COUNT, _TIME, _FRACTION = "string", "Int64", "datetime64[us, UTC]", "Float64"
 
-#: A message a row; see :func:`deliveries_frame`.
+#: One row per message; see :func:`deliveries_frame`.
 DELIVERY_DTYPES: dict[str, str] = {
     "campaign": _TEXT,
     "row": _COUNT,
@@ -43,7 +42,7 @@ DELIVERY_DTYPES: dict[str, str] = {
     "status": _TEXT,
     "error": _TEXT,
 }
-#: A row of a source that cannot be sent; see :func:`rejected_rows_frame`.
+#: One row per row of a source that cannot be sent; see :func:`rejected_rows_frame`.
 REJECTED_ROW_DTYPES: dict[str, str] = {
     "campaign": _TEXT,
     "row": _COUNT,
@@ -51,10 +50,11 @@ REJECTED_ROW_DTYPES: dict[str, str] = {
     "value": _TEXT,
     "reason": _TEXT,
 }
-#: A row of a source that repeats an earlier one.
+#: One row per row of a source with the number and the text of an earlier one.
 DUPLICATE_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "first_row": _COUNT}
+#: One row per row of a source whose number must not get messages.
 SUPPRESSED_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "reason": _TEXT}
-#: A received message a row; see :func:`inbox_frame`.
+#: One row per received message; see :func:`inbox_frame`.
 INBOX_DTYPES: dict[str, str] = {
     "message_id": _TEXT,
     "received_at": _TIME,
@@ -67,7 +67,7 @@ INBOX_DTYPES: dict[str, str] = {
     "alias": _TEXT,
     "subject": _TEXT,
 }
-#: A message that waits at the gateway a row; see :func:`scheduled_frame`.
+#: One row per message that is scheduled at the gateway; see :func:`scheduled_frame`.
 SCHEDULED_DTYPES: dict[str, str] = {
     "message_id": _TEXT,
     "send_at": _TIME,
@@ -75,7 +75,7 @@ SCHEDULED_DTYPES: dict[str, str] = {
     "recipients": _COUNT,
     "segments": _COUNT,
 }
-#: A campaign a row; see :func:`campaigns_frame`.
+#: One row per campaign; see :func:`campaigns_frame`.
 CAMPAIGN_DTYPES: dict[str, str] = {
     "campaign": _TEXT,
     "created_at": _TIME,
@@ -114,92 +114,88 @@ def empty_frame(dtypes: Mapping[str, str]) -> pd.DataFrame:
 
 
 def deliveries_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
-    """What became of each message of campaigns, a row each, in the order of their sources.
+    """The messages of campaigns and their deliveries, one row each, in the order of the sources.
 
     Args:
         journal: Where they are recorded.
-        *campaigns: Which ones, all of one account.
+        *campaigns: The campaigns, all of one account.
 
     Returns:
         Columns as in :data:`DELIVERY_DTYPES`:
 
-        - ``campaign``: its name;
-        - ``row``: the line of its source, by which to join back to the source's other columns; 0 for a recipient group;
-        - ``recipient``: the MSISDN, or ``@`` and a recipient group's name;
+        - ``campaign``: the campaign's name;
+        - ``row``: the line of the source, to join the source's other columns; 0 for a recipient group;
+        - ``recipient``: the MSISDN, or ``@`` and the name of a recipient group;
         - ``state``: planned, sending, accepted, refused, in_doubt, assumed or cancelled;
-        - ``message_id``: the gateway's id; NA unless the gateway has it;
-        - ``text_key``: tells texts apart;
-        - ``segments``: SMS the text takes;
-        - ``accepted_at``: when we learnt the id; NA unless accepted;
-        - ``sent_at``, ``delivered_at``: the gateway's times, NA until it tells them;
-        - ``latency_s``: seconds from when the request left, or from the delivery time if that is later, to
-          ``delivered_at``; never negative. As the gateway tells minutes, the phone had the SMS at least so many
-          seconds later and less than 60 more; NA unless delivered;
-        - ``status``: the gateway's word, NA until it says one;
-        - ``error``: ours, for a person; NA when there is none.
+        - ``message_id``: the gateway's id; NA unless the gateway has assigned one;
+        - ``text_key``: the same for the same text;
+        - ``segments``: SMS segments of the text;
+        - ``accepted_at``: when this machine received the id; NA unless accepted;
+        - ``sent_at``, ``delivered_at``: the gateway's times; NA until it reports them;
+        - ``latency_s``: seconds from the request, or from the send time if that is later, to ``delivered_at``; never
+          negative. The gateway reports minutes, so the phone received the SMS at least this many seconds later and
+          less than 60 seconds after that; NA unless delivered;
+        - ``status``: the gateway's status; NA until it reports one;
+        - ``error``: what went wrong; NA when nothing did.
 
     Raises:
         JournalError: The journal cannot be read.
     """
     if not campaigns:
         return empty_frame(DELIVERY_DTYPES)
-    (account,) = {one.account for one in campaigns}
-    selection = Selection(campaigns=[one.id for one in campaigns])
-    return deliveries(read_deliveries(journal, account, selection, {one.id: one.name for one in campaigns}))
+    (account,) = {campaign.account for campaign in campaigns}
+    selection = Selection(campaigns=[campaign.id for campaign in campaigns])
+    names = {campaign.id: campaign.name for campaign in campaigns}
+    return deliveries(read_deliveries(journal, account, selection, names))
 
 
-def read_deliveries(
-    journal: Journal, account: str, selection: Selection, names: Mapping[int, str] | None = None
-) -> pa.Table:
-    """Messages of an account as a table in the order of campaigns and rows: :data:`DELIVERY_DTYPES` and two more.
+def read_deliveries(journal: Journal, account: str, selection: Selection, names: Mapping[int, str]) -> pa.Table:
+    """Messages of an account as a table, ordered by campaign and row.
 
     Args:
         journal: Where they are recorded.
         account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-        selection: Which ones.
-        names: Names of campaigns by their numbers in the journal; the default is to look them up.
+        selection: Which messages.
+        names: Names of campaigns by their numbers in the journal.
 
     Returns:
-        The deliveries' columns, ``number`` (the message's in the journal) and ``final_at``: when the outcome became
-        final, null or in the future while it may change.
+        The columns of :data:`DELIVERY_DTYPES`; ``number``, the message's number in the journal; and ``final_at``, when
+        the outcome became final, null or in the future while it may change.
     """
     import numpy as np
     import pyarrow as pa
 
-    if names is None:
-        names = {one.key.id: one.key.name for one in journal.campaigns.summaries(account)}
-    parts = [_delivery_part(columns, names) for columns in journal.report_queries.messages(account, selection)]
-    table = pa.concat_tables([*parts, _delivery_part({}, names)])
-    order = [table.column(name).to_numpy() for name in ("number", "row", "order")]
-    table = table.drop_columns(["order"])
-    ordered = all(
-        bool(np.all((high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))))
-        for high, low in itertools.pairwise(reversed(order[1:]))
-    )
-    return table if ordered else table.take(pa.array(np.lexsort(order)))
+    parts = [_delivery_table(columns, names) for columns in journal.report_queries.messages(account, selection)]
+    table = pa.concat_tables([*parts, _delivery_table({}, names)])
+    number, row, campaign = (table.column(name).to_numpy() for name in ("number", "row", "campaign_number"))
+    table = table.drop_columns(["campaign_number"])
+    next_campaign, same_campaign = campaign[1:] > campaign[:-1], campaign[1:] == campaign[:-1]
+    if np.all(next_campaign | (same_campaign & (row[1:] >= row[:-1]))):  # mostly: the journal has recorded them so
+        return table
+    return table.take(pa.array(np.lexsort((number, row, campaign))))
 
 
 def deliveries(table: pa.Table) -> pd.DataFrame:
-    """The frame of such a table."""
+    """The frame of a table of :func:`read_deliveries`."""
     return _frame(table, DELIVERY_DTYPES)
 
 
-def _delivery_part(columns: Columns, names: Mapping[int, str]) -> pa.Table:
+def _delivery_table(columns: Columns, names: Mapping[int, str]) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    def array(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array(columns.get(name, []), kind)
+    def array(name: str, type_: pa.DataType) -> pa.Array:
+        return pa.array(columns.get(name, []), type_)
 
     time, text = pa.timestamp("us", tz="UTC"), pa.large_string()
     state = columns.get("state", [])
-    accepted = pc.equal(pa.array(state, text), ACCEPTED)
-    delivered = array("delivered_at", pa.int64())
-    began = pc.max_element_wise(array("claimed_at", pa.int64()), array("send_at", pa.int64()))
-    took = pc.max_element_wise(pc.subtract(delivered, began), pa.scalar(0, pa.int64()), skip_nulls=False)
-    # Few kinds of errors, and few campaigns, for many messages.
-    told = list(zip(state, columns.get("code", []), columns.get("reason", []), strict=True))
-    errors = {each: _error(*each) for each in set(told)}
+    is_accepted = pc.equal(pa.array(state, text), ACCEPTED)
+    delivered_at = array("delivered_at", pa.int64())
+    left_at = pc.max_element_wise(array("claimed_at", pa.int64()), array("send_at", pa.int64()))
+    latency = pc.max_element_wise(pc.subtract(delivered_at, left_at), pa.scalar(0, pa.int64()), skip_nulls=False)
+    # Many messages share few errors and campaigns: each text is made once.
+    error_keys = list(zip(state, columns.get("code", []), columns.get("reason", []), strict=True))
+    errors = {key: _error(*key) for key in set(error_keys)}
     values = {
         "campaign": pa.array([names[number] for number in columns.get("campaign", [])], text),
         "row": array("row", pa.int64()),
@@ -208,70 +204,72 @@ def _delivery_part(columns: Columns, names: Mapping[int, str]) -> pa.Table:
         "message_id": array("message_id", text),
         "text_key": array("text_key", text),
         "segments": array("segments", pa.int64()),
-        "accepted_at": pc.if_else(accepted, array("settled_at", pa.int64()), None).cast(time),
+        "accepted_at": pc.if_else(is_accepted, array("settled_at", pa.int64()), None).cast(time),
         "sent_at": array("sent_at", pa.int64()).cast(time),
-        "delivered_at": delivered.cast(time),
-        "latency_s": pc.divide(took.cast(pa.float64()), 1e6),
+        "delivered_at": delivered_at.cast(time),
+        "latency_s": pc.divide(latency.cast(pa.float64()), 1e6),
         "status": array("status", text),
-        "error": pa.array([errors[each] for each in told], text),
+        "error": pa.array([errors[key] for key in error_keys], text),
         "number": array("number", pa.int64()),
         "final_at": array("final_at", pa.int64()).cast(time),
-        "order": array("campaign", pa.int64()),
+        "campaign_number": array("campaign", pa.int64()),
     }
     return pa.table(values)
 
 
 def _error(state: str, code: int | None, reason: str | None) -> str | None:
-    """What went wrong with a message, for a person."""
+    """What went wrong with a message, in words."""
     if state == REFUSED and code == 28:
-        return "28: the gateway cannot use this number"  # by now it stood alone in its request
+        return "28: the gateway cannot use this number"  # bisecting has left it alone in its request
     if state == REFUSED and code is not None:
         return f"{code}: {protocol.meaning(protocol.SEND, code)}"
     return f"may have been sent ({reason})" if state == IN_DOUBT else None
 
 
-# ---- rejects ---------------------------------------------------------------------------------------------------------
+# ---- rows that are left out ------------------------------------------------------------------------------------------
 
 
-def rejected_rows_frame(source: pa.Table, campaign: str) -> pd.DataFrame:
-    """Rows of a campaign's source that cannot be sent, as the source was read just now.
+def rejected_rows_frame(rejected_rows: pa.Table, campaign: str) -> pd.DataFrame:
+    """The rejected rows of a source that was just read.
+
+    Args:
+        rejected_rows: The rejected rows of a plan.
+        campaign: The campaign's name.
 
     Returns:
-        Columns as in :data:`REJECTED_ROW_DTYPES`: ``campaign``; ``row``, the source's line; ``column``, empty when the
-        fault
-        is the line's; ``value``, as it stands there; ``reason``, for who mends it.
+        Columns as in :data:`REJECTED_ROW_DTYPES`: ``campaign``; ``row``, the line of the source; ``column``, empty when
+        the whole line is wrong; ``value``, the cell as it is; ``reason``, what to fix.
     """
-    columns = {"campaign": [campaign] * source.num_rows}
-    columns |= {name: source.column(name).to_pylist() for name in REJECTED_ROW_DTYPES if name != "campaign"}
+    columns = {"campaign": [campaign] * rejected_rows.num_rows}
+    columns |= {name: rejected_rows.column(name).to_pylist() for name in REJECTED_ROW_DTYPES if name != "campaign"}
     return _frame(_table(columns, REJECTED_ROW_DTYPES), REJECTED_ROW_DTYPES)
 
 
 def recorded_rejected_rows_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
-    """Rows of campaigns' sources that could not be sent when they were last read, also weeks later.
+    """The rejected rows of campaigns as the journal recorded them when the sources were last read.
 
     Returns:
-        Columns as in :data:`REJECTED_ROW_DTYPES`, the first 10,000 of each campaign. The journal keeps where a row
-        is, not
-        what stands there: ``value`` is NA, and numbers that a reason quotes are masked.
+        Columns as in :data:`REJECTED_ROW_DTYPES`, the first 10,000 of each campaign. The journal does not store cells:
+        ``value`` is NA, and numbers that a reason quotes are masked.
 
     Raises:
         JournalError: The journal cannot be read.
     """
-    names = {one.id: one.name for one in campaigns}
+    names = {campaign.id: campaign.name for campaign in campaigns}
     columns = journal.report_queries.rejected_rows(list(names))
     columns["campaign"] = [names[number] for number in columns["campaign"]]
     return _frame(_table(columns, REJECTED_ROW_DTYPES), REJECTED_ROW_DTYPES)
 
 
-def duplicate_rows_frame(source: pa.Table) -> pd.DataFrame:
-    """Rows of a source that repeat an earlier one: ``row``, ``msisdn``, ``first_row``."""
-    columns = {name: source.column(name).to_pylist() for name in DUPLICATE_ROW_DTYPES}
+def duplicate_rows_frame(duplicates: pa.Table) -> pd.DataFrame:
+    """Rows of a source with the number and the text of an earlier one: ``row``, ``msisdn``, ``first_row``."""
+    columns = {name: duplicates.column(name).to_pylist() for name in DUPLICATE_ROW_DTYPES}
     return _frame(_table(columns, DUPLICATE_ROW_DTYPES), DUPLICATE_ROW_DTYPES)
 
 
-def suppressed_rows_frame(source: pa.Table) -> pd.DataFrame:
-    """Rows left out because their number must get nothing: ``row``, ``msisdn``, ``reason``."""
-    columns = {name: source.column(name).to_pylist() for name in SUPPRESSED_ROW_DTYPES}
+def suppressed_rows_frame(suppressed: pa.Table) -> pd.DataFrame:
+    """Rows of a source whose number must not get messages: ``row``, ``msisdn``, ``reason``."""
+    columns = {name: suppressed.column(name).to_pylist() for name in SUPPRESSED_ROW_DTYPES}
     return _frame(_table(columns, SUPPRESSED_ROW_DTYPES), SUPPRESSED_ROW_DTYPES)
 
 
@@ -279,17 +277,17 @@ def suppressed_rows_frame(source: pa.Table) -> pd.DataFrame:
 
 
 def inbox_frame(parts: Iterable[Sequence[tuple[Any, ...]]]) -> pd.DataFrame:
-    """Received messages, a row each, in the order they were stored.
+    """Received messages, one row each, in the order in which they were stored.
 
     Args:
-        parts: As ``journal.inbox.rows`` yields them.
+        parts: What ``journal.inbox.rows`` yields.
 
     Returns:
         Columns as in :data:`INBOX_DTYPES`: ``message_id``, the gateway's; ``received_at``, the gateway's time, NA when
-        it told none; ``stored_at``, when it came into the journal (our clock); ``sender``, who wrote; ``prefix``,
-        the keyword that routed it here; ``kind``, SMS, VOI or DPN; ``text``; ``user``, ``alias`` and ``subject`` as
-        the gateway has them. Texts are written by strangers: escape them wherever they are shown. Of messages that
-        were forgotten, sender, alias and subject are NA and the text is empty.
+        it gave none; ``stored_at``, when it came into the journal; ``sender``; ``prefix``, the keyword that routed it
+        here; ``kind``, SMS, VOI or DPN; ``text``; ``user``, ``alias`` and ``subject`` as the gateway has them. Texts
+        are written by strangers: escape them wherever you show them. In purged messages, sender, alias and subject are
+        NA and the text is empty.
     """
     import pyarrow as pa
 
@@ -306,99 +304,98 @@ def inbox_frame(parts: Iterable[Sequence[tuple[Any, ...]]]) -> pd.DataFrame:
 def scheduled_frame(
     journal: Journal, account: str, listed: Sequence[ScheduledMessage] | None = None, *, now: datetime | None = None
 ) -> pd.DataFrame:
-    """What waits at the gateway for its delivery time, a message a row, in the order it is due.
+    """Messages that are scheduled at the gateway, one row each, in the order in which they are due.
 
     Args:
-        journal: Where our campaigns are recorded.
+        journal: Where the campaigns are recorded.
         account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-        listed: What the gateway says is waiting; None for what the journal believes.
-        now: The moment, aware; the default is the present.
+        listed: The gateway's own list; None for what the journal has recorded.
+        now: The present, aware; the default is the clock's.
 
     Returns:
         Columns as in :data:`SCHEDULED_DTYPES`: ``message_id``; ``send_at``, NA when the gateway gives no time;
-        ``campaign``, ``recipients`` and ``segments`` (SMS, for all of its recipients), NA for messages that other
-        systems have scheduled on this account.
+        ``campaign``, ``recipients`` and ``segments`` (of all recipients together), NA for messages that other systems
+        have scheduled on this account.
     """
     columns = journal.report_queries.scheduled(account, now or datetime.now(UTC))
-    names = {one.key.id: one.key.name for one in journal.campaigns.summaries(account)} if columns["campaign"] else {}
+    summaries = journal.campaigns.summaries(account) if columns["campaign"] else []
+    names = {summary.key.id: summary.key.name for summary in summaries}
     columns["campaign"] = [names[number] for number in columns["campaign"]]
     if listed is not None:
-        ours = {message_id: at for at, message_id in enumerate(columns["message_id"])}
-        distant = datetime.max.replace(tzinfo=UTC)
-        due = sorted(listed, key=lambda one: (one.send_at or distant, one.message_id))
-        found = [ours.get(one.message_id) for one in due]
+        recorded = {message_id: index for index, message_id in enumerate(columns["message_id"])}
+        never = datetime.max.replace(tzinfo=UTC)
+        due = sorted(listed, key=lambda message: (message.send_at or never, message.message_id))
+        indexes = [recorded.get(message.message_id) for message in due]
         columns = {
-            name: [None if at is None else values[at] for at in found]
-            for name, values in columns.items()
-            if name in {"campaign", "recipients", "segments"}
+            name: [None if index is None else columns[name][index] for index in indexes]
+            for name in ("campaign", "recipients", "segments")
         }
-        columns["message_id"] = [one.message_id for one in due]
-        columns["send_at"] = [_micros(one.send_at) for one in due]
+        columns["message_id"] = [message.message_id for message in due]
+        columns["send_at"] = [_micros(message.send_at) for message in due]
     return _frame(_table(columns, SCHEDULED_DTYPES), SCHEDULED_DTYPES)
 
 
 def campaigns_frame(
     journal: Journal, campaigns: Sequence[CampaignSummary], *, price_per_segment: Decimal | float | None = None
 ) -> pd.DataFrame:
-    """Campaigns and what they came to, a row each, in the order given.
+    """Campaigns and their figures, one row each, in the order given.
 
     Args:
         journal: Where they are recorded.
-        campaigns: As ``journal.campaigns.summaries`` gives them, all of one account.
-        price_per_segment: What one SMS costs, in a currency of yours.
+        campaigns: What ``journal.campaigns.summaries`` returns, all of one account.
+        price_per_segment: What one segment costs, in a currency of yours.
 
     Returns:
-        Columns as in :data:`CAMPAIGN_DTYPES`: ``campaign``; ``created_at``, when it was first recorded;
-        ``send_at``, NA for at once; ``sender``, NA for the account's; ``source``; ``rows`` of the source when it
-        was last read, and of these the ``rejected``, ``duplicates`` and ``suppressed`` ones, NA where the journal did
-        not count them yet; ``messages`` by state, which add up; ``delivered`` and ``final`` ones of the accepted;
-        ``delivery_rate``, delivered of accepted, NA when none was; ``latency_p50_s``, ``latency_p95_s`` and
-        ``latency_max_s`` of the delivered (see :func:`deliveries_frame` for what a latency is), in whole seconds, NA
-        when there are none or the people were forgotten; ``segments``, SMS the accepted messages took; ``cost``,
-        these times the price, NA without a price.
+        Columns as in :data:`CAMPAIGN_DTYPES`: ``campaign``; ``created_at``, when it was first recorded; ``send_at``, NA
+        for at once; ``sender``, NA for the account's default; ``source``; ``rows`` of the source when it was last read,
+        and of these ``rejected``, ``duplicates`` and ``suppressed``, NA when they were not counted; ``messages``, the
+        sum of the following states; ``delivered`` and ``final``, of the accepted; ``delivery_rate``, delivered of
+        accepted, NA when none was accepted; ``latency_p50_s``, ``latency_p95_s`` and ``latency_max_s`` of the delivered
+        (see :func:`deliveries_frame` for latencies), in whole seconds, NA when none was delivered or the recipients
+        were purged; ``segments`` of the accepted; ``cost``, segments times the price, NA without a price.
 
     Raises:
         JournalError: The journal cannot be read.
     """
     columns: Columns = {name: [] for name in CAMPAIGN_DTYPES}
-    took = {}
+    latencies = {}
     if campaigns:
-        took = journal.report_queries.latencies(campaigns[0].key.account, [one.key.id for one in campaigns])
+        ids = [summary.key.id for summary in campaigns]
+        latencies = journal.report_queries.latencies(campaigns[0].key.account, ids)
     price = None if price_per_segment is None else Decimal(str(price_per_segment))
-    for one in campaigns:
-        key, counts, source = one.key, one.counts, one.source_rows
+    for summary in campaigns:
+        key, counts, source = summary.key, summary.counts, summary.source_rows
         values: dict[str, Any] = {
             "campaign": key.name,
-            "created_at": _micros(one.created_at),
+            "created_at": _micros(summary.created_at),
             "send_at": _micros(key.send_at),
             "sender": key.sender,
-            "source": one.source,
+            "source": summary.source,
             "delivery_rate": counts.delivered / counts.accepted if counts.accepted else None,
             "segments": counts.segments,
             "cost": None if price is None else float(price * counts.segments),
         }
         for name in ("rows", "rejected", "duplicates", "suppressed"):
             values[name] = None if source is None else getattr(source, name)
-        latencies = took.get(key.id, [])
         for name, share in (("latency_p50_s", 0.5), ("latency_p95_s", 0.95), ("latency_max_s", 1.0)):
-            values[name] = percentile(latencies, share)
+            values[name] = percentile(latencies.get(key.id, []), share)
         for name, column in columns.items():
             column.append(values[name] if name in values else getattr(counts, name))
     return _frame(_table(columns, CAMPAIGN_DTYPES), CAMPAIGN_DTYPES)
 
 
-def percentile(counted: Sequence[tuple[float, int]], share: float) -> float | None:
-    """The value that a share of all does not exceed, by nearest rank; None of nothing.
+def percentile(counts: Sequence[tuple[float, int]], share: float) -> float | None:
+    """The smallest value that at least a share of all values does not exceed (nearest rank); None without values.
 
     Args:
-        counted: (value, how often it occurs), ascending.
+        counts: (value, how often it occurs), ascending.
         share: From 0 to 1.
     """
-    total = sum(count for _, count in counted)
-    reached = 0
-    for value, count in counted:
-        reached += count
-        if reached >= share * total:
+    total = sum(count for _, count in counts)
+    cumulated = 0
+    for value, count in counts:
+        cumulated += count
+        if cumulated >= share * total:
             return float(value)
     return None
 
@@ -413,25 +410,25 @@ def _micros(time: datetime | None) -> int | None:
 
 
 def _table(columns: Columns, dtypes: Mapping[str, str]) -> pa.Table:
-    """Lists of values as a table in a schema; a column that is missing is null, one beyond the schema left out."""
+    """Lists of values as a table in a schema. Missing columns are null, columns beyond the schema are left out."""
     import pyarrow as pa
 
-    kinds = {_TEXT: pa.large_string(), _COUNT: pa.int64(), _TIME: pa.int64(), _FRACTION: pa.float64()}
-    nothing = [None] * max(map(len, columns.values()), default=0)
-    arrays = {name: pa.array(columns.get(name, nothing), kinds[dtype]) for name, dtype in dtypes.items()}
-    times = pa.timestamp("us", tz="UTC")
-    return pa.table({name: one.cast(times) if dtypes[name] == _TIME else one for name, one in arrays.items()})
+    types = {_TEXT: pa.large_string(), _COUNT: pa.int64(), _TIME: pa.int64(), _FRACTION: pa.float64()}
+    nulls = [None] * max(map(len, columns.values()), default=0)
+    arrays = {name: pa.array(columns.get(name, nulls), types[dtype]) for name, dtype in dtypes.items()}
+    time = pa.timestamp("us", tz="UTC")
+    return pa.table({name: array.cast(time) if dtypes[name] == _TIME else array for name, array in arrays.items()})
 
 
 def _frame(table: pa.Table, dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """A table as a frame of exactly these columns and dtypes; texts stay where Arrow has them."""
+    """A table as a frame of exactly these columns and dtypes; texts stay in Arrow's memory."""
     import pandas as pd
     import pyarrow as pa
 
-    kinds = {
+    types = {
         pa.large_string(): pd.StringDtype("pyarrow", na_value=pd.NA),
         pa.int64(): pd.Int64Dtype(),
         pa.float64(): pd.Float64Dtype(),
     }
-    frame: pd.DataFrame = table.select(list(dtypes)).to_pandas(types_mapper=kinds.get)
+    frame: pd.DataFrame = table.select(list(dtypes)).to_pandas(types_mapper=types.get)
     return frame

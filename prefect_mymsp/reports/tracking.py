@@ -1,4 +1,4 @@
-"""What a pass over an account's campaigns found, as a DataFrame."""
+"""The progress of an account's campaigns after a tracking pass, as a DataFrame."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ TRACKING_DTYPES: dict[str, str] = {
 
 
 def tracking_frame(campaigns: Sequence[CampaignProgress]) -> pd.DataFrame:
-    """Where campaigns stand, a row each.
+    """The progress of campaigns, one row each.
 
     Returns:
-        Columns as in :data:`TRACKING_DTYPES`, the same whether empty or not: ``campaign``; ``created_at``, in UTC;
-        ``complete``, whether all is done and known that will be; ``messages`` and their states ``planned`` to
-        ``cancelled``; ``delivered``, and of these ``newly_delivered`` since the pass began; ``open``, accepted
-        messages that will be asked about again; ``given_up``, messages accepted or in doubt that are too old for
-        that; ``todo``, what a person should do, empty when that is nothing.
+        Columns as in :data:`TRACKING_DTYPES`, also when empty: ``campaign``; ``created_at``, in UTC; ``complete``,
+        whether nothing is left to send or to learn; ``messages`` and, by state, ``planned`` to ``cancelled``;
+        ``delivered``, and of these ``newly_delivered`` since the pass began; ``open``, accepted messages that will be
+        polled again; ``given_up``, accepted messages and messages in doubt that are too old for that; ``todo``, what a
+        person should do, empty when nothing.
     """
     import pandas as pd
 
     def column(name: str) -> list[Any]:
         match name:
             case "campaign":
-                return [one.campaign.name for one in campaigns]
+                return [progress.campaign.name for progress in campaigns]
             case "open" | "given_up":
-                return [getattr(one.pending, name) for one in campaigns]
+                return [getattr(progress.pending, name) for progress in campaigns]
             case "created_at" | "complete" | "newly_delivered":
-                return [getattr(one, name) for one in campaigns]
+                return [getattr(progress, name) for progress in campaigns]
             case "todo":
-                return [one.todo() for one in campaigns]
+                return [progress.todo() for progress in campaigns]
             case _:
-                return [getattr(one.counts, name) for one in campaigns]
+                return [getattr(progress.counts, name) for progress in campaigns]
 
     return pd.DataFrame({name: pd.Series(column(name), dtype=dtype) for name, dtype in TRACKING_DTYPES.items()})

@@ -12,7 +12,7 @@ from prefect_mymsp.reports.html.charts import Chart
 from prefect_mymsp.reports.html.failures import Failures, failures, rejected_row_table
 from prefect_mymsp.reports.html.funnel import Funnel, funnel
 from prefect_mymsp.reports.html.page import LONG, Page, RenderedPage, Rows, render_page
-from prefect_mymsp.reports.html.received import opt_out_messages, received_rows, without_plus
+from prefect_mymsp.reports.html.received import opt_out_messages, received_rows, sender_msisdns
 from prefect_mymsp.reports.html.summary import campaign_facts, figures, verdict
 from prefect_mymsp.reports.html.tally import Tally
 from prefect_mymsp.reports.html.timing import latency_caption, latency_groups
@@ -166,7 +166,7 @@ def _campaign_row(campaign: CampaignSummary, zone: tzinfo) -> CampaignRow:
 def _replies(data: DeliveryData, zone: tzinfo, *, show_numbers: bool) -> tuple[Rows, str]:
     """Messages received from recipients of the report, and how many those are, in words."""
     inbox, recipients = data.inbox, data.deliveries["recipient"]
-    senders = without_plus(inbox["sender"])
+    senders = sender_msisdns(inbox)
     # Few people write back: look the senders up among the recipients, not the recipients among the senders.
     replies = inbox[senders.isin(recipients[recipients.isin(senders.unique())].unique())]
     if replies.empty:

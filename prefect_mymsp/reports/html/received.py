@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.phone import mask_number, mask_numbers
+from prefect_mymsp.phone import mask_number, mask_numbers, parse_msisdn
 from prefect_mymsp.reports.html.page import Rows
 
 if TYPE_CHECKING:
@@ -25,9 +25,12 @@ class ReceivedRow:
     opted_out: bool
 
 
-def without_plus(senders: pd.Series) -> pd.Series[str]:
-    """Senders without the plus sign that some gateways write."""
-    return senders.str.replace("+", "", regex=False)
+def sender_msisdns(inbox: pd.DataFrame) -> pd.Series[str]:
+    """The senders as MSISDNs, as the journal writes recipients and opt-outs; other senders as they are."""
+    senders: pd.Series[str] = inbox["sender"].map(
+        lambda sender: parse_msisdn(sender.strip()) or sender, na_action="ignore"
+    )
+    return senders
 
 
 def received_at(inbox: pd.DataFrame) -> pd.Series:
@@ -44,7 +47,7 @@ def opt_out_messages(inbox: pd.DataFrame, opt_outs: Mapping[str, datetime]) -> p
     """
     import pandas as pd
 
-    since = pd.to_datetime(without_plus(inbox["sender"]).map(dict(opt_outs)), utc=True)
+    since = pd.to_datetime(sender_msisdns(inbox).map(dict(opt_outs)), utc=True)
     # The gateway's times are whole minutes.
     same_minute: pd.Series[bool] = since.dt.floor("min") == received_at(inbox).dt.floor("min")
     return same_minute & since.notna()

@@ -22,9 +22,11 @@ def verdict(tally: Tally) -> list[Statement]:
         return [Statement("There are no messages to report.")]
     statements = [Statement(_delivered(tally))]
     if pending := tally.count(ACCEPTED) - tally.delivered:
-        statements.append(Statement(f"{plural(pending, 'message')} accepted but not delivered so far."))
+        statements.append(
+            Statement(f"{plural(pending, 'message was', 'messages were')} accepted but not delivered so far.")
+        )
     if unsent := tally.count(PLANNED) + tally.count(SENDING):
-        statements.append(Statement(f"{plural(unsent, 'message')} not sent yet."))
+        statements.append(Statement(f"{plural(unsent, 'message has', 'messages have')} not been sent yet."))
     if refused := tally.count(REFUSED):
         statements.append(Statement(f"The gateway refused {plural(refused, 'message')}.", "bad"))
     if in_doubt := tally.count(IN_DOUBT):

@@ -35,7 +35,7 @@ from tests.unit.reports.test_sanitize import HOSTILE
 def test_the_funnel_counts_every_step_from_rows_to_deliveries() -> None:
     states = {"delivered": 90, "expired": 3, "waiting": 2, "refused": 2, "in_doubt": 2, "cancelled": 1}
     text = parse_delivery_page(delivery_data(states, SourceCounts(109, 5, 3, 1))).text
-    assert "90 of 100 messages were delivered. 5 messages accepted but not delivered so far." in text
+    assert "90 of 100 messages were delivered. 5 messages were accepted but not delivered so far." in text
     assert "The gateway refused 2 messages. 2 messages are in doubt and need a decision." in text
     assert "Rows in the source 109 100%" in text
     assert "Valid rows 5 rejected, 3 duplicates, 1 suppressed 100 92%" in text
@@ -75,9 +75,9 @@ def test_a_campaign_without_messages_has_no_text() -> None:
     [
         ({}, "There are no messages to report."),
         ({"delivered": 1}, "The message was delivered."),
-        ({"planned": 1}, "The message has not been delivered. 1 message not sent yet."),
+        ({"planned": 1}, "The message has not been delivered. 1 message has not been sent yet."),
         ({"delivered": 2}, "All 2 messages were delivered."),
-        ({"expired": 2}, "None of 2 messages has been delivered. 2 messages accepted but not delivered so far."),
+        ({"expired": 2}, "None of 2 messages has been delivered. 2 messages were accepted but not delivered so far."),
         ({"delivered": 1, "in_doubt": 1}, "1 of 2 messages was delivered. 1 message is in doubt and needs a decision."),
         ({"delivered": 1, "assumed": 1}, "1 of 2 messages was delivered. "),
         (
