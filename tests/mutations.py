@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MATCHING = "tests/unit/campaign/test_matching.py"
 ENGINE = "tests/integration/campaign/test_engine.py"
-TRACKING = "tests/integration/campaign/test_track.py"
+TRACKING = "tests/integration/campaign/test_tracking_pass.py"
+UPDATES = "tests/integration/campaign/test_update_reader.py"
+INBOX = "tests/integration/campaign/test_inbox_reader.py"
 
 
 @dataclass(frozen=True)
@@ -384,28 +386,28 @@ MUTATIONS = [
         "            response_id = await self._thread(self._journal.raw_responses.add, self._account, raw)\n",
         "            self._client.parse_updates(raw)\n"
         "            response_id = await self._thread(self._journal.raw_responses.add, self._account, raw)\n",
-        f"{TRACKING} -k test_an_answer_is_kept_before_it_is_parsed",
+        f"{UPDATES} -k test_an_answer_is_kept_before_it_is_parsed",
     ),
     Mutation(
         "an update is done with when all it points to was looked at",
         "campaign/updates.py",
         "        if await self._look_up(raw, result):",
         "        if await self._look_up(raw, result) or True:",
-        f"{TRACKING} -k test_what_cannot_be_asked_about",
+        f"{UPDATES} -k test_what_cannot_be_asked_about",
     ),
     Mutation(
         "an id from an update is taken only when its result names the people of one request in doubt",
         "campaign/evidence.py",
         "candidate.state == IN_DOUBT and candidate.msisdns == recipients",
         "candidate.state == IN_DOUBT",
-        f"{TRACKING} -k test_updates_that_are_not_ours",
+        f"{UPDATES} -k test_updates_that_are_not_ours",
     ),
     Mutation(
         "the inbox is believed when two answers say the same",
         "campaign/inbox.py",
         "    return repeated == set(earlier.messages) and set(earlier.unparsed) <= set(later.unparsed)",
         "    return True",
-        f"{TRACKING} -k test_no_cut_loses_or_shortens_a_message",
+        f"{INBOX} -k test_no_cut_loses_or_shortens_a_message",
     ),
     Mutation(
         "what is too old is not asked about any more",
