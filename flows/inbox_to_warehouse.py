@@ -1,27 +1,21 @@
-"""Every hour: what people wrote, as rows of a table; each message is one row, once."""
+"""Every hour: add received messages to a database table, each once."""
 
 from prefect import flow
 from prefect.blocks.system import Secret
 
 from prefect_mymsp import MyMSPCredentials
-from prefect_mymsp.flows import collect_inbox, export_inbox_report
-from prefect_mymsp.models import ReportFormat
+from prefect_mymsp.flows import Table, collect_inbox, export_inbox_report
 
 
 @flow
 def inbox_to_warehouse(
-    credentials: MyMSPCredentials,
-    database: Secret,  # type: ignore[type-arg]  # as Secret[str] Prefect takes it for another type of block
+    database: Secret,  # type: ignore[type-arg]  # as Secret[str] it would be another type of block
     table: str = "sms_inbox",
+    credentials: MyMSPCredentials | str = "default",
     show_numbers: bool = False,
 ) -> None:
-    """Fetch the account's received messages, and add those that are new to ``table``."""
+    """Fetch received messages, and add the new ones to ``table``."""
     collect_inbox(credentials)
     export_inbox_report(
-        credentials,
-        new_only=True,
-        format=ReportFormat.SQL,
-        database=database,
-        table=table,
-        show_numbers=show_numbers,
+        credentials, table=Table(name=table, database=database), new_only=True, show_numbers=show_numbers
     )

@@ -1,4 +1,4 @@
-"""Every night: send the campaigns that lie in a folder, one a file, and move what is done out of the way."""
+"""Every night: send the campaigns in a folder, one per file, and move each file when it is done."""
 
 import time
 from pathlib import Path
@@ -13,31 +13,30 @@ from prefect_mymsp.flows import SendWindow, send_campaign
 
 @flow
 def nightly_campaign(
-    credentials: MyMSPCredentials,
     folder: Path,
     message: str,
-    send_window: SendWindow = SendWindow(opens="08:00", closes="20:00"),  # noqa: B008  it never changes
-    quiet_s: float = 60,
+    credentials: MyMSPCredentials | str = "default",
+    send_window: SendWindow = SendWindow(opens="08:00", closes="20:00"),  # noqa: B008  never changed
+    quiet_minutes: float = 1,
 ) -> None:
-    """Send every CSV file that nobody has written to for ``quiet_s`` seconds; it is moved to ``folder/sent`` then.
+    """Send every CSV file that has not changed for ``quiet_minutes``, and move it to ``folder/sent``.
 
-    A file's name is its campaign's. So whatever happens to a run, the next one sends what is missing and nothing
-    twice; a second file under a name that was there before sends the people who are new in it. What is sent at night
-    waits at the gateway until the ``send_window`` opens.
+    The file's name is the campaign's name. When a run fails, the next one sends only what is missing. A later file of
+    the same name is sent to its new recipients only. Messages wait at the gateway until the ``send_window`` opens.
     """
-    logger, left = get_run_logger(), []
+    logger, failed = get_run_logger(), []
     for file in sorted(folder.glob("*.csv")):
-        touched = file.stat()
-        if time.time() - max(touched.st_mtime, touched.st_ctime) < quiet_s:
-            logger.info("%s may still be written to; the next night takes it.", file.name)
+        changed = file.stat()
+        if time.time() - max(changed.st_mtime, changed.st_ctime) < quiet_minutes * 60:
+            logger.info("%s may still be changing. The next run sends it.", file.name)
             continue
         try:
             send_campaign(file, message, credentials, campaign=file.name, send_window=send_window, wait_minutes=0)
         except MyMSPError as error:
-            logger.error("%s: %s", file.name, error)  # noqa: TRY400  the run of the campaign shows where
-            left.append(file.name)
+            logger.error("%s: %s", file.name, error)  # noqa: TRY400  the campaign's own run has the traceback
+            failed.append(file.name)
         else:
             (folder / "sent").mkdir(exist_ok=True)
             file.rename(folder / "sent" / f"{time.strftime('%Y-%m-%dT%H%M%S')} {file.name}")
-    if left:
-        raise RuntimeError(f"Not sent to the end, and still in the folder: {', '.join(left)}.")
+    if failed:
+        raise RuntimeError(f"Not completely sent, and still in the folder: {', '.join(failed)}.")

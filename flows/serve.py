@@ -1,4 +1,4 @@
-"""Serve the deployments of ``prefect.yaml`` from this one process, with neither work pool nor worker."""
+"""Serve the deployments of ``prefect.yaml`` from this process, without a work pool or a worker."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Schedule
 
 if __name__ == "__main__":
-    os.chdir(Path(__file__).parent)  # where the entrypoints are
+    os.chdir(Path(__file__).parent)  # entrypoints are relative to this folder
     serve(
         *(
             RunnerDeployment.from_entrypoint(

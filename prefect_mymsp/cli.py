@@ -1,8 +1,8 @@
-"""The command line: ``prefect-mymsp``. The same flows as in a deployment, for a person at a terminal."""
+"""The command line, ``prefect-mymsp``: the flows for a person at a terminal."""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import os
 import re
 import subprocess
@@ -11,357 +11,443 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 from cyclopts import App, CycloptsError, Parameter
-from prefect.blocks.core import Block
-from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials
-from prefect_mymsp.client import check_timezone
-from prefect_mymsp.errors import ConfigurationError, InputError, MyMSPError, NotSentError
-from prefect_mymsp.models import Decision, ReportFormat
+from prefect_mymsp.cli_support import (
+    DECISION,
+    DONE,
+    INTERRUPTED,
+    NEEDS_ATTENTION,
+    REFUSED,
+    USAGE_ERROR,
+    Campaign,
+    Credentials,
+    Flag,
+    Format,
+    Journal,
+    NewOnly,
+    OutputPath,
+    ShowNumbers,
+    Since,
+    Until,
+    WaitMinutes,
+    campaign_counts,
+    check_files_and_options,
+    in_account_zone,
+    load_credentials,
+    load_journal,
+    make_console,
+    parse_send_window,
+)
+from prefect_mymsp.errors import InputError, MyMSPError, NotSentError
 
 if TYPE_CHECKING:
-    from prefect_mymsp.flows import SendWindow, Suppression
     from prefect_mymsp.journal import Counts
     from prefect_mymsp.reports import CampaignReport
 
-B = TypeVar("B", bound=Block)
-
-#: All is done.
-_DONE = 0
-#: Refused before anything was sent by this command, or the thing asked for does not exist.
-_REFUSED = 1
-#: The command's words are off.
-_MISUNDERSTOOD = 2
-#: Done as far as it goes, and something is left for a person: doubt, messages that were not sent, a report.
-_NEEDS_YOU = 3
-_INTERRUPTED = 130
-
-#: For the server that Prefect starts by itself where none is named: it reports on itself, and complains when it cannot.
-_HUSH = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+#: For the server that Prefect starts when none is configured: it sends no usage statistics.
+_QUIET_SERVER = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
 app = App(
     name="prefect-mymsp",
-    help="""Send and follow SMS campaigns through myMSP from Prefect.
+    help="""Send SMS campaigns through myMSP, and follow their deliveries.
 
-    Store the account once as a "myMSP Credentials" block, in Prefect's UI or from Python; the commands take its name.
-    A campaign is known by its name: started again, it sends what is missing and nobody twice.
+    Save the account once as a "myMSP Credentials" block, in Prefect's UI or from Python. Each command takes the block's
+    name. A campaign has a name as well: started again under the same name, it sends only what is missing.
 
-    Exit codes: 0 all is done; 1 refused, and nothing was sent; 2 the command was not understood; 3 done as far as it
-    goes, and something is left for you, which the output names; 130 interrupted.
+    Exit codes: 0 done; 1 refused, nothing was sent; 2 wrong usage; 3 done, but something needs your attention (messages
+    in doubt, refused or not sent); 130 interrupted.
     """,
     help_epilogue="Try it without an account: prefect-mymsp demo",
     version_flags=["--version"],
 )
-
-Name = Annotated[str, Parameter(name=["--credentials", "-c"], help="The name of the stored credentials block.")]
-Journal = Annotated[
-    str | None,
-    Parameter(help="The name of a stored journal block; the default is the journal that the settings name."),
-]
-Numbers = Annotated[bool, Parameter(help="Show the numbers of the people in full.", negative="")]
-Since = Annotated[datetime | None, Parameter(help="Only from then on; without a zone, in the account's time zone.")]
-Until = Annotated[datetime | None, Parameter(help="Only before then; likewise.")]
+inbox_app = App(name="inbox", help="Fetch, show and export received messages.")
+app.command(inbox_app)
 
 
 @app.command
 def send(
-    source: Annotated[str, Parameter(help="Path or URL of the CSV file with the recipients.")],
-    message: Annotated[str, Parameter(help="The text; {column} is replaced by the row's value in that column.")],
+    recipients: Annotated[str, Parameter(help="CSV file with the recipients, as a path or URL.")],
+    message: Annotated[str, Parameter(help="Text to send. {name} stands for the row's value in the column name.")],
+    /,
     *,
-    credentials: Name = "default",
+    credentials: Credentials = "default",
     campaign: Annotated[
-        str | None, Parameter(help="The campaign's name; the default is the file's name and today's date.")
+        str | None, Parameter(help="Name of the campaign. Default: the file's name and the date.")
     ] = None,
-    sender: Annotated[str | None, Parameter(help="A registered sender; the default is the account's.")] = None,
+    sender: Annotated[str | None, Parameter(help="Registered sender that phones show. Default: the account's.")] = None,
     send_at: Annotated[
         datetime | None,
-        Parameter(help="When the gateway shall send; without a zone, in the account's time zone. Exactly once."),
+        Parameter(help="When the gateway sends. Without an offset, in the account's time zone."),
     ] = None,
-    guard: Annotated[
-        bool,
-        Parameter(help="Send a few minutes later, each message exactly once: doubt can be looked up.", negative=""),
+    send_window: Annotated[
+        str | None, Parameter(help="Hours in which people may receive messages, such as 08:00-20:00.")
+    ] = None,
+    exactly_once: Annotated[
+        Flag,
+        Parameter(
+            help="Hold messages at the gateway for a few minutes, so that a lost response can be looked up.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, Parameter(help="Show what would be sent, and send nothing.", negative="")] = False,
-    yes: Annotated[
-        bool, Parameter(name=["--yes", "-y"], help="Send without asking; needed where nobody can answer.", negative="")
-    ] = False,
-    wait: Annotated[bool, Parameter(help="Follow the deliveries.")] = True,
-    deadline: Annotated[float, Parameter(help="Minutes to follow them at most.")] = 60.0,
-    phone_column: Annotated[str | None, Parameter(help="The column with the phone numbers.")] = None,
-    country: Annotated[str, Parameter(help="Country of numbers without a country code.")] = "SE",
     transliterate: Annotated[
-        bool, Parameter(help="Replace typographic quotes and dashes, which would double the cost.", negative="")
+        Flag, Parameter(help="Replace typographic quotes and dashes, which can double the cost.")
     ] = False,
-    flash: Annotated[bool, Parameter(help="Show the SMS at once instead of storing it.", negative="")] = False,
-    window: Annotated[
-        str | None,
-        Parameter(help="The hours in which people may get messages, 08:00-20:00; outside it they are scheduled."),
+    dry_run: Annotated[Flag, Parameter(help="Check everything and send nothing.")] = False,
+    yes: Annotated[Flag, Parameter(name=["--yes", "-y"], help="Send without asking.")] = False,
+    wait_minutes: WaitMinutes = 60.0,
+    no_wait: Annotated[Flag, Parameter(help="Do not follow deliveries.")] = False,
+    phone_column: Annotated[
+        str | None, Parameter(help="Column with the phone numbers. Default: found by its name.")
     ] = None,
-    suppress: Annotated[str | None, Parameter(help="A CSV file of numbers that must get nothing.")] = None,
-    per_minute: Annotated[float | None, Parameter(help="Messages a minute, at most.")] = None,
-    max_recipients: Annotated[int | None, Parameter(help="Send nothing if there are more people.")] = None,
-    max_segments: Annotated[int | None, Parameter(help="Send nothing if a message takes more SMS.")] = None,
-    fail_on_rejects: Annotated[
-        bool, Parameter(help="Send nothing if there are rows that cannot be sent.", negative="")
+    country: Annotated[str, Parameter(help="Country of numbers without a country code (ISO 3166).")] = "SE",
+    suppression_file: Annotated[str | None, Parameter(help="CSV file of numbers to leave out.")] = None,
+    max_recipients: Annotated[int | None, Parameter(help="Send nothing to more recipients than this.")] = None,
+    max_segments: Annotated[
+        int | None, Parameter(help="Send nothing if a message takes more SMS segments than this.")
+    ] = None,
+    max_rejected: Annotated[
+        float | None, Parameter(help="Send nothing if a larger share of the rows is rejected; 0.05 is one in twenty.")
+    ] = None,
+    allow_changed_text: Annotated[
+        Flag,
+        Parameter(help="Send a changed text to people who already got the campaign's old one."),
     ] = False,
-    allow_changed: Annotated[
-        bool, Parameter(help="Send the changed text also to people who got the old one.", negative="")
+    allow_repeat_today: Annotated[
+        Flag,
+        Parameter(help="Send a text that the same people already got today from another campaign."),
     ] = False,
-    allow_repeat: Annotated[
-        bool, Parameter(help="Send what the same people were sent today under another name.", negative="")
-    ] = False,
+    messages_per_minute: Annotated[float | None, Parameter(help="Most messages sent per minute.")] = None,
+    flash: Annotated[Flag, Parameter(help="Show the message at once instead of storing it on the phone.")] = False,
     journal: Journal = None,
 ) -> int:
-    """Send a text to everybody in a CSV file, once: look, ask, send, follow.
+    """Send a message to everyone in a CSV file: check, confirm, send, follow.
 
-    First the whole file is checked and shown: how many messages, what they cost in SMS, how they read, which rows
-    have to be mended. Then it asks. After a crash, or for rows that were added, start it again: it sends what is
+    The command checks the whole file first. It shows the number of messages, the SMS segments they take, sample texts
+    and the rows to fix, and asks before it sends. Run it again after a crash, or with rows added: it sends only what is
     missing.
 
-    prefect-mymsp send customers.csv "Hello {name}, see you on {day}!" --credentials default
+    prefect-mymsp send customers.csv "Hello {name}, see you on {day}!"
     """
-    from prefect_mymsp.flows import Advanced, Audience, Safeguards, Speed, report_progress_to, send_campaign
+    from prefect_mymsp.flows import (
+        Advanced,
+        Audience,
+        Safeguards,
+        Speed,
+        Suppression,
+        report_progress_to,
+        send_campaign,
+    )
     from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
 
-    console, account = _console(), _load(MyMSPCredentials, credentials)
     options: dict[str, Any] = {
-        "credentials": account,
         "campaign": campaign,
         "sender": sender,
-        "send_at": _aware(send_at, account),
-        "send_window": _window(window, account),
-        "exactly_once": guard,
+        "send_at": send_at,
+        "send_window": parse_send_window(send_window),
+        "exactly_once": exactly_once,
         "transliterate": transliterate,
+        "wait_minutes": 0.0 if no_wait else wait_minutes,
         "audience": Audience(phone_column=phone_column, country=country),
-        "suppression": _suppression(suppress),
+        "suppression": Suppression(file=suppression_file),
         "safeguards": Safeguards(
             max_recipients=max_recipients,
             max_segments=max_segments,
-            max_rejected=0 if fail_on_rejects else None,
-            allow_changed_text=allow_changed,
-            allow_repeat_today=allow_repeat,
+            max_rejected=max_rejected,
+            allow_changed_text=allow_changed_text,
+            allow_repeat_today=allow_repeat_today,
         ),
-        "speed": Speed(messages_per_minute=per_minute),
+        "speed": Speed(messages_per_minute=messages_per_minute),
         "advanced": Advanced(flash=flash),
-        "journal": _journal(journal),
     }
-    with console.status("Checking the file …"):
-        planned = send_campaign(source, message, dry_run=True, **options)
-    show_plan(console, planned)
-    if planned.conflict:
-        raise InputError(planned.conflict)
-    if not planned.messages:
-        console.print("There is nobody to send to. Nothing was sent.")
-        return _NEEDS_YOU
+    check_files_and_options(recipients, message, options)
+    console, account = make_console(), load_credentials(credentials)
+    options |= {"credentials": account, "send_at": in_account_zone(send_at, account), "journal": load_journal(journal)}
+    if options["send_window"] is not None:
+        options["send_window"] = options["send_window"].model_copy(update={"timezone": account.timezone})
+    with console.status("Checking the recipients …"):
+        plan = send_campaign(recipients, message, dry_run=True, **options)
+    show_plan(console, plan)
+    if plan.conflict:
+        raise InputError(plan.conflict)
+    if not plan.messages:
+        console.print("No recipients left. Nothing was sent.")
+        return NEEDS_ATTENTION
     if dry_run:
-        return _DONE
-    if not yes and planned.planned and not _agreed(console, planned):
+        return DONE
+    if not yes and plan.planned and not _confirm(console, plan):
         console.print("Nothing was sent.")
-        return _REFUSED
-    options["campaign"] = planned.campaign  # the name that was shown, also if midnight has passed since
+        return REFUSED
+    options["campaign"] = plan.campaign  # the name that was shown; after midnight the default would be another
     try:
-        with ProgressBars(console) as bars, report_progress_to(bars.show):
-            report = send_campaign(source, message, wait_minutes=deadline if wait else 0, **options)
+        with ProgressBars(console) as bars, report_progress_to(bars.update):
+            report = send_campaign(recipients, message, **options)
     except KeyboardInterrupt:
-        _tell_interrupted(console, planned.campaign, _counts(planned.campaign, account, options["journal"]))
-        return _INTERRUPTED
+        _show_interrupted(console, plan.campaign, campaign_counts(plan.campaign, account, options["journal"]))
+        return INTERRUPTED
     show_report(console, report)
     show_paths(console, report)
     if report.in_doubt:
         console.print(
-            f"{report.in_doubt} messages may or may not have been sent. See whom it concerns: "
+            f"{report.in_doubt:,} messages may or may not have been sent. List them with: "
             f"prefect-mymsp resolve {report.campaign!r}",
             markup=False,
         )
-    return _NEEDS_YOU if report.in_doubt or report.planned or report.refused else _DONE
+    return NEEDS_ATTENTION if report.in_doubt or report.planned or report.refused else DONE
 
 
-def _counts(campaign: str, account: MyMSPCredentials, journal: CampaignJournal | None) -> Counts | None:
-    """Where a campaign's messages stand; None when the journal does not know it."""
-    from prefect_mymsp.blocks import open_existing_journal
-    from prefect_mymsp.flows.manage_campaign import find_campaign
-
-    with open_existing_journal(journal) as opened, contextlib.suppress(InputError):
-        return None if opened is None else opened.campaigns.counts(find_campaign(opened, account, campaign))
-    return None
+def _confirm(console: Console, plan: CampaignReport) -> bool:
+    if not sys.stdin.isatty():
+        raise InputError("No terminal to confirm in; add `--yes`. Nothing was sent.")
+    cost = f" ({plan.segments:,} SMS segments)" if plan.planned == plan.messages else ""
+    answer = console.input(f"Send {plan.planned:,} messages{cost}? Type yes: ", markup=False)
+    return answer.strip().lower() in {"yes", "y", "ja", "j"}
 
 
-def _tell_interrupted(console: Console, campaign: str, counts: Counts | None) -> None:
-    """What a person who has pressed Ctrl-C asks next."""
+def _show_interrupted(console: Console, campaign: str, counts: Counts | None) -> None:
     if counts is None:
         console.print("Interrupted. Nothing was sent.")
         return
-    unsure = counts.in_doubt + counts.sending
     console.print(
         f"Interrupted. Campaign {campaign!r}: {counts.accepted:,} accepted, {counts.refused:,} refused, "
-        f"{unsure:,} in doubt, {counts.planned:,} not sent. Start the same command again with --campaign "
-        f"{campaign!r} to go on; nobody gets the message twice.",
+        f"{counts.in_doubt + counts.sending:,} in doubt, {counts.planned:,} not sent. To continue, run the same "
+        f"command with --campaign {campaign!r}; no message is sent twice.",
         markup=False,
     )
 
 
-def _agreed(console: Console, planned: CampaignReport) -> bool:
-    if not sys.stdin.isatty():
-        raise InputError("Nobody is here to agree; with --yes the campaign is sent without asking. Nothing was sent.")
-    cost = f" ({planned.segments:,} SMS)" if planned.planned == planned.messages else ""
-    asked = f"Send {planned.planned:,} messages{cost}? Write yes: "
-    return console.input(asked, markup=False).strip().lower() in {"yes", "y", "ja", "j"}
-
-
 @app.command
 def track(
-    campaign: Annotated[str | None, Parameter(help="The campaign's name; leave it out for all open ones.")] = None,
+    campaign: Annotated[str | None, Parameter(help="Name of the campaign. Default: all open campaigns.")] = None,
+    /,
     *,
-    credentials: Name = "default",
-    deadline: Annotated[float, Parameter(help="Minutes to follow one campaign at most.")] = 60.0,
+    credentials: Credentials = "default",
+    wait_minutes: WaitMinutes = 60.0,
     journal: Journal = None,
 ) -> int:
-    """Follow a campaign until its deliveries are settled, or look once at all that are open.
+    """Follow one campaign until its deliveries are settled, or poll all open campaigns once.
 
-    It sends nothing. Exit code 3 says that something is left for you: doubt, or messages that were not sent.
+    It sends nothing. Exit code 3 means that messages are in doubt or not sent.
     """
     from prefect_mymsp.flows import report_progress_to, track_campaign, track_open_campaigns
-    from prefect_mymsp.terminal import ProgressBars, frame, pairs
+    from prefect_mymsp.terminal import ProgressBars, frame_table, key_value_table
 
-    console, account = _console(), _load(MyMSPCredentials, credentials)
+    console, account = make_console(), load_credentials(credentials)
     if campaign is None:
-        with console.status("Asking the gateway …"):
-            found = track_open_campaigns(account, journal=_journal(journal))
-        shown = ["campaign", "messages", "planned", "in_doubt", "accepted", "delivered", "open", "complete", "todo"]
-        console.print(frame("Open campaigns", found[shown], limit=100))
-        return _NEEDS_YOU if len(found) and (found["todo"].fillna("") != "").any() else _DONE
-    with ProgressBars(console) as bars, report_progress_to(bars.show):
-        status = track_campaign(campaign, account, deadline_s=deadline * 60, journal=_journal(journal))
+        with console.status("Polling the gateway …"):
+            campaigns = track_open_campaigns(account, journal=load_journal(journal))
+        columns = ["campaign", "messages", "planned", "in_doubt", "accepted", "delivered", "open", "complete", "todo"]
+        shown = campaigns[columns].assign(todo=campaigns["todo"].map(_in_cli_terms, na_action="ignore"))
+        console.print(frame_table("Open campaigns", shown, limit=100))
+        return NEEDS_ATTENTION if (campaigns["todo"].fillna("") != "").any() else DONE
+    with ProgressBars(console) as bars, report_progress_to(bars.update):
+        status = track_campaign(campaign, account, wait_minutes=wait_minutes, journal=load_journal(journal))
     states = ("messages", "accepted", "delivered", "open", "refused", "in_doubt", "planned", "cancelled")
-    console.print(pairs((name.replace("_", " "), f"{getattr(status, name):,}") for name in states))
+    console.print(key_value_table((state.replace("_", " "), f"{getattr(status, state):,}") for state in states))
     if status.stopped:
-        console.print("It was cancelled: what is planned will not be sent.")
-    for told in (status.todo, status.problem):
-        if told:
-            console.print(told, markup=False)
-    return _NEEDS_YOU if status.todo or status.problem else _DONE
+        console.print("The campaign was cancelled. Planned messages will not be sent.")
+    for note in (status.todo, status.problem):
+        if note:
+            console.print(_in_cli_terms(note), markup=False)
+    return NEEDS_ATTENTION if status.todo or status.problem else DONE
 
 
 @app.command
-def inbox(
-    *,
-    credentials: Name = "default",
-    show_numbers: Numbers = False,
-    updates: Annotated[
-        bool,
-        Parameter(help="Read the account's updates too; other systems will not see those then.", negative=""),
-    ] = False,
-    journal: Journal = None,
-) -> None:
-    """Store the received messages that are new, and show them. Who writes STOP gets no more SMS from campaigns."""
-    from prefect_mymsp.flows import collect_inbox, collect_updates
-    from prefect_mymsp.reports.sanitize import mask_frame
-    from prefect_mymsp.terminal import frame
+def cancel(campaign: Campaign, /, *, credentials: Credentials = "default", journal: Journal = None) -> int:
+    """Cancel a campaign for good, also its messages that are scheduled at the gateway.
 
-    console, account = _console(), _load(MyMSPCredentials, credentials)
-    with console.status("Asking the gateway …"):
-        if updates:
-            new = collect_updates(account, journal=_journal(journal)).inbox
-        else:
-            new = collect_inbox(account, journal=_journal(journal))
-    shown = new[["received_at", "sender", "prefix", "text"]]
-    console.print(frame("New messages", shown if show_numbers else mask_frame(shown), limit=100))
+    Exit code 3 means that some messages were sent or may have been sent.
+    """
+    from prefect_mymsp.flows import cancel_campaign
+
+    console, account = make_console(), load_credentials(credentials)
+    block = load_journal(journal)
+    result = cancel_campaign(campaign, account, journal=block)
+    counts = campaign_counts(campaign, account, block)
+    assert counts is not None  # noqa: S101  cancel_campaign has found it
+    sent, in_doubt = counts.accepted + counts.assumed, counts.in_doubt + counts.sending
+    console.print(
+        f"Requests: {result.cancelled:,} cancelled, {result.sent:,} already sent, {result.unknown:,} could not be "
+        f"cancelled.\nMessages: {counts.messages:,} in all, {sent:,} sent, {counts.cancelled:,} cancelled, "
+        f"{in_doubt:,} in doubt, {counts.planned:,} never sent."
+    )
+    return NEEDS_ATTENTION if result.unknown or sent or in_doubt else DONE
+
+
+@app.command
+def resolve(
+    campaign: Campaign,
+    /,
+    *,
+    sent: Annotated[Flag, Parameter(help="They were sent: never send them again.", group=DECISION)] = False,
+    not_sent: Annotated[Flag, Parameter(help="They were not sent: the next start sends them.", group=DECISION)] = False,
+    show_numbers: ShowNumbers = False,
+    credentials: Credentials = "default",
+    journal: Journal = None,
+) -> int:
+    """List a campaign's messages in doubt, or resolve them by your decision.
+
+    Look for evidence first, on the gateway's web pages or by asking a recipient. Exit code 3 means that messages are
+    still in doubt.
+    """
+    from prefect_mymsp.flows import resolve_campaign
+    from prefect_mymsp.reports.sanitize import mask_frame
+    from prefect_mymsp.terminal import frame_table
+
+    decision: Literal["sent", "not-sent"] | None = "sent" if sent else "not-sent" if not_sent else None
+    console, account = make_console(), load_credentials(credentials)
+    block = load_journal(journal)
+    doubtful = resolve_campaign(campaign, decision, account, journal=block)
+    shown = doubtful[["row", "recipient", "text_key", "error"]]
+    shown = shown.assign(text_key=shown["text_key"].str[:8])
+    console.print(frame_table("In doubt", shown if show_numbers else mask_frame(shown), limit=len(shown)))
+    outcome = "are in doubt" if decision is None else f"were in doubt and are resolved as {decision}"
+    console.print(f"{len(doubtful):,} messages {outcome}.")
+    counts = campaign_counts(campaign, account, block)
+    sending = 0 if counts is None else counts.sending
+    if sending:
+        console.print(
+            f"{sending:,} more are being sent. If the process that sends them has died, try again in a minute."
+        )
+    return NEEDS_ATTENTION if sending or (decision is None and len(doubtful)) else DONE
 
 
 @app.command
 def report(
-    campaign: Annotated[str | None, Parameter(help="The campaign's name; leave it out for all of them.")] = None,
+    campaign: Annotated[str | None, Parameter(help="Name of the campaign. Default: all campaigns.")] = None,
+    /,
     *,
-    credentials: Name = "default",
-    inbox: Annotated[bool, Parameter(help="Report the received messages instead.", negative="")] = False,
-    format: Annotated[  # noqa: A002  what everybody calls it
-        ReportFormat, Parameter(help="A page to look at (html), or csv, excel or parquet.")
-    ] = ReportFormat.HTML,
-    path: Annotated[Path | None, Parameter(help="The file or folder; the default is the folder for reports.")] = None,
+    format: Format = "html",  # noqa: A002  the usual name
+    path: OutputPath = None,
     since: Since = None,
     until: Until = None,
-    new_only: Annotated[
-        bool, Parameter(name=["--new"], help="Only what is new since the last such report.", negative="")
-    ] = False,
-    show_numbers: Numbers = False,
-    price: Annotated[float | None, Parameter(help="What one SMS costs, to show the cost.")] = None,
+    new_only: NewOnly = False,
+    show_numbers: ShowNumbers = False,
+    price: Annotated[float | None, Parameter(help="Price of one SMS segment, to show the cost.")] = None,
+    credentials: Credentials = "default",
     journal: Journal = None,
 ) -> None:
-    """Write a report to look at, or a file to work with: of a campaign, of a period, or of the inbox."""
-    from prefect_mymsp.flows import export_delivery_report, export_inbox_report
-    from prefect_mymsp.terminal import plain
+    """Write a delivery report, of one campaign or of a period."""
+    from prefect_mymsp.flows import export_delivery_report
+    from prefect_mymsp.terminal import show_exported
 
-    console, account = _console(), _load(MyMSPCredentials, credentials)
-    asked: dict[str, Any] = {
-        "since": _aware(since, account),
-        "until": _aware(until, account),
-        "new_only": new_only,
-        "format": format,
-        "path": path,
-        "show_numbers": show_numbers,
-        "journal": _journal(journal),
-    }
-    if format is ReportFormat.SQL:
-        raise InputError("Tables are written by the flow export_delivery_report; choose html, csv, excel or parquet.")
+    console, account = make_console(), load_credentials(credentials)
     with console.status("Writing the report …"):
-        if inbox:
-            done = export_inbox_report(account, **asked)
+        exported = export_delivery_report(
+            campaign,
+            account,
+            format=format,
+            path=path,
+            since=in_account_zone(since, account),
+            until=in_account_zone(until, account),
+            new_only=new_only,
+            show_numbers=show_numbers,
+            price=price,
+            journal=load_journal(journal),
+        )
+    show_exported(console, exported)
+
+
+@inbox_app.default
+def inbox(
+    *,
+    show_numbers: ShowNumbers = False,
+    updates: Annotated[
+        Flag,
+        Parameter(help="Also collect the account's updates. Other systems will not see them."),
+    ] = False,
+    credentials: Credentials = "default",
+    journal: Journal = None,
+) -> None:
+    """Fetch new received messages, store them, and show them. A reply of STOP opts its sender out of campaigns."""
+    from prefect_mymsp.flows import collect_inbox, collect_updates
+    from prefect_mymsp.reports.sanitize import mask_frame
+    from prefect_mymsp.terminal import frame_table
+
+    console, account = make_console(), load_credentials(credentials)
+    with console.status("Fetching messages …"):
+        if updates:
+            messages = collect_updates(account, journal=load_journal(journal)).inbox
         else:
-            done = export_delivery_report(account, campaign, price_per_segment=price, **asked)
-    console.print(f"{done.rows:,} rows are in")
-    for written in (done.path, done.rejected_rows_path):
-        if written is not None:
-            console.print(plain(f"  {written}"), soft_wrap=True)
+            messages = collect_inbox(account, journal=load_journal(journal))
+    shown = messages[["received_at", "sender", "prefix", "text"]]
+    console.print(frame_table("New messages", shown if show_numbers else mask_frame(shown), limit=100))
+
+
+@inbox_app.command(name="report")
+def inbox_report(
+    *,
+    format: Format = "html",  # noqa: A002  the usual name
+    path: OutputPath = None,
+    since: Since = None,
+    until: Until = None,
+    new_only: NewOnly = False,
+    show_numbers: ShowNumbers = False,
+    credentials: Credentials = "default",
+    journal: Journal = None,
+) -> None:
+    """Write a report of the received messages."""
+    from prefect_mymsp.flows import export_inbox_report
+    from prefect_mymsp.terminal import show_exported
+
+    console, account = make_console(), load_credentials(credentials)
+    with console.status("Writing the report …"):
+        exported = export_inbox_report(
+            account,
+            format=format,
+            path=path,
+            since=in_account_zone(since, account),
+            until=in_account_zone(until, account),
+            new_only=new_only,
+            show_numbers=show_numbers,
+            journal=load_journal(journal),
+        )
+    show_exported(console, exported)
 
 
 @app.command
 def sandbox(
     *,
-    port: Annotated[int, Parameter(help="The port to listen on; 0 picks a free one.")] = 8025,
-    speed: Annotated[float, Parameter(help="How many times as fast as real time deliveries advance.")] = 1.0,
+    port: Annotated[int, Parameter(help="Port to listen on. 0 picks a free one.")] = 8025,
+    speed: Annotated[float, Parameter(help="Speed of deliveries; 2 is twice real time.")] = 1.0,
 ) -> None:
-    """Run a gateway on this machine that sends nothing, until Ctrl-C.
+    """Run a gateway on this machine that sends nothing. Stop it with Ctrl-C.
 
-    It answers all eight endpoints as the vendor's document says. Point credentials at it and develop against it.
+    It has all eight endpoints of the vendor's API. Use it to develop and test.
     """
     from prefect_mymsp.sandbox.accounts import DEFAULT_PASSWORD, DEFAULT_USER
     from prefect_mymsp.sandbox.server import serve
 
     console = Console()
 
-    def ready(url: str) -> None:
+    def show_address(url: str) -> None:
         console.print(f"[bold]myMSP sandbox[/bold] at {url}")
         console.print(f"  base URL   {url}/external")
         console.print(f"  user       {DEFAULT_USER}")
         console.print(f"  password   {DEFAULT_PASSWORD}")
-        console.print("Numbers from 46701740605 to 46701740699 have outcomes of their own; see docs/sandbox.md.")
-        console.print("Nothing leaves this machine. Ctrl-C ends it.")
+        console.print("Numbers 46701740605 to 46701740699 simulate different outcomes; see docs/sandbox.md.")
+        console.print("No message leaves this machine. Press Ctrl-C to stop.")
 
-    serve(port=port, speed=speed, on_ready=ready)
+    serve(port=port, speed=speed, on_ready=show_address)
 
 
 @app.command
 def demo(
-    *,
-    folder: Annotated[Path | None, Parameter(help="Where to work; the default is a new temporary folder.")] = None,
+    *, folder: Annotated[Path | None, Parameter(help="Folder to work in. Default: a new temporary folder.")] = None
 ) -> int:
-    """Send a sample campaign through a gateway on this machine: a CSV in, delivered and reported.
+    """Send a sample campaign through a sandbox on this machine, and report it.
 
-    Prefect runs in the demo's own folder; your profile, your server and your journal are not touched.
+    Prefect runs in the demo's own folder. Your profile, server and journal are not touched.
     """
     try:
         home = folder.expanduser().absolute() if folder else Path(tempfile.mkdtemp(prefix="prefect-mymsp-demo-"))
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         Console(stderr=True).print(f"The folder cannot be used: {error.strerror}.")
-        return 1
-    # A process of its own, because Prefect has read the settings of this one: its profile, its server, its .toml file.
+        return REFUSED
+    # In a new process: this one has already read the settings of the user's profile.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment |= {
         "PREFECT_HOME": str(home / "prefect"),
@@ -369,167 +455,50 @@ def demo(
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "",
-        **_HUSH,
+        **_QUIET_SERVER,
     }
     command = [sys.executable, "-m", "prefect_mymsp.demo"]
     try:
         return subprocess.run(command, env=environment, cwd=home, check=False).returncode
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
-@app.command
-def resolve(
-    campaign: Annotated[str, Parameter(help="The campaign's name.")],
-    *,
-    credentials: Name = "default",
-    decision: Annotated[Decision | None, Parameter(help="What became of them; leave it out to look only.")] = None,
-    show_numbers: Numbers = False,
-    journal: Journal = None,
-) -> int:
-    """Show whose messages of a campaign may or may not have been sent, and settle them by your word.
-
-    Look for evidence first. With "sent" they are never sent again; with "not-sent" the next start sends them. Exit
-    code 3 says that there are some, and that they wait for your decision.
-    """
-    from prefect_mymsp.flows import resolve_campaign
-    from prefect_mymsp.reports.sanitize import mask_frame
-    from prefect_mymsp.terminal import frame
-
-    console, account = _console(), _load(MyMSPCredentials, credentials)
-    book = _journal(journal)
-    doubtful = resolve_campaign(campaign, account, decision, journal=book)
-    shown = doubtful[["row", "recipient", "text_key", "error"]]
-    shown = shown.assign(text_key=shown["text_key"].str[:8])
-    console.print(frame("In doubt", shown if show_numbers else mask_frame(shown), limit=len(shown)))
-    told = "are in doubt" if decision is None else f"were in doubt and are settled as {decision.value}"
-    console.print(f"{len(doubtful)} messages {told}.")
-    counts = _counts(campaign, account, book)
-    if sending := counts.sending if counts is not None else 0:
-        console.print(
-            f"{sending} more are on their way. If the process that sends them has died, ask again in a minute."
-        )
-    return _NEEDS_YOU if sending or (decision is None and len(doubtful)) else _DONE
+def _cli_terms() -> dict[str, str]:
+    """Names of parameters and flows, and how the command line spells them."""
+    names = {
+        name for command in (send, track, resolve, report, inbox) for name in inspect.signature(command).parameters
+    }
+    flags = {name: f"--{name.replace('_', '-')}" for name in names if "_" in name}
+    return flags | {"resolve_campaign": "prefect-mymsp resolve", "cancel_campaign": "prefect-mymsp cancel"}
 
 
-@app.command
-def cancel(
-    campaign: Annotated[str, Parameter(help="The campaign's name.")],
-    *,
-    credentials: Name = "default",
-    journal: Journal = None,
-) -> int:
-    """Stop a campaign for good, and cancel at the gateway what waits there.
-
-    Exit code 3 says that not all could be stopped: something of it was sent, or may have been.
-    """
-    from prefect_mymsp.flows import cancel_campaign
-
-    console, account = _console(), _load(MyMSPCredentials, credentials)
-    book = _journal(journal)
-    told = cancel_campaign(campaign, account, journal=book)
-    console.print(f"Cancelled at the gateway: {told.cancelled} requests.")
-    console.print(f"Too late, sent already:   {told.sent}.")
-    console.print(f"Could not be cancelled:   {told.unknown}.")
-    counts = _counts(campaign, account, book)
-    assert counts is not None  # noqa: S101  it was found to be cancelled
-    sent, unsure = counts.accepted + counts.assumed, counts.in_doubt + counts.sending
-    console.print(
-        f"Of its {counts.messages:,} messages {sent:,} were sent, {counts.cancelled:,} were taken back, "
-        f"{unsure:,} are in doubt, and {counts.planned:,} will never be sent."
-    )
-    return _NEEDS_YOU if told.unknown or sent or unsure else _DONE
+def _in_cli_terms(message: str) -> str:
+    """A flow's message with its parameters spelled as flags: ``max_recipients`` becomes ``--max-recipients``."""
+    terms = _cli_terms()
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: terms.get(match[0], match[0]), message)
 
 
-def _console() -> Console:
-    """Where a command speaks; Prefect's log is kept out of it."""
-    from prefect_mymsp.terminal import quiet_prefect
-
-    quiet_prefect()
-    return Console(highlight=False)
-
-
-def _load(kind: type[B], name: str) -> B:
-    from prefect_mymsp.terminal import start_server
-
-    try:
-        start_server()
-        block = kind.load(name)
-    except httpx.TransportError:
-        raise ConfigurationError(
-            f"Prefect's API at {PREFECT_API_URL.value()} cannot be reached. Nothing was sent. Start it with: prefect "
-            "server start; or correct PREFECT_API_URL."
-        ) from None
-    except ValueError as error:
-        raise ConfigurationError(
-            f"There is no {kind.get_block_type_slug()} block named {name!r}. Save one under that name, in Prefect's UI "
-            "or from Python."
-        ) from error
-    assert isinstance(block, kind)  # noqa: S101  outside of an event loop, load() has loaded it
-    return block
-
-
-def _journal(name: str | None) -> CampaignJournal | None:
-    return None if name is None else _load(CampaignJournal, name)
-
-
-def _aware(when: datetime | None, account: MyMSPCredentials) -> datetime | None:
-    """A time as a person writes it: without a zone, it is by the account's clock."""
-    return when if when is None or when.tzinfo is not None else when.replace(tzinfo=ZoneInfo(account.timezone))
-
-
-def _window(hours: str | None, account: MyMSPCredentials) -> SendWindow | None:
-    from prefect_mymsp.flows import SendWindow
-
-    if hours is None:
-        return None
-    opens, dash, closes = hours.partition("-")
-    if not dash:
-        raise InputError(f"The window {hours!r} is no span of hours; write 08:00-20:00.")
-    return SendWindow(opens=opens, closes=closes, timezone=check_timezone(account.timezone).key)
-
-
-def _suppression(path: str | None) -> Suppression | None:
-    from prefect_mymsp.flows import Suppression
-
-    return None if path is None else Suppression(file=path)
-
-
-#: What a flow's options are called here, where the name is not just spelt with dashes.
-_FLAGS = {
-    "messages_per_minute": "--per-minute",
-    "allow_changed_text": "--allow-changed",
-    "allow_repeat_today": "--allow-repeat",
-}
-_OPTIONS = re.compile(
-    r"\b(phone_column|send_at|max_recipients|max_segments|allow_changed_text|allow_repeat_today|messages_per_minute)\b"
-)
-
-
-def _in_flags(told: str) -> str:
-    """An error that names options of a flow, as one of the command that was typed."""
-    return _OPTIONS.sub(lambda found: _FLAGS.get(found[0], f"--{found[0].replace('_', '-')}"), told)
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the command line; our errors are one sentence, not a traceback.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Errors of this package are printed as one sentence, without a traceback.
 
     Args:
-        words: What stands behind ``prefect-mymsp``; the default is what was typed.
+        arguments: The arguments after ``prefect-mymsp``; by default those of the process.
     """
-    for name, value in _HUSH.items():
+    for name, value in _QUIET_SERVER.items():
         os.environ.setdefault(name, value)
     try:
-        result = app(sys.argv[1:] if words is None else words, exit_on_error=False)
+        result = app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
     except CycloptsError:
-        result = _MISUNDERSTOOD  # it has said what it did not understand
+        result = USAGE_ERROR  # cyclopts has printed the error
     except MyMSPError as error:
-        Console(stderr=True).print("[bold red]Error:[/bold red]", end=" ")
-        Console(stderr=True, highlight=False).print(_in_flags(str(error)), markup=False)
-        result = _REFUSED if isinstance(error, NotSentError) else _NEEDS_YOU
+        stderr = Console(stderr=True, highlight=False)
+        stderr.print("[bold red]Error:[/bold red]", end=" ")
+        stderr.print(_in_cli_terms(str(error)), markup=False)
+        result = REFUSED if isinstance(error, NotSentError) else NEEDS_ATTENTION
     except KeyboardInterrupt:
-        result = _INTERRUPTED
-    sys.exit(result if isinstance(result, int) else 0)
+        result = INTERRUPTED
+    sys.exit(result if isinstance(result, int) else DONE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run by ``prefect-mymsp demo`` in a process, and with a Prefect, of its own."""
+"""The demo, run by ``prefect-mymsp demo`` in a process with its own Prefect home."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from rich.text import Text
 from prefect_mymsp.blocks import MyMSPCredentials
 from prefect_mymsp.errors import MyMSPError
 from prefect_mymsp.flows import Advanced, report_progress_to, send_campaign
-from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report
+from prefect_mymsp.terminal import ProgressBars, show_paths, show_plan, show_report, start_server
 
 MESSAGE = (
     "Hej {förnamn}! Välkommen till Fjällkliniken i {klinik} {dag} kl {tid}. Svara STOP om du inte vill ha påminnelser."
 )
-_SOURCE = Path(__file__).with_name("patients.csv")
+_PATIENTS = Path(__file__).with_name("patients.csv")
 
 
 def main() -> int:
-    """The whole demonstration; 0 when it went as it should."""
+    """Run the demo; returns the exit code."""
     from prefect_mymsp.sandbox.server import Sandbox
 
     console = Console(highlight=False)
-    source = Path.cwd() / _SOURCE.name
-    shutil.copyfile(_SOURCE, source)
-    # Five times as fast as life: deliveries come in while you look.
+    recipients = Path.cwd() / _PATIENTS.name
+    shutil.copyfile(_PATIENTS, recipients)
+    # Five times real time, so that deliveries arrive while you watch.
     with Sandbox(speed=5.0) as sandbox:
         credentials = MyMSPCredentials(
             user=sandbox.user, password=SecretStr(sandbox.password), base_url=sandbox.base_url
         )
-        console.print(f"A gateway on this machine listens at {sandbox.url}; nothing leaves the machine.")
-        with console.status("Starting Prefect and reading the CSV …"):
-            planned = send_campaign(source, MESSAGE, credentials, "demo", dry_run=True)
-        show_plan(console, planned)
-        with ProgressBars(console) as bars, report_progress_to(bars.show):
+        console.print(f"A sandbox gateway runs at {sandbox.url}. No message leaves this machine.")
+        with console.status("Starting Prefect and checking the CSV file …"):
+            start_server()
+            plan = send_campaign(recipients, MESSAGE, credentials, "demo", dry_run=True)
+        show_plan(console, plan)
+        with ProgressBars(console) as bars, report_progress_to(bars.update):
             report = send_campaign(
-                source, MESSAGE, credentials, "demo", wait_minutes=0.5, advanced=Advanced(quiet_minutes=4 / 60)
+                recipients, MESSAGE, credentials, "demo", wait_minutes=0.5, advanced=Advanced(quiet_minutes=4 / 60)
             )
         replies = len(sandbox.gateway.inbox())
     show_report(console, report)

@@ -1,14 +1,14 @@
 """Prebuilt flows."""
 
-from prefect_mymsp.flows.deciding import resolve_campaign
 from prefect_mymsp.flows.export import export_delivery_report, export_inbox_report
-from prefect_mymsp.flows.inbox import CollectedUpdates, collect_inbox, collect_updates
-from prefect_mymsp.flows.manage_campaign import cancel_campaign, reschedule_campaign
-from prefect_mymsp.flows.options import Advanced, Audience, Day, Safeguards, SendWindow, Speed, Suppression
+from prefect_mymsp.flows.inbox import collect_inbox, collect_updates
+from prefect_mymsp.flows.manage_campaign import cancel_campaign, reschedule_campaign, resolve_campaign
+from prefect_mymsp.flows.options import Advanced, Audience, Day, Safeguards, SendWindow, Speed, Suppression, Table
 from prefect_mymsp.flows.purge import purge_journal
+from prefect_mymsp.flows.results import CampaignStatus, CollectedUpdates
 from prefect_mymsp.flows.send_campaign import send_campaign, send_dataframe
 from prefect_mymsp.flows.task_support import report_progress_to
-from prefect_mymsp.flows.track import CampaignStatus, track_campaign, track_open_campaigns
+from prefect_mymsp.flows.track import track_campaign, track_open_campaigns
 
 __all__ = [
     "Advanced",
@@ -20,6 +20,7 @@ __all__ = [
     "SendWindow",
     "Speed",
     "Suppression",
+    "Table",
     "cancel_campaign",
     "collect_inbox",
     "collect_updates",

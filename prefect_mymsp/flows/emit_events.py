@@ -1,7 +1,7 @@
-"""Telling Prefect what happened, so that nothing is told twice for long, or never: events at least once.
+"""Emit Prefect events at least once.
 
-An event's place is noted down after Prefect has it. Who dies in between tells it again under the same id, and Prefect
-takes it for the same event.
+A bookmark in the journal moves after Prefect has received the event. A run that dies in between emits the event again
+with the same id, and Prefect treats it as the same event.
 """
 
 from __future__ import annotations
@@ -24,81 +24,83 @@ if TYPE_CHECKING:
     from prefect_mymsp.campaign import CampaignProgress
     from prefect_mymsp.journal import CampaignKey, Journal
 
-#: The bookmark that holds how far received messages have been told of, by their number in the journal.
-RECEIVED = "received-events"
-_AT_ONCE = 200
-#: Seconds that Prefect may take to fetch what was emitted.
-_PATIENCE_S = 15.0
+#: Name of the bookmark with the journal's number of the last received message that has an event.
+RECEIVED_BOOKMARK = "received-events"
+#: Received messages whose events are emitted before the bookmark moves.
+_CHUNK = 200
+#: Seconds that Prefect may take to receive emitted events.
+_FLUSH_TIMEOUT_S = 15.0
 
 
 def last_emitted_number(journal: Journal, account: str) -> int:
-    """Number in the journal of the last received message that Prefect was told of."""
-    return int(journal.bookmarks.get(account, RECEIVED) or 0)
+    """The journal's number of the last received message that has an event."""
+    return int(journal.bookmarks.get(account, RECEIVED_BOOKMARK) or 0)
 
 
 def emit_received_messages(journal: Journal, account: str, *, include_text: bool, max_age_days: float) -> int:
-    """Emit an event for each received message there was none for yet; returns how many.
+    """Emit an event for each received message that has none; returns how many.
 
-    Those older than ``max_age_days`` are passed over: the first reading of an old account's inbox brings years of
-    messages, and what they ask for has been done or forgotten.
+    Messages older than ``max_age_days`` get no event. The first reading of an old account's inbox brings years of
+    messages, and nothing should react to them now.
     """
     oldest = datetime.now(UTC) - timedelta(days=max_age_days)
     count, after = 0, last_emitted_number(journal, account)
-    for part in journal.inbox.rows(account, after=after, chunk=_AT_ONCE):
-        for number, message_id, received, stored, user, prefix, kind, sender, alias, subject, text in part:
-            at = datetime.fromtimestamp((stored if received is None else received) / 1e6, UTC)
-            if at >= oldest:
-                received_at = None if received is None else at
+    for chunk in journal.inbox.rows(account, after=after, chunk=_CHUNK):
+        for number, message_id, received, stored, user, prefix, kind, sender, alias, subject, text in chunk:
+            time = datetime.fromtimestamp((stored if received is None else received) / 1e6, UTC)
+            if time >= oldest:
+                received_at = None if received is None else time
                 message = ReceivedMessage(message_id, received_at, user, prefix, kind, sender, alias, subject, text)
                 emit_received_event(account, message, include_text=include_text)
                 count += 1
             after = number
-        if not _fetched():
+        if not _flush_events():
             break
-        if after > last_emitted_number(journal, account):  # another run may have come further
-            journal.bookmarks.put(account, RECEIVED, str(after))
+        if after > last_emitted_number(journal, account):  # a concurrent run may have moved the bookmark further
+            journal.bookmarks.put(account, RECEIVED_BOOKMARK, str(after))
     return count
 
 
 def emit_completed_campaigns(
-    journal: Journal, account: str, standings: Iterable[CampaignProgress]
+    journal: Journal, account: str, campaigns: Iterable[CampaignProgress]
 ) -> list[CampaignProgress]:
-    """Emit ``mymsp.campaign.completed`` for campaigns that are complete and were not said to be; returns which.
+    """Emit ``mymsp.campaign.completed`` for each campaign that is newly complete; returns these campaigns.
 
-    With it goes ``mymsp.message.undelivered`` for those of its messages that were accepted and never delivered.
+    Emits ``mymsp.message.undelivered`` as well for the campaign's messages that were accepted and not delivered.
     """
     from prefect_mymsp.campaign import CompletionLog
 
-    completions = CompletionLog(journal, account)
-    done = [one for one in standings if one.complete]
-    new = [one for one in done if completions.is_pending(one)]
-    for one in new:
-        emit_undelivered_event(one.campaign.name, journal.deliveries.undelivered(one.campaign), account=account)
-        emit_campaign_event("completed", one.campaign.name, dataclasses.asdict(one.counts), account=account)
-    if not new or _fetched():
-        for one in done:
-            completions.mark_reported(one)
-    return new
+    log = CompletionLog(journal, account)
+    complete = [campaign for campaign in campaigns if campaign.complete]
+    pending = [campaign for campaign in complete if log.is_pending(campaign)]
+    for campaign in pending:
+        name = campaign.campaign.name
+        emit_undelivered_event(name, journal.deliveries.undelivered(campaign.campaign), account=account)
+        emit_campaign_event("completed", name, dataclasses.asdict(campaign.counts), account=account)
+    if not pending or _flush_events():
+        for campaign in complete:
+            log.mark_reported(campaign)
+    return pending
 
 
 def emit_if_completed(journal: Journal, campaign: CampaignKey) -> CampaignProgress:
-    """:func:`emit_completed_campaigns` for one campaign; returns where it stands."""
+    """Emit the events of one campaign if it is newly complete; returns its progress."""
     from prefect_mymsp.campaign import campaign_progress
 
     since = datetime.now(UTC) - tracking_period(MyMSPSettings().tracking_days)
-    (standing,) = campaign_progress(journal, campaign.account, [campaign.id], since)
-    emit_completed_campaigns(journal, campaign.account, [standing])
-    return standing
+    (progress,) = campaign_progress(journal, campaign.account, [campaign.id], since)
+    emit_completed_campaigns(journal, campaign.account, [progress])
+    return progress
 
 
-def _fetched() -> bool:
-    """Wait until Prefect has what was emitted here; False when it does not come for it in time."""
+def _flush_events() -> bool:
+    """Wait until Prefect has received all emitted events; False when it takes too long."""
     if not (in_prefect_run() or PREFECT_API_URL.value()):
         return True  # nothing was emitted
     from prefect.events.worker import EventsWorker
 
-    # Waiting for it has no time limit of its own, and would never end if the worker had died.
+    # wait_until_empty has no timeout, and never returns if the worker has died.
     waiting = threading.Thread(target=EventsWorker.instance().wait_until_empty, name="mymsp-events", daemon=True)
     waiting.start()
-    waiting.join(_PATIENCE_S)
+    waiting.join(_FLUSH_TIMEOUT_S)
     return not waiting.is_alive()

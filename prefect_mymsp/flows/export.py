@@ -1,46 +1,50 @@
-"""Write what became of messages, and what people wrote back, to files and tables. Orchestration only."""
+"""Export deliveries and received messages to files and database tables."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.blocks.system import Secret
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from pydantic import WithJsonSchema
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
+from prefect_mymsp.blocks import MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError
+from prefect_mymsp.flows.form import Choice, label
+from prefect_mymsp.flows.options import Table
+from prefect_mymsp.flows.parameters import Credentials, Journal, load_credentials
+from prefect_mymsp.flows.task_support import STEP
 from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
-    from prefect_mymsp.journal import Journal
+    from prefect_mymsp.journal import Journal as OpenJournal
     from prefect_mymsp.reports.exports import DeliverySelection, Exported, FileTarget, InboxSelection, TableTarget
 else:
-    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
+    # Prefect evaluates the annotations of a flow for its form. One that cannot be evaluated would hide all of them.
     Exported = Any
 
-# Rows hold numbers and texts: nothing of them in Prefect's results.
-_STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+Format = Annotated[Literal["csv", "excel", "html", "parquet"], label("Format")]
+OutputPath = Annotated[
+    str | Path | None, Choice("File or folder", "File or folder", "Folder for reports"), label("Path")
+]
+OutputTable = Annotated[Table | None, Choice("", "Write a file"), label("Table")]
+Since = Annotated[datetime | None, Choice("From a time", "From the beginning"), label("Since")]
+Until = Annotated[datetime | None, Choice("Before a time", "Up to now"), label("Until")]
+NewOnly = Annotated[bool, label("New only")]
+ShowNumbers = Annotated[bool, label("Show numbers")]
 
-# Without a type argument: with one it would be another block. A path is a string to a form.
-Database = Secret | None  # type: ignore[type-arg]
-Place = Annotated[Path | None, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
 
-
-@task(name="write-delivery-report", **_STEP)
+@task(name="write-delivery-report", **STEP)
 def write_delivery_report(
-    journal: Journal,
+    journal: OpenJournal,
     credentials: MyMSPCredentials,
     selection: DeliverySelection,
     target: FileTarget | TableTarget,
-    price_per_segment: float | None,
+    price: float | None,
     show_numbers: bool,
 ) -> Exported:
     """Read deliveries from the journal and write them to a file or a table."""
@@ -48,18 +52,18 @@ def write_delivery_report(
 
     return export_deliveries(
         journal,
-        _account(credentials),
+        credentials.account,
         selection,
         target,
         zone=ZoneInfo(credentials.timezone),
-        price_per_segment=price_per_segment,
+        price_per_segment=price,
         show_numbers=show_numbers,
     )
 
 
-@task(name="write-inbox-report", **_STEP)
+@task(name="write-inbox-report", **STEP)
 def write_inbox_report(
-    journal: Journal,
+    journal: OpenJournal,
     credentials: MyMSPCredentials,
     selection: InboxSelection,
     target: FileTarget | TableTarget,
@@ -69,56 +73,50 @@ def write_inbox_report(
     from prefect_mymsp.reports.exports import export_inbox
 
     zone = ZoneInfo(credentials.timezone)
-    return export_inbox(journal, _account(credentials), selection, target, zone=zone, show_numbers=show_numbers)
+    return export_inbox(journal, credentials.account, selection, target, zone=zone, show_numbers=show_numbers)
 
 
 @flow(name="export-delivery-report", retries=0, persist_result=False)
 def export_delivery_report(
-    credentials: MyMSPCredentials,
-    campaign: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    new_only: bool = False,
-    format: ReportFormat = ReportFormat.CSV,  # noqa: A002  what everybody calls it
-    path: Place = None,
-    database: Database = None,
-    table: str | None = None,
-    update: bool = False,
-    show_numbers: bool = False,
-    price_per_segment: float | None = None,
-    journal: CampaignJournal | None = None,
+    campaign: Annotated[str | None, Choice("One campaign", "All campaigns"), label("Campaign")] = None,
+    credentials: Credentials = "default",
+    format: Format = "csv",  # noqa: A002  the usual name
+    path: OutputPath = None,
+    table: OutputTable = None,
+    since: Since = None,
+    until: Until = None,
+    new_only: NewOnly = False,
+    show_numbers: ShowNumbers = False,
+    price: Annotated[float | None, Choice("Price", "Show no cost"), label("Price")] = None,
+    journal: Journal = None,
 ) -> Exported:
-    """Write what became of messages: of one campaign, of a period, or what is new since the last export.
+    """Export what happened to messages: of one campaign, of a period, or what is new since the last export.
 
-    A file appears whole or not at all. A row lands in a table once, however often or concurrently this runs: those
-    whose outcome will not change any more, unless ``update`` is asked for. An outcome is final when the gateway has
-    refused or delivered the message, archived or cancelled it, when a person has resolved it, and when the message is
-    no longer tracked: ``tracking_days`` after its delivery time, 7 unless the setting
-    ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` says otherwise.
+    A file appears complete or not at all. A table receives each row once, however often or concurrently this flow runs,
+    as soon as the outcome is final; with ``include_pending`` other rows are added too and updated later. An outcome is
+    final when the message was refused, delivered, archived by the gateway or cancelled, when a person resolved it, or
+    when the message is no longer tracked: ``tracking_days`` after its delivery time. The setting
+    ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` is 7 by default.
 
     Args:
-        credentials: The gateway account.
-        campaign: The name of one campaign; the default is all of the account's.
-        since: Only messages that left then or later, with a time zone.
-        until: Only messages that left before then, with a time zone.
-        new_only: Only messages whose outcome has become final since the last such export to the same path or table;
-            each is in one of them. What was written is remembered only when it is there. Run one at a time.
-        format: csv, parquet, excel, html (a page to look at) or sql (a table).
-        path: The file, or the folder for a file with a name of its own: one that is there, or a name without a
-            suffix; the default is the folder for reports.
-        database: For sql: a Secret block that holds an SQLAlchemy URL of SQLite or PostgreSQL.
-        table: For sql: the table, with a schema before a dot where there are schemas.
-        update: For sql: also messages whose outcome may still change; later exports bring them up to date.
-        show_numbers: Write the numbers of the people in full; the default is to mask them.
-        price_per_segment: What one SMS costs; shown as cost in html and in the campaigns sheet of excel.
-        journal: Where it is remembered; the default is the journal that the settings name.
+        campaign: Name of the campaign to report on.
+        credentials: Gateway account that sent the messages.
+        format: Kind of file. html is a page to read.
+        path: Where to write the file. In a folder, the file gets a name of its own.
+        table: Add rows to a database table instead of writing a file.
+        since: Only messages sent at this time or later, with a time zone.
+        until: Only messages sent before this time, with a time zone.
+        new_only: Only outcomes that are final and were not in an earlier export to the same place. Run one at a time.
+        show_numbers: Write phone numbers in full instead of masking them.
+        price: Price of one SMS segment, to show the cost in html and excel.
+        journal: Database that remembers what was sent.
 
     Returns:
         How many rows were written, and where.
 
     Raises:
-        InputError: There is no such campaign, or what was asked for does not fit together; nothing was written.
-        ConfigurationError: Something the format needs is not installed, or the database's URL cannot be used.
+        InputError: The campaign does not exist, or the options contradict each other. Nothing was written.
+        ConfigurationError: A package for the format is not installed, or the database's URL is not valid.
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
@@ -132,55 +130,50 @@ def export_delivery_report(
         tracking_days=MyMSPSettings().tracking_days,
     )
     selection.check()
-    target = _target(format, path, database, table, update=update)
-    if update and format is not ReportFormat.SQL:
-        raise InputError("update is for format='sql'; a file always shows how things stand.")
-    if price_per_segment is not None and not price_per_segment >= 0:
-        raise InputError("price_per_segment is negative.")
+    if price is not None and not price >= 0:
+        raise InputError("price must not be below zero.")
+    target = _target(format, path, table)
+    account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        done: Exported = write_delivery_report(opened, credentials, selection, target, price_per_segment, show_numbers)
-    _tell(done, format, "deliveries")
-    return done
+        exported: Exported = write_delivery_report(opened, account, selection, target, price, show_numbers)
+    _announce(exported, target, "deliveries")
+    return exported
 
 
 @flow(name="export-inbox-report", retries=0, persist_result=False)
 def export_inbox_report(
-    credentials: MyMSPCredentials,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    new_only: bool = False,
-    format: ReportFormat = ReportFormat.CSV,  # noqa: A002  what everybody calls it
-    path: Place = None,
-    database: Database = None,
-    table: str | None = None,
-    show_numbers: bool = False,
-    journal: CampaignJournal | None = None,
+    credentials: Credentials = "default",
+    format: Format = "csv",  # noqa: A002  the usual name
+    path: OutputPath = None,
+    table: OutputTable = None,
+    since: Since = None,
+    until: Until = None,
+    new_only: NewOnly = False,
+    show_numbers: ShowNumbers = False,
+    journal: Journal = None,
 ) -> Exported:
-    """Write the messages that people wrote: all of them, of a period, or what is new since the last export.
+    """Export received messages: all of them, of a period, or what is new since the last export.
 
-    It writes what the journal holds; :func:`collect_inbox` fetches it from the gateway. A row lands in a table once,
-    however often or concurrently this runs.
+    It exports what the journal holds; :func:`collect_inbox` fetches it from the gateway. A table receives each row
+    once, however often or concurrently this flow runs.
 
     Args:
-        credentials: The gateway account.
-        since: Only messages received then or later, with a time zone.
-        until: Only messages received before then, with a time zone.
-        new_only: Only what came into the journal since the last such export to the same path or table; each message
-            is in one of them. What was written is remembered only when it is there. Run one at a time.
-        format: csv, parquet, excel, html (a page to look at) or sql (a table).
-        path: The file, or the folder for a file with a name of its own: one that is there, or a name without a
-            suffix; the default is the folder for reports.
-        database: For sql: a Secret block that holds an SQLAlchemy URL of SQLite or PostgreSQL.
-        table: For sql: the table, with a schema before a dot where there are schemas.
-        show_numbers: Write the numbers of the people in full; the default is to mask them.
-        journal: Where it is remembered; the default is the journal that the settings name.
+        credentials: Gateway account that received the messages.
+        format: Kind of file. html is a page to read.
+        path: Where to write the file. In a folder, the file gets a name of its own.
+        table: Add rows to a database table instead of writing a file.
+        since: Only messages received at this time or later, with a time zone.
+        until: Only messages received before this time, with a time zone.
+        new_only: Only messages that were not in an earlier export to the same place. Run one at a time.
+        show_numbers: Write phone numbers in full instead of masking them.
+        journal: Database that stores the messages.
 
     Returns:
         How many rows were written, and where.
 
     Raises:
-        InputError: What was asked for does not fit together; nothing was written.
-        ConfigurationError: Something the format needs is not installed, or the database's URL cannot be used.
+        InputError: The options contradict each other. Nothing was written.
+        ConfigurationError: A package for the format is not installed, or the database's URL is not valid.
         ExportError: The file or the table cannot be written.
         JournalError: The journal cannot be read.
     """
@@ -188,58 +181,55 @@ def export_inbox_report(
 
     selection = InboxSelection(since, until, new_only=new_only)
     selection.check()
-    target = _target(format, path, database, table)
+    if table is not None and table.include_pending:
+        raise InputError("include_pending is for deliveries. A received message is never pending.")
+    target = _target(format, path, table)
+    account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        done: Exported = write_inbox_report(opened, credentials, selection, target, show_numbers)
-    _tell(done, format, "received messages")
-    return done
+        exported: Exported = write_inbox_report(opened, account, selection, target, show_numbers)
+    _announce(exported, target, "received messages")
+    return exported
 
 
-def _account(credentials: MyMSPCredentials) -> str:
-    from prefect_mymsp.account import account_fingerprint
+def _target(format: str, path: str | Path | None, table: Table | None) -> FileTarget | TableTarget:  # noqa: A002
+    """Where the export goes, checked.
 
-    return account_fingerprint(credentials.base_url, credentials.user)
-
-
-def _target(
-    format: ReportFormat,  # noqa: A002
-    path: Path | None,
-    database: Database,
-    table: str | None,
-    *,
-    update: bool = False,
-) -> FileTarget | TableTarget:
+    Raises:
+        InputError: Both a file and a table are set, or the file's name contradicts the format.
+    """
     from prefect_mymsp.reports.exports import FileTarget, TableTarget
 
     target: FileTarget | TableTarget
-    url = None if database is None else str(database.get())
-    if format is ReportFormat.SQL:
-        if path is not None:
-            raise InputError("format='sql' writes to a table: leave path out, or choose another format.")
-        target = TableTarget(url or "", table or "", include_pending=update)
-    elif url or table:
-        raise InputError("database and table are for format='sql'.")
+    if table is None:
+        target = FileTarget(
+            ReportFormat(format), None if path is None else Path(path), MyMSPSettings().reports_folder()
+        )
     else:
-        target = FileTarget(format, path, MyMSPSettings().reports_folder())
+        if path is not None:
+            raise InputError("path and table cannot be combined. Set one of them.")
+        target = TableTarget(str(table.database.get()), table.name, include_pending=table.include_pending)
     target.check()
     return target
 
 
-def _tell(done: Exported, format: ReportFormat, what: str) -> None:  # noqa: A002
-    """Say in the log, and in an artifact, what was written where."""
+def _announce(exported: Exported, target: FileTarget | TableTarget, content: str) -> None:
+    """Log how many rows were written and where, and create an artifact that says so."""
     from prefect_mymsp.reports.sanitize import escape_control_characters
 
+    def code(place: object) -> str:
+        shown = escape_control_characters(str(place)).replace("`", "'").replace("\n", " ")
+        return f"`{shown}`"
+
     logger = get_run_logger()
-    where = f"table {done.table}" if done.path is None else str(done.path.absolute())
-    logger.info("%d %s are in %r.", done.rows, what, where)
-    shown = escape_control_characters(where).replace("`", "'").replace("\n", " ")
-    lines = [f"**{done.rows:,}** {what} as {format.value} in", "", f"`{shown}`"]
-    if done.rejected_rows_path is not None:
-        shown = escape_control_characters(str(done.rejected_rows_path)).replace("`", "'").replace("\n", " ")
-        lines += ["", "and the rows that could not be sent in", "", f"`{shown}`"]
-    for chart in done.charts:  # both of Prefect's user interfaces show images with such addresses
+    place = f"table {exported.table}" if exported.path is None else str(exported.path.absolute())
+    logger.info("%d %s written to %r.", exported.rows, content, place)
+    kind = "" if exported.path is None else f" as {exported.path.suffix.removeprefix('.')}"
+    lines = [f"**{exported.rows:,}** {content}{kind}, written to", "", code(place)]
+    if exported.rejected_rows_path is not None:
+        lines += ["", "Rejected rows, written to", "", code(exported.rejected_rows_path)]
+    for chart in exported.charts:  # both of Prefect's user interfaces show images with data URIs
         lines += ["", f"### {chart.title}", "", f"![{chart.description}]({chart.data_uri})"]
     try:
-        create_markdown_artifact(markdown="\n".join(lines), key=f"mymsp-export-{what.replace(' ', '-')}")
-    except Exception as error:  # noqa: BLE001  the report is written, whatever Prefect can show of it
-        logger.warning("The report is written; that it is there cannot be shown in Prefect (%s).", type(error).__name__)
+        create_markdown_artifact(markdown="\n".join(lines), key=f"mymsp-export-{content.replace(' ', '-')}")
+    except Exception as error:  # noqa: BLE001  the export is done, whatever Prefect's API does
+        logger.warning("The export is written, but its artifact could not be created (%s).", type(error).__name__)

@@ -1,135 +1,170 @@
-"""Stop a campaign, or have it sent at another time. Orchestration only."""
+"""Cancel, reschedule or resolve a campaign that was sent earlier."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
-from prefect_mymsp.errors import InputError
+from prefect_mymsp.blocks import MyMSPCredentials, open_journal
+from prefect_mymsp.flows.form import Choice, label
+from prefect_mymsp.flows.parameters import CampaignName, Credentials, Journal, load_credentials
 from prefect_mymsp.flows.steps import cancel_scheduled_messages
-from prefect_mymsp.flows.task_support import run_interruptibly
+from prefect_mymsp.flows.task_support import STEP, find_campaign, run_interruptibly
+from prefect_mymsp.models import Decision
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from prefect_mymsp.campaign import Cancelled, Rescheduled
-    from prefect_mymsp.journal import CampaignKey, Journal
+    from prefect_mymsp.journal import CampaignKey
+    from prefect_mymsp.journal import Journal as OpenJournal
 else:
-    # Prefect evaluates a flow's annotations for its form; one that it cannot would cost all of them their types.
-    Cancelled = Rescheduled = Any
-
-
-def find_campaign(journal: Journal, credentials: MyMSPCredentials, name: str) -> CampaignKey:
-    """The campaign of that name.
-
-    Raises:
-        InputError: There is none for this account.
-    """
-    from prefect_mymsp.account import account_fingerprint
-
-    key = journal.campaigns.get(account_fingerprint(credentials.base_url, credentials.user), name)
-    if key is None:
-        names = journal.campaigns.recent_names(account_fingerprint(credentials.base_url, credentials.user))
-        there = f"The latest are {', '.join(map(repr, names))}." if names else "It has none yet."
-        raise InputError(f"This account has no campaign {name!r}. {there}")
-    return key
+    # Prefect evaluates the annotations of a flow for its form. One that cannot be evaluated would hide all of them.
+    Cancelled = Rescheduled = DataFrame = Any
 
 
 @flow(name="cancel-campaign", retries=0, persist_result=False)
-def cancel_campaign(campaign: str, credentials: MyMSPCredentials, journal: CampaignJournal | None = None) -> Cancelled:
-    """Stop a campaign for good, whether it is being sent or waits for its delivery time.
+def cancel_campaign(campaign: CampaignName, credentials: Credentials = "default", journal: Journal = None) -> Cancelled:
+    """Cancel a campaign for good, whether it is being sent or scheduled.
 
-    A run that sends it stops with what is in flight; what waits at the gateway is cancelled there, and so is what was
-    accepted while the run stopped. The campaign cannot be continued afterwards.
+    A run that is sending the campaign stops after the requests under way. Scheduled messages are cancelled at the
+    gateway, also those that are accepted while the run stops. The campaign cannot be continued afterwards.
 
     Args:
-        campaign: Its name.
-        credentials: The account that sends it.
-        journal: Where it is remembered; the default is the journal that the settings name.
+        campaign: Name of the campaign.
+        credentials: Gateway account that sent it.
+        journal: Database that remembers what was sent.
 
     Returns:
-        Requests that were cancelled, that had been sent already, and of which the gateway did not say.
+        How many requests were cancelled, had been sent already, or could not be cancelled.
 
     Raises:
-        InputError: There is no such campaign.
+        InputError: The campaign does not exist.
     """
+    account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        told: Cancelled = cancel_scheduled_messages(credentials, opened, find_campaign(opened, credentials, campaign))
-        counts = opened.campaigns.counts(find_campaign(opened, credentials, campaign))
+        key = find_campaign(opened, account.account, campaign)
+        result: Cancelled = cancel_scheduled_messages(account, opened, key)
+        counts = opened.campaigns.counts(key)
     get_run_logger().info(
-        "Campaign %r is cancelled. Requests: %d cancelled, %d had been sent, %d could not be cancelled. "
-        "Messages: %d were never sent, %d are in doubt.",
+        "Campaign %r is cancelled. Requests: %d cancelled, %d already sent, %d could not be cancelled. "
+        "Messages: %d never sent, %d in doubt.",
         campaign,
-        told.cancelled,
-        told.sent,
-        told.unknown,
+        result.cancelled,
+        result.sent,
+        result.unknown,
         counts.planned,
         counts.in_doubt,
     )
-    return told
+    return result
 
 
-@task(name="reschedule-scheduled-messages", retries=0, cache_policy=NO_CACHE, persist_result=False)
+@task(name="reschedule-scheduled-messages", **STEP)
 def reschedule_scheduled_messages(
-    credentials: MyMSPCredentials, journal: Journal, campaign: CampaignKey, send_at: datetime
+    credentials: MyMSPCredentials, journal: OpenJournal, campaign: CampaignKey, send_at: datetime
 ) -> Rescheduled:
-    """Move what waits at the gateway to the new time."""
+    """Move the campaign's scheduled requests at the gateway to the new time."""
     from prefect_mymsp.campaign import CampaignContext, reschedule_at_gateway
 
-    async def run() -> Rescheduled:
+    async def reschedule() -> Rescheduled:
         async with credentials.get_async_client() as client:
             with CampaignContext(journal, client, campaign.account) as context:
                 return await reschedule_at_gateway(context, campaign, send_at)
 
-    return run_interruptibly(run())
+    return run_interruptibly(reschedule())
 
 
 @flow(name="reschedule-campaign", retries=0, persist_result=False)
 def reschedule_campaign(
-    campaign: str, credentials: MyMSPCredentials, send_at: datetime, journal: CampaignJournal | None = None
+    campaign: CampaignName,
+    send_at: Annotated[datetime, label("Send at")],
+    credentials: Credentials = "default",
+    journal: Journal = None,
 ) -> Rescheduled:
-    """Have a scheduled campaign sent at another time.
+    """Move a scheduled campaign to another time.
 
-    What waits at the gateway is moved there, and what is not sent yet will be sent for the new time: to continue the
-    campaign, start it with that one. Should requests be left of which the gateway did not say for which time they wait,
-    run this again with the same time.
+    Scheduled messages are moved at the gateway. Messages that are not sent yet get the new time as well: start the
+    campaign again with that ``send_at`` to send them. When the log reports requests with an unknown time, run this flow
+    again with the same time.
 
     Args:
-        campaign: Its name.
-        credentials: The account that sends it.
-        send_at: The new delivery time, with a time zone; seconds are rounded up to the next minute.
-        journal: Where it is remembered; the default is the journal that the settings name.
+        campaign: Name of the campaign.
+        send_at: New time to send, with a time zone.
+        credentials: Gateway account that sent it.
+        journal: Database that remembers what was sent.
 
     Returns:
-        Requests that were moved, that had been sent already, and of which the gateway did not say.
+        How many requests were moved, had been sent already, or have an unknown time.
 
     Raises:
-        InputError: There is no such campaign, it cannot be rescheduled now, or the time is past; nothing was moved.
-        NotSentError: The gateway cannot be reached or refuses; nothing was moved.
-        InDoubtError: The gateway's schedule could not be read; nothing was moved.
+        InputError: The campaign does not exist or cannot be rescheduled now, or the time has passed. Nothing was moved.
+        NotSentError: The gateway refuses or cannot be reached. Nothing was moved.
+        InDoubtError: The gateway's schedule could not be read. Nothing was moved.
     """
+    account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        key = find_campaign(opened, credentials, campaign)
-        told: Rescheduled = reschedule_scheduled_messages(credentials, opened, key, send_at)
+        key = find_campaign(opened, account.account, campaign)
+        result: Rescheduled = reschedule_scheduled_messages(account, opened, key, send_at)
     logger = get_run_logger()
     logger.info(
-        "Campaign %r is rescheduled to %s. Requests: %d moved, %d had been sent. Messages: %d will be sent for then.",
+        "Campaign %r is rescheduled to %s. Requests: %d moved, %d already sent. Messages not sent yet: %d.",
         campaign,
         send_at.isoformat(),
-        told.moved,
-        told.sent,
-        told.planned,
+        result.moved,
+        result.sent,
+        result.planned,
     )
-    if told.unknown or told.changed or told.assumed:
+    if result.unknown or result.changed or result.assumed:
         logger.warning(
-            "%d requests may be sent at either time: reschedule to the same time once more. %d were cancelled or given "
-            "another time by somebody else. %d messages that were in doubt, and that a person said were sent, may be "
-            "sent at the old time.",
-            told.unknown,
-            told.changed,
-            told.assumed,
+            "%d requests may be sent at either time: reschedule to the same time once more. %d requests were cancelled "
+            "or moved by another system. %d messages that were in doubt and resolved as sent may be sent at the old "
+            "time.",
+            result.unknown,
+            result.changed,
+            result.assumed,
         )
-    return told
+    return result
+
+
+@flow(name="resolve-campaign", retries=0, persist_result=False)
+def resolve_campaign(
+    campaign: CampaignName,
+    decision: Annotated[
+        Literal["sent", "not-sent"] | None, Choice("Resolve them", "Only show them"), label("Decision")
+    ] = None,
+    credentials: Credentials = "default",
+    journal: Journal = None,
+) -> DataFrame:
+    """List a campaign's messages in doubt, and resolve them by your decision.
+
+    Look for evidence first, on the gateway's web pages or by asking a recipient. After ``sent`` they are never sent
+    again. After ``not-sent`` the next start of the campaign sends them.
+
+    Args:
+        campaign: Name of the campaign.
+        decision: What happened to them.
+        credentials: Gateway account that sent it.
+        journal: Database that remembers what was sent.
+
+    Returns:
+        The messages that were in doubt, with the columns of a campaign's deliveries.
+
+    Raises:
+        InputError: The campaign does not exist, or its personal data was purged.
+    """
+    from prefect_mymsp.reports import deliveries_frame
+
+    logger, account = get_run_logger(), load_credentials(credentials)
+    with open_journal(journal) as opened:
+        key = find_campaign(opened, account.account, campaign)
+        deliveries = deliveries_frame(opened, key)
+        doubtful = deliveries[deliveries["state"] == "in_doubt"].reset_index(drop=True)
+        if decision is None:
+            logger.info("%d messages of campaign %r are in doubt.", len(doubtful), campaign)
+        else:
+            count = opened.doubt.resolve(key, Decision(decision))
+            logger.info("%d messages of campaign %r are resolved as %s.", count, campaign, decision)
+    return doubtful

@@ -10,6 +10,7 @@ from datetime import datetime, time
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
+from prefect.blocks.system import Secret
 from pydantic import ConfigDict, Field
 
 from prefect_mymsp.client import DEFAULT_TIMEZONE, check_timezone
@@ -162,4 +163,18 @@ class Advanced(Group):
         default=24.0,
         description="Give up when nobody has approved after this many hours.",
         json_schema_extra={"exclusiveMinimum": 0},
+    )
+
+
+class Table(Group):
+    """A database table that receives the rows of an export, each once."""
+
+    model_config = ConfigDict(title="Add rows to a table")
+
+    name: str = Field(description="Name of the table, with its schema where there is one, such as marketing.sms.")
+    database: Secret = Field(  # type: ignore[type-arg]  # with one it is another block
+        description="Secret block that holds the database's SQLAlchemy URL (SQLite or PostgreSQL)."
+    )
+    include_pending: bool = Field(
+        default=False, description="Also add messages whose outcome may still change, and update their rows later."
     )

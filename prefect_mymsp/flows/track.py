@@ -1,180 +1,99 @@
-"""Follow what was sent: one campaign to its end, or everything of an account in passes. Orchestration only."""
+"""Follow campaigns: one campaign to its end, or all open campaigns of an account in polling passes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
+from prefect_mymsp.blocks import MyMSPCredentials, open_journal
 from prefect_mymsp.errors import InputError, RefusedError
 from prefect_mymsp.flows.emit_events import emit_completed_campaigns, emit_if_completed
-from prefect_mymsp.flows.manage_campaign import find_campaign
+from prefect_mymsp.flows.form import label
+from prefect_mymsp.flows.parameters import CampaignName, Credentials, Journal, load_credentials
+from prefect_mymsp.flows.results import CampaignStatus
 from prefect_mymsp.flows.steps import follow_deliveries
-from prefect_mymsp.flows.task_support import run_interruptibly
+from prefect_mymsp.flows.task_support import STEP, find_campaign, run_interruptibly
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from prefect_mymsp.campaign import CampaignProgress, TrackingResult, TrackOptions
-    from prefect_mymsp.journal import CampaignKey, Journal
+    from prefect_mymsp.campaign import TrackingResult, TrackOptions
+    from prefect_mymsp.journal import Journal as OpenJournal
 else:
-    DataFrame = Any  # Prefect evaluates annotations, and pandas costs half a second
-
-_STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+    DataFrame = Any  # Prefect evaluates annotations, and importing pandas takes half a second
 
 
-@dataclass(frozen=True)
-class CampaignStatus:
-    """Where a campaign stands.
-
-    Attributes:
-        campaign: Its name.
-        complete: Whether all is done and known that will be: nothing is left to send, on its way or in doubt, and
-            each accepted message is delivered, put away by the gateway, or older than seven days.
-        messages: All its messages; the states from ``planned`` to ``cancelled`` add up to it.
-        planned: Not sent.
-        sending: A request may be on its way.
-        accepted: Taken by the gateway.
-        refused: Refused by the gateway.
-        in_doubt: May have been sent; never sent again without evidence.
-        assumed: Were in doubt until a person said they were sent.
-        cancelled: Taken back at the gateway before their delivery time.
-        delivered: Of the accepted: confirmed by the phone.
-        open: Of the accepted: more may be learnt.
-        given_up: Accepted or in doubt, and too old for more to be learnt.
-        stopped: Whether a person stopped it for good: what is planned will not be sent.
-        todo: What a person should do; empty when that is nothing.
-        problem: Why the gateway could not be asked about everything; None when it could.
-    """
-
-    campaign: str
-    complete: bool
-    messages: int
-    planned: int
-    sending: int
-    accepted: int
-    refused: int
-    in_doubt: int
-    assumed: int
-    cancelled: int
-    delivered: int
-    open: int
-    given_up: int
-    stopped: bool
-    todo: str
-    problem: str | None = None
-    _key: CampaignKey | None = field(default=None, repr=False, compare=False)
-    _journal: CampaignJournal | None = field(default=None, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, standing: CampaignProgress, problem: str | None, journal: CampaignJournal | None) -> CampaignStatus:
-        """The status of a campaign that stands so, in the journal of that block."""
-        counts = standing.counts
-        return cls(
-            campaign=standing.campaign.name,
-            complete=standing.complete,
-            messages=counts.messages,
-            planned=counts.planned,
-            sending=counts.sending,
-            accepted=counts.accepted,
-            refused=counts.refused,
-            in_doubt=counts.in_doubt,
-            assumed=counts.assumed,
-            cancelled=counts.cancelled,
-            delivered=counts.delivered,
-            open=standing.pending.open,
-            given_up=standing.pending.given_up,
-            stopped=standing.cancelled,
-            todo=standing.todo(),
-            problem=problem,
-            _key=standing.campaign,
-            _journal=journal,
-        )
-
-    @property
-    def deliveries(self) -> DataFrame:
-        """What became of each message, read from the journal now; columns as in a campaign's report."""
-        from prefect_mymsp.reports import deliveries_frame
-
-        assert self._key is not None  # noqa: S101  set by of()
-        with open_journal(self._journal) as journal:
-            return deliveries_frame(journal, self._key)
-
-
-@task(name="poll-open-campaigns", **_STEP)
-def poll_open_campaigns(
-    credentials: MyMSPCredentials, journal: Journal, account: str, options: TrackOptions
-) -> TrackingResult:
-    """Ask once about everything that is not final."""
+@task(name="poll-open-campaigns", **STEP)
+def poll_open_campaigns(credentials: MyMSPCredentials, journal: OpenJournal, options: TrackOptions) -> TrackingResult:
+    """Poll the gateway once for every message of the account that is not final."""
     from prefect_mymsp.campaign import track_account
 
-    async def run() -> TrackingResult:
+    async def poll() -> TrackingResult:
         async with credentials.get_async_client() as client:
-            return await track_account(journal, client, account, options)
+            return await track_account(journal, client, credentials.account, options)
 
-    return run_interruptibly(run())
+    return run_interruptibly(poll())
 
 
 @flow(name="track-campaign", retries=0, persist_result=False)
 def track_campaign(
-    campaign: str,
-    credentials: MyMSPCredentials,
-    deadline_s: float = 3600.0,
-    quiet_s: float = 900.0,
-    use_updates: bool = False,
-    journal: CampaignJournal | None = None,
+    campaign: CampaignName,
+    credentials: Credentials = "default",
+    wait_minutes: Annotated[float, label("Wait minutes")] = 60.0,
+    quiet_minutes: Annotated[float, label("Quiet minutes")] = 15.0,
+    use_updates: Annotated[bool, label("Use updates")] = False,
+    journal: Journal = None,
 ) -> CampaignStatus:
-    """Follow a campaign that was sent before, until its deliveries are settled.
+    """Follow a campaign that was sent earlier, until its deliveries are settled. It sends nothing.
 
-    It ends when every accepted message is delivered, nothing has changed for a while, or time is up. What has been
-    learnt is in the journal, whatever happens; start it again to go on. It sends nothing.
+    The run ends when every accepted message is delivered, when no status has changed for a while, or when the time is
+    up. Every status is stored in the journal at once; a new run continues from there.
 
     Args:
-        campaign: Its name.
-        credentials: The account that sent it.
-        deadline_s: Seconds to follow it at most.
-        quiet_s: Seconds without any change after which nothing more is expected; messages that wait for their
-            delivery time are waited for.
-        use_updates: Read the account's uncollected updates for hints; other systems will not see those then.
-        journal: Where it is remembered; the default is the journal that the settings name.
+        campaign: Name of the campaign.
+        credentials: Gateway account that sent it.
+        wait_minutes: Follow deliveries for at most this long.
+        quiet_minutes: Stop after this long without a change. Scheduled messages are waited for.
+        use_updates: Also read the account's update queue. Other systems will not see what it held.
+        journal: Database that remembers what was sent.
 
     Returns:
-        Its counts, and ``.deliveries`` as a DataFrame. Also when the gateway did not answer: ``problem`` says so.
+        The counts, and ``.deliveries`` as a DataFrame. When the gateway did not answer, ``problem`` says so.
 
     Raises:
-        InputError: There is no such campaign, or its people were forgotten.
+        InputError: The campaign does not exist, or its personal data was purged.
         JournalError: The journal failed.
     """
     from prefect_mymsp.campaign import CompletionLog, FollowOptions
 
-    if not deadline_s > 0 or not quiet_s >= 0:
-        raise InputError("deadline_s must be above zero, and quiet_s not below.")
-    logger = get_run_logger()
+    if not wait_minutes > 0:
+        raise InputError("wait_minutes must be above zero.")
+    if not quiet_minutes >= 0:
+        raise InputError("quiet_minutes must not be below zero.")
+    logger, account = get_run_logger(), load_credentials(credentials)
     options = FollowOptions(
-        deadline_s=deadline_s,
-        quiet_s=quiet_s,
+        deadline_s=wait_minutes * 60,
+        quiet_s=quiet_minutes * 60,
         use_updates=use_updates,
         tracking_days=MyMSPSettings().tracking_days,
     )
     with open_journal(journal) as opened:
-        key = find_campaign(opened, credentials, campaign)
+        key = find_campaign(opened, account.account, campaign)
         opened.campaigns.check_not_purged(key)
-        CompletionLog(opened, key.account).watch([key.id])  # so that a pass tells of it should this run die
-        following = follow_deliveries(credentials, opened, key, options)
-        standing = emit_if_completed(opened, key)
-    problem = _problem(following.refusal, following.unanswered)
+        CompletionLog(opened, key.account).watch([key.id])  # a polling pass reports the completion if this run dies
+        follower = follow_deliveries(account, opened, key, options)
+        progress = emit_if_completed(opened, key)
+    problem = _problem(follower.refusal, follower.unanswered)
     if problem is not None:
         logger.error("%s", problem)
-    if following.updates_refusal is not None:
-        logger.warning("The account's updates cannot be read. %s", following.updates_refusal)
-    status = CampaignStatus.of(standing, problem, journal)
+    if follower.updates_refusal is not None:
+        logger.warning("The account's updates cannot be read. %s", follower.updates_refusal)
+    status = CampaignStatus.of(progress, problem, journal)
     logger.info(
-        "Campaign %r: %d messages, %d accepted, %d delivered, %d may still be, %d in doubt, %d not sent. %s",
+        "Campaign %r: %d messages, %d accepted, %d delivered, %d may still be delivered, %d in doubt, %d not sent. %s",
         campaign, status.messages, status.accepted, status.delivered, status.open, status.in_doubt, status.planned,
         "It is complete." if status.complete else status.todo,
     )  # fmt: skip
@@ -183,73 +102,74 @@ def track_campaign(
 
 @flow(name="track-open-campaigns", retries=0, persist_result=False)
 def track_open_campaigns(
-    credentials: MyMSPCredentials,
-    max_requests: int = 10_000,
-    requests_per_minute: int = 3000,
-    deadline_s: float = 240.0,
-    journal: CampaignJournal | None = None,
+    credentials: Credentials = "default",
+    max_requests: Annotated[int, label("Max requests")] = 10_000,
+    requests_per_minute: Annotated[int, label("Requests per minute")] = 3000,
+    max_minutes: Annotated[float, label("Max minutes")] = 4.0,
+    journal: Journal = None,
 ) -> DataFrame:
-    """Make one pass over everything of an account that is not final: to be scheduled every few minutes.
+    """Poll all open campaigns of an account once. Schedule it every few minutes. It sends nothing.
 
-    Each message that may still be delivered is asked about once. What is in doubt and waits for its delivery time is
-    looked up, and what dead runs had on their way is put in doubt. It sends nothing: when messages prove to be unsent,
-    ``todo`` says that the campaign has to be started again. Two passes at once do no harm.
+    The pass polls each message that may still be delivered, looks up scheduled requests in doubt, and marks as in doubt
+    the requests of runs that died. When messages turn out to be unsent, ``todo`` says to start the campaign again. Two
+    passes may run at the same time.
 
-    A campaign is complete when nothing of it is left to send, on its way or in doubt, and each accepted message is
-    delivered, archived by the gateway, or no longer tracked: its delivery time is more than ``tracking_days`` ago, 7
-    unless the setting ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` says otherwise. An event is emitted for it once.
+    A campaign is complete when no message is left to send, being sent or in doubt, and each accepted message is
+    delivered, archived by the gateway, or no longer tracked: its delivery time is more than ``tracking_days`` ago. The
+    setting ``PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS`` is 7 by default. One event is emitted for a complete campaign.
 
     Args:
-        credentials: The account.
-        max_requests: Questions a pass asks at most. The next one begins with what it did not come to.
-        requests_per_minute: How fast it asks, at most.
-        deadline_s: Seconds a pass lasts at most; less than the time to the next one.
-        journal: Where campaigns are remembered; the default is the journal that the settings name.
+        credentials: Gateway account to poll.
+        max_requests: Most requests of one pass. The next pass continues where this one stopped.
+        requests_per_minute: Most requests per minute.
+        max_minutes: Longest duration of a pass. Keep it below the interval of the schedule.
+        journal: Database that remembers what was sent.
 
     Returns:
-        A row for each campaign that was open, with the columns of
+        One row for each campaign that was open, with the columns of
         :data:`prefect_mymsp.reports.tracking.TRACKING_DTYPES`.
 
     Raises:
-        InputError: An option makes no sense.
-        RefusedError: The gateway refuses the account, and nothing was learnt.
+        InputError: An option is out of range.
+        RefusedError: The gateway refuses the account and answered nothing.
         JournalError: The journal failed.
     """
-    from prefect_mymsp.account import account_fingerprint
     from prefect_mymsp.campaign import TrackOptions
     from prefect_mymsp.reports.tracking import tracking_frame
 
+    if not max_minutes > 0:
+        raise InputError("max_minutes must be above zero.")
     logger = get_run_logger()
     options = TrackOptions(
         tracking_days=MyMSPSettings().tracking_days,
         max_requests=max_requests,
         requests_per_minute=requests_per_minute,
-        deadline_s=deadline_s,
+        deadline_s=max_minutes * 60,
     )
-    account = account_fingerprint(credentials.base_url, credentials.user)
+    account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        told = poll_open_campaigns(credentials, opened, account, options)
-        completed = emit_completed_campaigns(opened, account, told.campaigns)
-    if told.refusal is not None and told.unanswered == told.requests:
-        raise told.refusal
-    if problem := _problem(told.refusal, told.unanswered):
+        result = poll_open_campaigns(account, opened, options)
+        completed = emit_completed_campaigns(opened, account.account, result.campaigns)
+    if result.refusal is not None and result.unanswered == result.requests:
+        raise result.refusal
+    if problem := _problem(result.refusal, result.unanswered):
         logger.error("%s", problem)
-    if told.incomplete:
-        logger.info("There was no time to ask about everything; the next pass begins there.")
-    for one in told.campaigns:
-        if todo := one.todo():
-            logger.warning("Campaign %r: %s", one.campaign.name, todo)
+    if result.incomplete:
+        logger.info("There was no time to poll every message. The next pass continues from here.")
+    for campaign in result.campaigns:
+        if todo := campaign.todo():
+            logger.warning("Campaign %r: %s", campaign.campaign.name, todo)
     logger.info(
-        "%d campaigns seen, %d of them now complete; %d messages found delivered, %d may still be.",
-        len(told.campaigns), len(completed), sum(one.newly_delivered for one in told.campaigns),
-        sum(one.pending.open for one in told.campaigns),
+        "%d open campaigns, %d of them are now complete; %d messages newly delivered, %d may still be delivered.",
+        len(result.campaigns), len(completed), sum(campaign.newly_delivered for campaign in result.campaigns),
+        sum(campaign.pending.open for campaign in result.campaigns),
     )  # fmt: skip
-    return tracking_frame(told.campaigns)
+    return tracking_frame(result.campaigns)
 
 
 def _problem(refusal: RefusedError | None, unanswered: int) -> str | None:
     if refusal is not None:
-        return f"{refusal} Nothing more can be learnt until that is mended."
+        return f"{refusal} No further status can be fetched until that is fixed."
     if unanswered:
-        return f"The gateway did not answer {unanswered} questions; what it knows of these messages is still to learn."
+        return f"{unanswered} status requests got no response. Run it again to fetch what is missing."
     return None

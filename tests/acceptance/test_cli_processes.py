@@ -1,4 +1,4 @@
-"""The command line in processes of its own, each with the Prefect it starts itself or with none."""
+"""The command line in processes of its own, each with its own Prefect server or none."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_the_demo(tmp_path: Path) -> None:
     assert counts["messages"] == "191"
     assert counts["accepted"] == "189"
     assert counts["refused"] == counts["in doubt"] == "1"
-    for told in ("a landline number", "two numbers in the cell", "may have been sent", "Fjällkliniken"):
-        assert told in done.stdout, told
+    for text in ("a landline number", "two numbers in the cell", "may have been sent", "Fjällkliniken"):
+        assert text in done.stdout, text
     reports = [Path(line.strip()) for line in done.stdout.splitlines() if line.strip().endswith(".csv")]
     deliveries, rejected_rows = (pd.read_csv(path) for path in reports[-2:])
     assert len(deliveries) == 191
     assert int((deliveries["status"] == "delivered").sum()) == int(counts["delivered"])
     assert len(rejected_rows) == 7
-    assert not profile.exists() or not list(profile.rglob("journal.db")), "the person's own profile was touched"
+    assert not profile.exists() or not list(profile.rglob("journal.db")), "the demo used the user's profile"
 
 
 SAVE = """
@@ -64,7 +64,7 @@ MyMSPCredentials(user=user, password=password, base_url=base_url).save("terminal
 
 @pytest.mark.deployment
 @pytest.mark.timeout(180)
-def test_ctrl_c_where_prefect_starts_its_own_server(tmp_path: Path, mymsp_sandbox: Sandbox) -> None:
+def test_ctrl_c_with_a_temporary_prefect_server(tmp_path: Path, mymsp_sandbox: Sandbox) -> None:
     gateway = mymsp_sandbox.gateway
     gateway.configure({"latency_ms": 100})
     environment = {
@@ -77,7 +77,18 @@ def test_ctrl_c_where_prefect_starts_its_own_server(tmp_path: Path, mymsp_sandbo
     subprocess.run([sys.executable, "-c", SAVE, *given], env=environment, check=True, capture_output=True, timeout=100)
     source = tmp_path / "people.csv"
     source.write_text("mobile\n" + "".join(f"07010{row:05d}\n" for row in range(2000)), encoding="utf-8")
-    command = ["send", str(source), "Hej", "--campaign", "stopped", "--yes", "-c", "terminal", "--per-minute", "600"]
+    command = [
+        "send",
+        str(source),
+        "Hej",
+        "--campaign",
+        "stopped",
+        "--yes",
+        "-c",
+        "terminal",
+        "--messages-per-minute",
+        "600",
+    ]
     with subprocess.Popen(
         [*COMMAND, *command],
         env=environment,
@@ -91,16 +102,16 @@ def test_ctrl_c_where_prefect_starts_its_own_server(tmp_path: Path, mymsp_sandbo
                 assert process.poll() is None, process.communicate()[0]
                 time.sleep(0.05)
             began = time.monotonic()
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command, and to the server it started
-            told = " ".join(process.communicate(timeout=60)[0].split())
+            os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the command and to the server it started
+            output = " ".join(process.communicate(timeout=60)[0].split())
             assert time.monotonic() - began < 20
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130, told
-    assert "Interrupted. Campaign 'stopped': " in told
-    assert "0 in doubt" in told
-    assert "Traceback" not in told
+    assert process.returncode == 130, output
+    assert "Interrupted. Campaign 'stopped': " in output
+    assert "0 in doubt" in output
+    assert "Traceback" not in output
 
 
 def test_the_sandbox_command() -> None:
@@ -113,14 +124,14 @@ def test_the_sandbox_command() -> None:
     ) as sandbox:
         try:
             assert sandbox.stdout is not None
-            told: dict[str, str] = {}
-            while "password" not in told:
+            shown: dict[str, str] = {}
+            while "password" not in shown:
                 line = sandbox.stdout.readline()
                 assert line, sandbox.stderr.read() if sandbox.stderr else ""
                 name, _, value = line.strip().partition("   ")
-                told[name] = value.strip()
-            form = {"user": told["user"], "pwd": told["password"], "recipients": "46701740605", "msg": "Hello"}
-            answer = httpx.post(f"{told['base URL']}/sendSms", data=form)
+                shown[name] = value.strip()
+            form = {"user": shown["user"], "pwd": shown["password"], "recipients": "46701740605", "msg": "Hello"}
+            answer = httpx.post(f"{shown['base URL']}/sendSms", data=form)
             assert re.fullmatch(r"A\n\d+\n", answer.text)
         finally:
             sandbox.send_signal(signal.SIGINT)
@@ -130,25 +141,25 @@ def test_the_sandbox_command() -> None:
         assert "Traceback" not in rest
 
 
-def test_help_and_mistakes() -> None:
+def test_help_and_a_wrong_option() -> None:
     shown = subprocess.run([*COMMAND, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     for command in ("send", "track", "inbox", "report", "cancel", "resolve", "sandbox", "demo"):
         assert f" {command} " in shown
     assert "Exit codes" in shown
-    taken = subprocess.run(
+    wrong = subprocess.run(
         [*COMMAND, "sandbox", "--port", "0", "--speed", "-1"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert taken.returncode == 1
-    assert "Traceback" not in taken.stderr
-    assert taken.stderr.startswith("Error:")
+    assert wrong.returncode == 1
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stderr.startswith("Error:")
 
 
 @pytest.mark.parametrize("command", ["send", "track", "inbox", "report", "cancel", "resolve", "sandbox", "demo"])
-def test_a_command_says_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0

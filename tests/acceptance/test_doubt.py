@@ -27,7 +27,6 @@ from prefect_mymsp.flows import (
     send_campaign,
 )
 from prefect_mymsp.journal import Journal
-from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "workspace")
@@ -51,19 +50,19 @@ def test_a_person_settles_doubt(
     source = people(tmp_path, 605, 606, 681)  # 681: the connection is lost, every time
     report = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (report.accepted, report.in_doubt) == (2, 1)
-    doubtful = resolve_campaign("doubt", credentials)
+    doubtful = resolve_campaign("doubt", credentials=credentials)
     assert doubtful["recipient"].tolist() == ["46701740681"]
     assert doubtful["row"].tolist() == [4]
     # The command shows the same, with the number masked, and settles it.
     credentials.save("doubtful", overwrite=True)
-    cli.resolve("doubt", credentials="doubtful", decision=Decision.NOT_SENT)
+    cli.resolve("doubt", credentials="doubtful", not_sent=True)
     told = capsys.readouterr().out
     assert "46•••••••81" in told
     assert "46701740681" not in told
-    assert "1 messages were in doubt and are settled as not-sent." in told
+    assert "1 messages were in doubt and are resolved as not-sent." in told
     again = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (again.accepted, again.in_doubt) == (2, 1)  # tried again, and lost again
-    assert len(resolve_campaign("doubt", credentials, Decision.SENT)) == 1
+    assert len(resolve_campaign("doubt", "sent", credentials)) == 1
     last = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (last.accepted, last.in_doubt, last.assumed) == (2, 0, 1)
     assert set(times_sent(gateway).values()) == {1}
@@ -170,7 +169,7 @@ def test_cancelling(
     gateway.gateway.clock.advance(3 * 3600)
     credentials.save("cancelling", overwrite=True)
     assert cli.cancel("too late", credentials="cancelling") == 3
-    assert "Too late, sent already:   3." in capsys.readouterr().out
+    assert "Requests: 0 cancelled, 3 already sent, 0 could not be cancelled." in capsys.readouterr().out
     with pytest.raises(InputError, match=r"no campaign 'typo'.*'too late', 'later'"):
         cancel_campaign("typo", credentials)
     with pytest.raises(ConfigurationError, match="no mymsp-credentials block named 'nobody'"):

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openpyxl
 import pandas as pd
@@ -24,12 +24,12 @@ from prefect_mymsp.blocks import open_journal
 from prefect_mymsp.errors import ExportError, InputError
 from prefect_mymsp.flows import (
     Advanced,
+    Table,
     export_delivery_report,
     export_inbox_report,
     send_campaign,
 )
 from prefect_mymsp.journal import CampaignSummary, Journal
-from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.reports import CampaignReport, campaigns_frame, deliveries_frame, inbox_frame
 from prefect_mymsp.reports.frames import DELIVERY_DTYPES
 from prefect_mymsp.sandbox import Sandbox
@@ -40,6 +40,8 @@ pytestmark = pytest.mark.usefixtures("prefect_harness")
 OUTCOMES = (
     *range(605, 615), *range(650, 659), 660, 661, 662, 663, 665, 666, 667, 668, 669, 672, 681, 683, 699,
 )  # fmt: skip
+#: The file formats of an export.
+FORMATS: tuple[Literal["csv", "excel", "html", "parquet"], ...] = ("csv", "parquet", "excel", "html")
 REJECTS = ["08-465 004 04;P1", ";P2", "0701740;P3"]
 
 
@@ -141,9 +143,9 @@ def test_every_format_holds_the_same_rows(
     campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any, tmp_path: Path
 ) -> None:
     frame = campaign.deliveries
-    for fmt in (ReportFormat.CSV, ReportFormat.PARQUET, ReportFormat.EXCEL, ReportFormat.HTML):
+    for fmt in FORMATS:
         done = export_delivery_report(
-            credentials, "every outcome", format=fmt, path=tmp_path, show_numbers=True, price_per_segment=0.5
+            "every outcome", credentials, format=fmt, path=tmp_path, show_numbers=True, price=0.5
         )
         assert done.rows == len(frame)
         assert done.path is not None
@@ -174,7 +176,7 @@ def test_a_report_weeks_later_shows_replies_opt_outs_and_rows_to_mend(
 ) -> None:
     with open_journal() as journal:
         assert collect(journal, credentials, account) == 3
-    done = export_delivery_report(credentials, "every outcome", format=ReportFormat.HTML, path=tmp_path / "r.html")
+    done = export_delivery_report("every outcome", credentials, format="html", path=tmp_path / "r.html")
     assert done.path == tmp_path / "r.html"
     html = done.path.read_text("utf-8")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
@@ -195,7 +197,7 @@ def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_
 ) -> None:
     assert campaign.report_path is not None
     before = campaign.report_path.read_bytes()
-    done = export_delivery_report(credentials, "every outcome")
+    done = export_delivery_report("every outcome", credentials)
     assert done.path is not None
     assert done.path == workspace.reports / "every-outcome-deliveries.csv"
     assert done.rejected_rows_path == workspace.reports / "every-outcome-deliveries-rejected-rows.csv"
@@ -211,7 +213,7 @@ def test_a_period_of_all_campaigns(
     send_campaign(written(tmp_path / "b.csv", *numbers(607)), "two", credentials, "second")
 
     def names(**period: Any) -> list[str]:
-        done = export_delivery_report(credentials, path=tmp_path / "period.csv", **period)
+        done = export_delivery_report(credentials=credentials, path=tmp_path / "period.csv", **period)
         frame = read_csv(tmp_path / "period.csv")
         assert done.rows == len(frame)
         return frame["campaign"].tolist()
@@ -221,7 +223,7 @@ def test_a_period_of_all_campaigns(
     assert names(until=between) == ["first", "first"]
     assert names(since=between, campaign="first") == []
     page = export_delivery_report(
-        credentials, since=between - timedelta(days=1), format=ReportFormat.HTML, path=tmp_path / "page.html"
+        credentials=credentials, since=between - timedelta(days=1), format="html", path=tmp_path / "page.html"
     )
     assert page.path is not None
     html = page.path.read_text("utf-8")
@@ -237,7 +239,8 @@ def database(path: Path) -> Any:
 def test_a_table_gets_each_row_once_and_only_when_it_is_final(
     campaign: CampaignReport, credentials: MyMSPCredentials, tmp_path: Path
 ) -> None:
-    where = {"format": ReportFormat.SQL, "database": database(tmp_path / "warehouse.db"), "table": "sms"}
+    table = Table(name="sms", database=database(tmp_path / "warehouse.db"))
+    with_pending = table.model_copy(update={"include_pending": True})
 
     def rows(columns: str = "row, state, final") -> list[Any]:
         with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
@@ -245,21 +248,21 @@ def test_a_table_gets_each_row_once_and_only_when_it_is_final(
 
     frame = campaign.deliveries
     final = frame[(frame["status"] == "delivered").fillna(False) | (frame["state"] == "refused")]
-    assert export_delivery_report(credentials, **where).rows == len(final)
-    assert export_delivery_report(credentials, **where).rows == 0
+    assert export_delivery_report(credentials=credentials, table=table).rows == len(final)
+    assert export_delivery_report(credentials=credentials, table=table).rows == 0
     assert [row for row, _, _ in rows()] == final["row"].tolist()
     assert {final for _, _, final in rows()} == {1}
     assert {recipient for (recipient,) in rows("recipient")} == {f"46•••••••{r[-2:]}" for r in final["recipient"]}
     # The others too, and what becomes of them.
-    assert export_delivery_report(credentials, **where, update=True).rows == len(frame) - len(final)
-    assert export_delivery_report(credentials, **where, update=True).rows == 0
+    assert export_delivery_report(credentials=credentials, table=with_pending).rows == len(frame) - len(final)
+    assert export_delivery_report(credentials=credentials, table=with_pending).rows == 0
     with open_journal() as journal:
         from prefect_mymsp.models import Decision
 
         one = summary(journal, account_fingerprint(credentials.base_url, credentials.user))
         settled = journal.doubt.resolve(one.key, Decision.SENT)
     assert settled > 5
-    assert export_delivery_report(credentials, **where).rows == settled
+    assert export_delivery_report(credentials=credentials, table=table).rows == settled
     assert len(rows()) == len(frame)
     assert sum(state == "assumed" for _, state, _ in rows()) == settled
 
@@ -267,16 +270,16 @@ def test_a_table_gets_each_row_once_and_only_when_it_is_final(
 def test_a_table_of_received_messages(
     campaign: CampaignReport, credentials: MyMSPCredentials, gateway: Sandbox, account: str, tmp_path: Path
 ) -> None:
-    where = {"format": ReportFormat.SQL, "database": database(tmp_path / "warehouse.db"), "table": "inbox"}
+    table = Table(name="inbox", database=database(tmp_path / "warehouse.db"))
     with open_journal() as journal:
         collect(journal, credentials, account)
         frame = inbox_frame(journal.inbox.rows(account))
-    assert export_inbox_report(credentials, **where, show_numbers=True).rows == len(frame) == 3
-    assert export_inbox_report(credentials, **where).rows == 0
+    assert export_inbox_report(credentials, table=table, show_numbers=True).rows == len(frame) == 3
+    assert export_inbox_report(credentials, table=table).rows == 0
     gateway.gateway.receive(originator="46701740605", text="Tack")
     with open_journal() as journal:
         collect(journal, credentials, account)
-    assert export_inbox_report(credentials, **where, new_only=True).rows == 1
+    assert export_inbox_report(credentials, table=table, new_only=True).rows == 1
     with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
         found = dict(connection.execute("SELECT message_id, text FROM inbox").fetchall())
         (masked,) = connection.execute("SELECT sender FROM inbox WHERE text = 'Tack'").fetchall()
@@ -297,7 +300,7 @@ def test_what_is_new_is_in_one_file_each(
     seen: list[str] = []
 
     def new(**more: Any) -> list[str]:
-        done = export_delivery_report(credentials, new_only=True, path=folder, show_numbers=True, **more)
+        done = export_delivery_report(credentials=credentials, new_only=True, path=folder, show_numbers=True, **more)
         assert done.path is not None
         found: list[str] = read_csv(done.path)["recipient"].str.slice(-3).tolist()
         done.path.rename(done.path.with_name(f"{len(list(folder.iterdir()))}.seen"))
@@ -338,11 +341,11 @@ def test_the_mark_moves_only_when_the_file_is_there(
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ExportError):
-        export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
+        export_delivery_report(credentials=credentials, new_only=True, path=blocked / "new.csv")
     blocked.unlink()
-    assert export_delivery_report(credentials, new_only=True, path=blocked / "new.csv").rows == 1
+    assert export_delivery_report(credentials=credentials, new_only=True, path=blocked / "new.csv").rows == 1
     with pytest.raises(InputError, match="holds the rows of an earlier export"):
-        export_delivery_report(credentials, new_only=True, path=blocked / "new.csv")
+        export_delivery_report(credentials=credentials, new_only=True, path=blocked / "new.csv")
 
 
 def test_new_messages_of_the_inbox(
@@ -384,14 +387,14 @@ def test_an_inbox_report_to_look_at(
 ) -> None:
     with open_journal() as journal:
         collect(journal, credentials, account)
-    done = export_inbox_report(credentials, format=ReportFormat.HTML, path=tmp_path / "inbox.html")
+    done = export_inbox_report(credentials, format="html", path=tmp_path / "inbox.html")
     assert done.path is not None
     html = done.path.read_text("utf-8")
     assert "3 messages from 3 people." in html
     assert "1 person opted out." in html
     assert "<script" not in html
     assert "467017406" not in html
-    excel = export_inbox_report(credentials, format=ReportFormat.EXCEL, path=tmp_path / "inbox.xlsx")
+    excel = export_inbox_report(credentials, format="excel", path=tmp_path / "inbox.xlsx")
     assert excel.path is not None
     book = openpyxl.load_workbook(excel.path)
     assert all(cell.data_type != "f" for row in book["inbox"].iter_rows() for cell in row)
@@ -406,14 +409,13 @@ def test_an_inbox_report_to_look_at(
     ("options", "told"),
     [
         ({"campaign": "nowhere"}, "This account has no campaign 'nowhere'. It has no campaigns yet."),
-        ({"format": ReportFormat.SQL}, "needs a database"),
-        ({"format": ReportFormat.SQL, "table": "x"}, "needs a database"),
-        ({"table": "x"}, "are for format='sql'"),
-        ({"update": True}, "update is for format='sql'"),
+        ({"table": Table(name=" ", database=database(Path("x.db")))}, "table"),
+        ({"table": Table(name="x", database=database(Path("x.db"))), "path": "x.csv"}, "path and table"),
+        ({"path": "x.html"}, "looks like html"),
         ({"since": datetime(2030, 1, 1)}, "since has no time zone"),
         ({"since": datetime(2030, 1, 1, tzinfo=UTC), "until": datetime(2029, 1, 1, tzinfo=UTC)}, "is empty"),
         ({"since": datetime(2030, 1, 1, tzinfo=UTC), "new_only": True}, "leave out since and until"),
-        ({"price_per_segment": -1.0}, "is negative"),
+        ({"price": -1.0}, "must not be below zero"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )
@@ -421,7 +423,7 @@ def test_what_does_not_fit_together_is_said(
     credentials: MyMSPCredentials, workspace: Any, options: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(InputError, match=re.escape(told)):
-        export_delivery_report(credentials, **options)
+        export_delivery_report(credentials=credentials, **options)
     assert not list(workspace.reports.glob("*")) if workspace.reports.exists() else True
 
 
@@ -435,7 +437,7 @@ def test_an_async_flow_gets_what_it_expects(
 
     @flow
     async def reporting() -> int:
-        return export_delivery_report(credentials, "a", path=tmp_path / "a.html", format=ReportFormat.HTML).rows
+        return export_delivery_report("a", credentials, path=tmp_path / "a.html", format="html").rows
 
     assert asyncio.run(reporting()) == 1
 
@@ -446,11 +448,11 @@ def test_prefect_hears_where_it_is_and_no_more(
     hostile = "\x1b[31m`<b>` =1+1"
     send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej {name}", credentials, hostile)
     caplog.clear()
-    done = export_delivery_report(credentials, hostile, show_numbers=True)
+    done = export_delivery_report(hostile, credentials, show_numbers=True)
     assert done.path is not None
     assert "\x1b" not in caplog.text
     assert "46701740605" not in caplog.text
-    assert "1 deliveries are in" in caplog.text
+    assert "1 deliveries written to" in caplog.text
     with get_client(sync_client=True) as client:
         artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
     latest = str(max(artifacts, key=lambda one: str(one.created)).data)
@@ -463,7 +465,7 @@ def test_prefect_shows_the_charts_of_a_page(
 ) -> None:
     with closing(sqlite3.connect(workspace.journal)) as connection, connection:
         connection.execute("UPDATE message SET delivered_at = delivered_at + 300000000 WHERE row IN (2, 3)")
-    done = export_delivery_report(credentials, "every outcome", format=ReportFormat.HTML, path=tmp_path)
+    done = export_delivery_report("every outcome", credentials, format="html", path=tmp_path)
     assert [chart.title for chart in done.charts] == ["Deliveries over time", "How long they took"]
     with get_client(sync_client=True) as client:
         artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
@@ -476,7 +478,9 @@ def test_prefect_shows_the_charts_of_a_page(
 def test_a_deployment_form_knows_the_types() -> None:
     for exporting in (export_delivery_report, export_inbox_report):
         shown = exporting.parameters.model_dump()
-        assert shown["properties"]["format"]["$ref"] == "#/definitions/ReportFormat"
-        assert shown["definitions"]["ReportFormat"]["enum"] == ["csv", "parquet", "excel", "html", "sql"]
-        assert shown["properties"]["since"]["anyOf"][0] == {"format": "date-time", "type": "string"}
+        assert shown["properties"]["format"]["enum"] == ["csv", "excel", "html", "parquet"]
+        assert shown["definitions"]["Table"]["additionalProperties"] is False
+        assert shown["definitions"]["Table"]["required"] == ["name", "database"]
+        assert shown["definitions"]["Secret"]["block_type_slug"] == "secret"
+        assert shown["properties"]["since"]["anyOf"][0]["format"] == "date-time"
         assert all(one["description"] for one in shown["properties"].values())

@@ -75,8 +75,8 @@ def test_public_names() -> None:
     }
     for value in declared.values():
         assert (value.retries, value.persist_result) == (0, False)
-    groups = {"Advanced", "Audience", "Safeguards", "SendWindow", "Speed", "Suppression"}
-    values = {"CampaignStatus", "CollectedUpdates", "Day", *groups}
+    groups = {"Advanced", "Audience", "Safeguards", "SendWindow", "Speed", "Suppression", "Table"}
+    values = groups | {"CampaignStatus", "CollectedUpdates", "Day"}
     assert set(flows.__all__) == {*declared, *values, "report_progress_to", "send_dataframe"}
     for module in (prefect_mymsp, flows):
         assert all(hasattr(module, name) for name in module.__all__)

@@ -113,11 +113,9 @@ def test_a_recipes_schedule(recipes: Recipes, name: str, cron: str, at: dict[str
             assert when.isoweekday() == 1
 
 
-def test_what_is_deployed_names_its_blocks(recipes: Recipes) -> None:
+def test_deployments_refer_to_the_credentials_by_name(recipes: Recipes) -> None:
     for name, deployment in recipes.deployments.items():
-        assert deployment.parameters["credentials"] == {"$ref": {"block_document_slug": "mymsp-credentials/default"}}, (
-            name
-        )
+        assert deployment.parameters["credentials"] == "default", name
 
 
 def test_tracking_and_the_morning_report(
@@ -165,7 +163,12 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
     folder.mkdir()
     opens = (datetime.now(STOCKHOLM) + timedelta(hours=2)).replace(second=0, microsecond=0)
     window = {"opens": f"{opens:%H:%M}", "closes": f"{opens + timedelta(hours=1):%H:%M}"}
-    given: dict[str, Any] = {"folder": str(folder), "message": "Hello {name}", "window": window, "quiet_s": 2}
+    given: dict[str, Any] = {
+        "folder": str(folder),
+        "message": "Hello {name}",
+        "send_window": window,
+        "quiet_minutes": 2 / 60,
+    }
     (folder / "monday.csv").write_text("phone;name\n0701740605;Anna\n0701740606;Bo\n")
     (folder / "other.csv").write_text("phone;name\n0701740607;Cai\n")
     with written_to(folder / "growing.csv"):
@@ -190,7 +193,12 @@ def test_a_file_that_cannot_be_sent_stays_and_the_others_are_sent(
     (tmp_path / "a.csv").write_text("who;name\nnobody;Anna\n")
     (tmp_path / "b.csv").write_text("phone;name\n0701740612;Hans\n")
     window = {"opens": "00:00", "closes": "00:00"}  # around the clock
-    given: dict[str, Any] = {"folder": str(tmp_path), "message": "Hello {name}", "window": window, "quiet_s": 0}
+    given: dict[str, Any] = {
+        "folder": str(tmp_path),
+        "message": "Hello {name}",
+        "send_window": window,
+        "quiet_minutes": 0,
+    }
     run = worker.begin("nightly-campaign/nightly-campaign", **given)
     worker.ended(run, state="FAILED")
     state = worker.run(run).state
