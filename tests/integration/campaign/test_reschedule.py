@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,21 +13,12 @@ from prefect_mymsp.campaign import CampaignContext, Cancelled, ReconcileOptions,
 from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, NotSentError
 from prefect_mymsp.journal import CampaignKey, Outcome
 from prefect_mymsp.models import Decision
-from prefect_mymsp.sandbox import Fault, Sandbox
-from tests.integration.campaign.test_engine import SOON, A, B, Bench, C, D
+from prefect_mymsp.sandbox import Fault
+from tests.integration.campaign.bench import SOON, A, B, Bench, C, D
 
 LATER, SOONER = SOON + timedelta(hours=5, minutes=7), SOON - timedelta(minutes=30)
 PEOPLE = [(A, "Hello"), (B, "Hello B"), (C, "Hello C"), (D, "Hello D")]
 UPDATE, GET = ("sendlater/update",), ("sendlater/get",)
-
-
-@pytest.fixture
-def bench(mymsp_sandbox: Sandbox, tmp_path: Path, empty_journal: Path) -> Iterator[Bench]:
-    mymsp_sandbox.gateway.configure({"sent_after_s": 0, "delivered_after_s": 0})
-    shutil.copy(empty_journal, tmp_path / "journal.db")
-    bench = Bench(mymsp_sandbox, tmp_path / "journal.db")
-    yield bench
-    bench.journal.close()
 
 
 def reschedule(bench: Bench, campaign: CampaignKey, send_at: datetime, *, rounds: int = 5) -> Rescheduled:
@@ -197,8 +186,8 @@ def test_a_process_that_dies_on_the_way_loses_nothing(bench: Bench, dies: Callab
     dies(bench, campaign)
     # Who looks meanwhile takes both times for right: nothing is asked about, and nothing disbelieved.
     bench.send(now_key(bench), reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.05))
-    assert bench.asked("sendlater/getall") > 0
-    assert bench.asked("getSmsResult") == 0
+    assert bench.request_count("sendlater/getall") > 0
+    assert bench.request_count("getSmsResult") == 0
     for _ in range(2):
         bench.follow(now_key(bench), deadline_s=0.6)
     counts = bench.journal.campaigns.counts(campaign)

@@ -14,7 +14,7 @@ from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import CampaignKey
 from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault, Sandbox
-from tests.integration.campaign.test_engine import SOON, A, B, Bench, C, D
+from tests.integration.campaign.bench import SOON, A, B, Bench, C, D
 
 OFFICE, CHOIR = (A, B, C), (D,)
 TEXT = "To the groups"

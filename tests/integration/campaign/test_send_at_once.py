@@ -1,0 +1,232 @@
+"""Messages that are sent at once: at most once. The gateway fails in one way; its ledger is counted."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from prefect_mymsp.campaign import (
+    Progress,
+    SendOptions,
+)
+from prefect_mymsp.errors import (
+    CampaignStoppedError,
+    InputError,
+    JournalError,
+)
+from prefect_mymsp.journal import (
+    Batch,
+    Outcome,
+    SendRun,
+)
+from prefect_mymsp.models import Decision
+from prefect_mymsp.sandbox import Fault
+from tests.integration.campaign.bench import DOUBTFUL, A, B, Bench, C, D
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=lambda fault: f"{fault.kind}-{fault.processed}")
+def test_a_request_in_doubt_is_not_repeated(bench: Bench, fault: Fault) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(fault)
+    assert bench.send(campaign).in_doubt == 1
+    assert bench.send(campaign).in_doubt == 1
+    assert bench.requests == 1
+
+
+@pytest.mark.parametrize("fault", [Fault("rate_limited", retry_after_s=0), Fault("rate_limited")])
+def test_a_429_response_is_retried(bench: Bench, fault: Fault) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(fault)
+    assert bench.send(campaign).accepted == 1
+    assert bench.sent == {(A, "Hello"): 1}
+
+
+def test_rows_with_the_same_text_share_a_request(bench: Bench) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello"), (C, "Hello C"), (D, "Hello")])
+    assert bench.send(campaign).accepted == 4
+    assert sorted(len(message["recipients"]) for message in bench.gateway.ledger()) == [1, 3]
+
+
+def test_a_bad_number_is_bisected(bench: Bench) -> None:
+    bad = "46701740654"
+    people = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(who, "Hello") for who in [*people[:17], bad, *people[17:]]])
+    counts = bench.send(campaign)
+    assert (counts.accepted, counts.refused) == (30, 1)
+    assert bench.sent == {(who, "Hello"): 1 for who in people}
+    assert [row for row in bench.messages(campaign, "state", "msisdn", "code") if row[0] == "refused"] == [
+        ("refused", bad, 28)
+    ]
+
+
+def test_an_undocumented_code_is_bisected(bench: Bench) -> None:
+    """It may be one that was cut short, or be about one of them."""
+    people = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(who, "Hello") for who in people])
+    bench.fault(Fault("refuse", code=2, times=2))
+    assert bench.send(campaign).accepted == 30
+    assert bench.sent == {(who, "Hello"): 1 for who in people}
+
+
+def test_repeated_undocumented_codes_stop_the_campaign(bench: Bench) -> None:
+    people = [f"467017{number:05}" for number in range(512)]
+    campaign = bench.record([(who, "Hello") for who in people])
+    bench.fault(Fault("refuse", code=40, times=10_000))
+    with pytest.raises(CampaignStoppedError, match="code 40") as stopped:
+        bench.send(campaign, connections=1, max_consecutive_failures=12)
+    assert bench.requests == 12
+    assert stopped.value.counts["refused"] + stopped.value.counts["planned"] == 512
+    assert stopped.value.counts["refused"] < 12
+
+
+@pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33, 35])
+def test_a_refused_account_stops_the_campaign_in_order(bench: Bench, code: int) -> None:
+    people = [f"46701740{number}" for number in range(605, 645)]
+    campaign = bench.record([(who, f"Hello {who}") for who in people])
+    bench.fault(Fault("none", times=10), Fault("refuse", code=code, times=1))
+    with pytest.raises(CampaignStoppedError, match=rf"code {code} .*start the same campaign again") as stopped:
+        bench.send(campaign, connections=1)
+    assert stopped.value.counts["accepted"] == 10
+    assert stopped.value.counts["planned"] == 30
+    assert stopped.value.counts["in_doubt"] == stopped.value.counts["refused"] == 0
+    assert bench.send(campaign).accepted == 40
+    assert set(bench.sent.values()) == {1}
+    assert len(bench.sent) == 40
+
+
+def test_repeated_doubt_stops_the_campaign(bench: Bench) -> None:
+    campaign = bench.record([(A, f"Hello {number}") for number in range(30)])
+    bench.fault(Fault("answer_lost", times=30))
+    with pytest.raises(CampaignStoppedError, match="do not arrive whole"):
+        bench.send(campaign, connections=1, max_consecutive_failures=5)
+    assert bench.requests == 5
+    counts = bench.journal.campaigns.counts(campaign)
+    assert (counts.in_doubt, counts.planned) == (5, 25)
+
+
+@pytest.mark.parametrize(("decision", "requests"), [(Decision.SENT, 1), (Decision.NOT_SENT, 2)])
+def test_doubt_that_a_person_resolves(bench: Bench, decision: Decision, requests: int) -> None:
+    campaign = bench.record([(A, "Hello")])
+    bench.fault(Fault("lost_before"))
+    bench.send(campaign)
+    assert bench.journal.doubt.resolve(campaign, decision) == 1
+    counts = bench.send(campaign)
+    assert bench.requests == requests
+    assert (counts.assumed, counts.accepted) == ((1, 0) if decision is Decision.SENT else (0, 1))
+
+
+def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = bench.record([(A, "Hello"), (B, "Hello"), (C, "Hello C")])
+    database = bench.journal.url.database
+    assert database is not None
+    handle, seen = bench.gateway.handle, list[tuple[str, set[str]]]()
+
+    def looking(method: str, endpoint: str, query: bytes, body: bytes) -> object:
+        # What another process would find, at the moment the request has come.
+        with closing(sqlite3.connect(database)) as other:
+            rows = other.execute(
+                "SELECT msisdn FROM message JOIN batch ON batch.id = batch_id WHERE state = 'sending'"
+            ).fetchall()
+        (recipients,) = parse_qs(body.decode())["recipients"]
+        seen.append((recipients, {row[0] for row in rows}))
+        return handle(method, endpoint, query, body)
+
+    monkeypatch.setattr(bench.gateway, "handle", looking)
+    assert bench.send(campaign).accepted == 3
+    assert sorted(recipients for recipients, _ in seen) == [f"{A},{B}", C]
+    for recipients, intended in seen:
+        assert set(recipients.split(",")) <= intended
+
+
+def test_few_requests_are_claimed_ahead_of_a_slow_gateway(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is claimed is in doubt when its process dies: as many requests wait for a connection as are made at once."""
+    bench.gateway.configure({"latency_ms": 80})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(80)])
+    claim, claimed, ahead = bench.journal.claims.claim, 0, []
+
+    def watched(run: SendRun, **asked: Any) -> list[Batch]:
+        nonlocal claimed
+        arrived = len(bench.gateway.messages)  # before, since more arrive meanwhile
+        given = claim(run, **asked)
+        claimed += len(given)
+        ahead.append(claimed - arrived)
+        return given
+
+    monkeypatch.setattr(bench.journal.claims, "claim", watched)
+    assert bench.send(campaign, connections=4).accepted == 80
+    assert len(ahead) > 10
+    assert max(ahead) <= 4 * 4  # in flight, two windows, and what arrives during a claim
+
+
+def test_no_claims_are_made_once_all_is_claimed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.gateway.configure({"latency_ms": 80})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(30)])
+    claim, empty = bench.journal.claims.claim, 0
+
+    def watched(run: SendRun, **asked: Any) -> list[Batch]:
+        nonlocal empty
+        given = claim(run, **asked)
+        empty += not given
+        return given
+
+    monkeypatch.setattr(bench.journal.claims, "claim", watched)
+    assert bench.send(campaign, connections=4).accepted == 30
+    assert empty <= 2  # when nothing is left, and when all is over
+
+
+def test_a_failing_journal_stops_the_campaign_and_says_how_to_continue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.gateway.configure({"latency_ms": 50})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(60)])
+
+    def gone(*_: object, **__: object) -> None:
+        raise JournalError("The journal could not be written.")
+
+    def listener(_: Progress) -> None:
+        for name in ("claim", "settle", "renew", "end_run"):
+            monkeypatch.setattr(bench.journal.claims, name, gone)
+        monkeypatch.setattr(bench.journal.campaigns, "counts", gone)
+
+    with pytest.raises(JournalError) as caught:
+        bench.send(campaign, listener=listener)
+    told = str(caught.value)
+    assert told.startswith("The journal could not be written. This has stopped campaign 'campaign'.")
+    assert "start the same campaign again" in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"claim_window_s": 0}, "claim_window_s"),
+        ({"destination_port": 65536}, "port"),
+    ],
+)
+def test_invalid_options_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        SendOptions(**wrong)
+
+
+def test_messages_that_another_run_releases_are_sent(bench: Bench) -> None:
+    bench.gateway.configure({"latency_ms": 900})
+    campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(4)])
+    other = bench.journal.claims.start_run(campaign)
+    held = bench.journal.claims.claim(other, requests=2, batch_size=1)
+
+    def give_back() -> None:
+        now = datetime.now(UTC)
+        bench.journal.claims.settle([Outcome(one.id, "released", now, reason="not-started") for one in held])
+        bench.journal.claims.end_run(other)
+
+    timer = threading.Timer(0.45, give_back)  # while the two others are waited for
+    timer.start()
+    assert bench.send(campaign).accepted == 4
+    timer.join()
+    assert len(bench.sent) == 4
