@@ -34,7 +34,7 @@ def plan_batches(connection: Connection, campaign: CampaignKey, batch_size: int)
         .limit(100 * max(batch_size, 100))
         .with_for_update(skip_locked=True)
     )
-    while groups := _by_text(connection.execute(select), batch_size):
+    while groups := group_by_text(connection.execute(select), batch_size):
         create_batches(connection, groups, {"campaign_id": campaign.id, "state": PLANNED})
         planned += sum(len(message_ids) for _, message_ids in groups)
     return planned
@@ -55,7 +55,7 @@ def _plan_group_batches(connection: Connection, campaign: CampaignKey) -> int:
     return len(rows)
 
 
-def _by_text(rows: Iterable[Any], batch_size: int) -> list[_Group]:
+def group_by_text(rows: Iterable[Any], batch_size: int) -> list[_Group]:
     """Group neighbouring messages with the same text, at most ``batch_size`` in each group."""
     groups: list[_Group] = []
     for message_id, text_id in rows:

@@ -390,8 +390,8 @@ def trigger_statements(dialect: str) -> list[str]:
 
 
 def create(connection: Connection) -> None:
-    """Create all tables and triggers in an empty database."""
-    metadata.create_all(connection)
+    """Create all tables and triggers. Another application's table with the same name is an error."""
+    metadata.create_all(connection, checkfirst=False)
     for statement in trigger_statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(schema_version.insert().values(version=VERSION))
