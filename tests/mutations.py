@@ -133,7 +133,7 @@ MUTATIONS = [
     ),
     Mutation(
         "who is suppressed is left out",
-        "campaign/planning.py",
+        "campaign/tally.py",
         "        left_out = reasons >= 0",
         "        left_out = reasons >= 100",
         f"{OPTIONS} -k suppressed",
@@ -141,8 +141,8 @@ MUTATIONS = [
     Mutation(
         "who opts out before a campaign is continued gets nothing more of it",
         "campaign/planning.py",
-        "        recording.drop_planned(dropped)",
-        "        recording.drop_planned([])",
+        "    recording.drop_planned(dropped)",
+        "    recording.drop_planned([])",
         f"{OPTIONS} -k test_who_opts_out_before",
     ),
     Mutation(
@@ -608,7 +608,7 @@ MUTATIONS = [
     Mutation(
         "a changed text needs a say-so",
         "campaign/planning.py",
-        "    if changed and not allow_changed:",
+        "    if changed and not allow_changed_text:",
         "    if False:",
         "tests/acceptance/test_send_campaign.py -k test_started_again",
     ),

@@ -8,7 +8,8 @@ from prefect_mymsp.campaign.inbox import InboxResult, read_inbox
 from prefect_mymsp.campaign.limits import check_limits
 from prefect_mymsp.campaign.opt_outs import OptOuts
 from prefect_mymsp.campaign.options import FollowOptions, Limits, ReconcileOptions, SendOptions, TrackOptions
-from prefect_mymsp.campaign.planning import Plan, Sample, plan_campaign
+from prefect_mymsp.campaign.plan import Plan, Sample
+from prefect_mymsp.campaign.planning import plan_campaign
 from prefect_mymsp.campaign.progress import CampaignProgress, CompletionLog, campaign_progress
 from prefect_mymsp.campaign.rate import RateGate
 from prefect_mymsp.campaign.reschedule import Rescheduled, reschedule_at_gateway

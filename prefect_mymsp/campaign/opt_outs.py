@@ -1,4 +1,4 @@
-"""Who writes that they want no more SMS."""
+"""Which received messages ask for no more SMS, and the number of their sender."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001
 
 
 class OptOuts:
-    """Tells whether a message asks for no more SMS: its first word, after the account's prefix, is an opt-out word.
+    """Recognises opt-outs: messages whose first word, after the account's prefix, is an opt-out word.
 
     Case, punctuation, quotation marks, invisible characters and full-width letters make no difference: ``Stop.`` and
-    ``"STOPP"`` ask for it. ``Stopped by your shop`` does not.
+    ``"STOPP"`` are opt-outs. ``Stopped by your shop`` is not.
     """
 
     def __init__(self, words: Iterable[str] = OPT_OUT_WORDS) -> None:
-        """Choose the words.
+        """Set the words.
 
         Raises:
-            InputError: One of them is not one word.
+            InputError: One of them is not a single word.
         """
         self._words = frozenset(map(_folded, words))
         for word in self._words:
             if not _WORD.fullmatch(word):
-                raise InputError(f"{word!r} is not an opt-out word: give single words, for instance STOP.")
+                raise InputError(f"{word!r} is not an opt-out word. Give single words, such as STOP.")
 
     def __call__(self, message: ReceivedMessage) -> bool:
-        """Whether a message asks for no more SMS."""
-        if message.kind == "DPN":  # a device's notification; nobody wrote it
+        """Whether a message is an opt-out."""
+        if message.kind == "DPN":  # a notification of a device; no person wrote it
             return False
         prefix = _folded(message.prefix or "")
         # The gateway's cleaning leaves the two characters \\n for a line break.
         text = _folded(message.text.replace("\\n", " "))
         if prefix:
-            # It stands in a field of its own; whether the text still begins with it is not documented.
+            # The prefix has a field of its own; whether the text still begins with it is not documented.
             text = re.sub(rf"^[\W_]*{re.escape(prefix)}(?![^\W_])", "", text, count=1)
-        found = _WORD.search(text)
-        return (found is not None and found[0] in self._words) or prefix in self._words
+        first_word = _WORD.search(text)
+        return (first_word is not None and first_word[0] in self._words) or prefix in self._words
 
 
 def _folded(text: str) -> str:
-    """A text as it is compared: without case, invisible characters and variants of letters."""
+    """Return a text without differences of case, invisible characters and variants of letters."""
     visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).strip()
 
 
 def sender_msisdn(sender: str) -> str | None:
-    """The MSISDN of an sender as campaigns have it; None for what is no phone number, such as a name."""
-    written = parse_msisdn(sender.strip())
+    """Return the MSISDN that campaigns use for the sender of a message; None for a sender that is no number."""
+    msisdn = parse_msisdn(sender.strip())
     try:
-        return normalize_number(sender if written is None else f"+{written}")
+        return normalize_number(sender if msisdn is None else f"+{msisdn}")
     except SourceError:
-        return written  # no mobile number we know of; to suppress it does no harm
+        return msisdn  # no mobile number; suppressing it does no harm

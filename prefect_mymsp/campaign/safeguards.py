@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prefect_mymsp.errors import CampaignStoppedError, InputError, LimitError, NotApprovedError
 
 if TYPE_CHECKING:
-    from prefect_mymsp.campaign.planning import Plan
+    from prefect_mymsp.campaign.plan import Plan
     from prefect_mymsp.journal import Counts
 
 

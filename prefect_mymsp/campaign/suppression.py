@@ -1,4 +1,4 @@
-"""People who must get nothing: their numbers from a file, a table or the journal, held by column."""
+"""Numbers that must get nothing, from a file, a table or the journal, held by column."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from prefect_mymsp.errors import ConfigurationError, SourceError
@@ -16,24 +17,24 @@ from prefect_mymsp.recipients import Source, find_phone_column, open_source
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    Numbers = np.ndarray[Any, np.dtype[np.int64]]
+    Numbers = npt.NDArray[np.int64]
 
-#: Why somebody gets nothing: they said so in answer to a message, or a list that was given names them.
+#: Why a number is suppressed: its owner opted out in answer to a message, or it is on a list that was given.
 OPT_OUT, LISTED = "opt-out", "on the list"
 
-_AT_ONCE = 50_000
-#: How errors about the database of suppressed numbers begin.
 _TABLE = "The suppression table"
+_CHUNK_ROWS = 50_000
+_SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True)
 class NumberList:
-    """The numbers of a list, and what of it suppresses nobody.
+    """The numbers of a list, and its rows that suppress nothing.
 
     Attributes:
         numbers: Distinct MSISDNs as integers, ascending.
-        unreadable: Rows that are no number which can receive SMS.
-        first_unreadable: The first few of them, as their lines in a file or their positions in a table.
+        unreadable: Rows without a number that can receive SMS.
+        first_unreadable: The first few of them, as lines in a file or positions in a table.
     """
 
     numbers: Numbers = field(repr=False)
@@ -43,40 +44,40 @@ class NumberList:
 
 @dataclass(frozen=True)
 class SuppressedNumbers:
-    """Numbers that must get nothing, by the reason why.
+    """Numbers that must get nothing, by reason.
 
     Attributes:
-        lists: Distinct MSISDNs as integers, ascending, for each reason; the first reason that fits is told.
+        lists: Distinct MSISDNs as integers, ascending, for each reason; the first reason that applies is reported.
     """
 
     lists: Mapping[str, Numbers] = field(repr=False)
 
     def __or__(self, other: SuppressedNumbers) -> SuppressedNumbers:
-        """Who is suppressed by either."""
+        """Return the numbers suppressed by either."""
         reasons = dict.fromkeys((*self.lists, *other.lists))
         return SuppressedNumbers({reason: np.union1d(self._of(reason), other._of(reason)) for reason in reasons})
 
     def _of(self, reason: str) -> Numbers:
         return self.lists.get(reason, np.empty(0, np.int64))
 
-    def reasons(self, numbers: Numbers) -> np.ndarray[Any, np.dtype[np.int8]]:
-        """For each of n numbers the position of its reason in ``lists``, int8 of n; -1 for who may get messages."""
-        found = np.full(len(numbers), -1, dtype=np.int8)
+    def reasons(self, numbers: Numbers) -> npt.NDArray[np.int8]:
+        """For each of n numbers the position of its reason in ``lists``, int8 of n; -1 if it is not suppressed."""
+        positions = np.full(len(numbers), -1, dtype=np.int8)
         for position, listed in enumerate(self.lists.values()):
             if len(listed):
-                at = np.minimum(np.searchsorted(listed, numbers), len(listed) - 1)
-                found[(found < 0) & (listed[at] == numbers)] = position
-        return found
+                nearest = np.minimum(np.searchsorted(listed, numbers), len(listed) - 1)
+                positions[(positions < 0) & (listed[nearest] == numbers)] = position
+        return positions
 
 
 def number_array(msisdns: Iterable[str]) -> Numbers:
-    """MSISDNs as :class:`SuppressedNumbers` holds them."""
+    """Return MSISDNs as :class:`SuppressedNumbers` holds them."""
     return np.unique(np.fromiter(map(int, msisdns), np.int64))
 
 
 @contextlib.contextmanager
-def _in_its_words() -> Iterator[None]:
-    """Errors about columns name the parameter of a campaign's own source; here it is another one."""
+def _suppression_column_errors() -> Iterator[None]:
+    """Errors about columns name the option of the campaign's recipients; name the one of the suppression list."""
     try:
         yield
     except SourceError as error:
@@ -84,10 +85,10 @@ def _in_its_words() -> Iterator[None]:
 
 
 def read_suppression_file(file: str, *, column: str | None = None, country: str = "SE") -> NumberList:
-    """The numbers in a CSV file.
+    """Read the numbers in a CSV file.
 
     Args:
-        file: Its path or URL, as :func:`~prefect_mymsp.recipients.open_source` takes it.
+        file: Its path or URL, as for :func:`~prefect_mymsp.recipients.open_source`.
         column: The column with the numbers; None to find it by its name.
         country: Country of numbers without a country code, ISO 3166-1 alpha-2.
 
@@ -95,40 +96,40 @@ def read_suppression_file(file: str, *, column: str | None = None, country: str 
         SourceError: It cannot be read to its end.
         ConfigurationError: There is no such country.
     """
-    with _in_its_words():
-        return _collected([open_source(file, phone_column=column, country=country)])
+    with _suppression_column_errors():
+        return _collect([open_source(file, phone_column=column, country=country)])
 
 
 def read_suppression_table(database: str, table: str, *, column: str | None = None, country: str = "SE") -> NumberList:
-    """The numbers in a table or view of a database.
+    """Read the numbers in a table or view of a database.
 
     Args:
         database: The SQLAlchemy URL of the database. No error shows it.
-        table: The table's name, if need be with its schema in front.
+        table: The table's name, with its schema in front if it needs one.
         column: The column with the numbers; None to find it by its name.
         country: Country of numbers without a country code, ISO 3166-1 alpha-2.
 
     Raises:
         ConfigurationError: The URL cannot be used, or its driver is not installed.
-        SourceError: The table or the column is not there, or cannot be read to its end.
+        SourceError: The table or the column does not exist, or cannot be read to its end.
     """
     from sqlalchemy import exc
 
     from prefect_mymsp.database_urls import database_exists, open_engine, parse_database_url
 
     url = parse_database_url(database, _TABLE)
-    if not database_exists(url):  # connecting would create it
-        raise ConfigurationError(f"{_TABLE}: the SQLite file of the database does not exist.")
-    engine = open_engine(url, _TABLE)
+    if not database_exists(url):  # SQLite would create the file
+        raise ConfigurationError(f"{_TABLE}: its SQLite file does not exist. Correct the database URL.")
     try:
-        with _in_its_words(), engine.connect() as connection:
-            return _collected(_table_parts(connection, table, column, country))
+        engine = open_engine(url, _TABLE)
+        with _suppression_column_errors(), engine.connect() as connection:
+            return _collect(_table_parts(connection, table, column, country))
     except exc.SQLAlchemyError as error:
-        # Not chained, nor quoted: a driver puts the address, the user and the statement into its words.
+        # Neither chained nor quoted: a driver puts the address, the user and the statement into its messages.
         cause = getattr(error, "orig", None) or error
         raise SourceError(
-            f"The suppression table {table!r} cannot be read ({type(cause).__name__}). Nothing was sent; see that the "
-            "database can be reached from here and that its user may read the table."
+            f"{_TABLE} {table!r} cannot be read ({type(cause).__name__}). Nothing was sent. Check that the database "
+            "can be reached from here and that its user may read the table."
         ) from None
 
 
@@ -141,25 +142,30 @@ def _table_parts(connection: Connection, table: str, column: str | None, country
     if not schema or inspector.has_table(table.strip()):
         schema, name = "", table.strip()
     if not inspector.has_table(name, schema=schema or None):
-        raise SourceError(f"There is no suppression table {table!r} in that database. Nothing was sent.")
-    columns = [str(each["name"]) for each in inspector.get_columns(name, schema=schema or None)]
-    found = find_phone_column(columns, column, f"The suppression table {table!r}")
-    numbers: sa.ColumnClause[Any] = sa.column(found)
+        raise SourceError(
+            f"{_TABLE} {table!r} does not exist in that database. Nothing was sent. Correct its name, with its schema "
+            "in front if it needs one."
+        )
+    columns = [str(column_info["name"]) for column_info in inspector.get_columns(name, schema=schema or None)]
+    phone_column = find_phone_column(columns, column, f"{_TABLE} {table!r}")
+    numbers: sa.ColumnClause[Any] = sa.column(phone_column)
     select = sa.select(numbers).select_from(sa.table(name, numbers, schema=schema or None)).where(numbers.is_not(None))
-    with connection.execution_options(yield_per=_AT_ONCE).execute(select) as result:
+    with connection.execution_options(yield_per=_CHUNK_ROWS).execute(select) as result:
         for part in result.scalars().partitions():
-            yield open_source(pd.DataFrame({found: list(part)}), phone_column=found, country=country)
+            frame = pd.DataFrame({phone_column: list(part)})
+            yield open_source(frame, phone_column=phone_column, country=country)
 
 
-def _collected(sources: Iterable[Source]) -> NumberList:
+def _collect(sources: Iterable[Source]) -> NumberList:
+    """Collect the numbers of a file, or of a table in parts."""
     parts: list[Numbers] = [np.empty(0, np.int64)]
     unreadable: list[int] = []
-    before = 0
+    rows_before = 0
     for source in sources:
-        length = 0
-        for block in source.chunks():
-            parts.append(block.rows.column("msisdn").cast(pa.int64()).to_numpy())
-            unreadable += [before + row for row in block.rejected_rows.column("row").to_pylist()]
-            length += block.rows.num_rows + block.rejected_rows.num_rows
-        before += length  # of a table in parts; a file is one
-    return NumberList(np.unique(np.concatenate(parts)), len(unreadable), tuple(unreadable[:5]))
+        rows = 0
+        for chunk in source.chunks():
+            parts.append(chunk.rows.column("msisdn").cast(pa.int64()).to_numpy())
+            unreadable += [rows_before + row for row in chunk.rejected_rows.column("row").to_pylist()]
+            rows += chunk.rows.num_rows + chunk.rejected_rows.num_rows
+        rows_before += rows
+    return NumberList(np.unique(np.concatenate(parts)), len(unreadable), tuple(unreadable[:_SHOWN_ROWS]))

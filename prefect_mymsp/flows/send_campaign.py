@@ -210,7 +210,7 @@ def _rehearse(request: CampaignRequest, account: MyMSPCredentials, journal: Camp
     from prefect_mymsp.reports import CampaignReport
 
     with open_existing_journal(journal) as opened:
-        checked = check_recipients(request, account, opened, record=False, refuse_conflicts=False)
+        checked = check_recipients(request, account, opened, record=False, raise_conflict=False)
     report = CampaignReport.of(request.campaign, checked.plan, None, None)
     CampaignArtifacts(request.campaign, account).finished(report)
     logger = get_run_logger()

@@ -55,7 +55,7 @@ def check_recipients(
     journal: Journal | None,
     *,
     record: bool = True,
-    refuse_conflicts: bool = True,
+    raise_conflict: bool = True,
     approved: CheckedRecipients | None = None,
 ) -> CheckedRecipients:
     """Read and check all recipients, and record their messages in the journal.
@@ -66,7 +66,7 @@ def check_recipients(
         journal: Where to record; None to check the recipients by themselves.
         record: Whether to keep the recording. Without it, recipients are checked against the journal, which stays as
             it is.
-        refuse_conflicts: Whether to refuse changed or repeated texts that were not allowed; otherwise the plan names
+        raise_conflict: Whether to refuse changed or repeated texts that were not allowed; otherwise the plan names
             them.
         approved: What was approved. Other recipients or texts are refused; numbers that were suppressed then still are.
     """
@@ -102,9 +102,9 @@ def check_recipients(
                 source,
                 template,
                 recording,
-                allow_changed=safeguards.allow_changed_text,
+                allow_changed_text=safeguards.allow_changed_text,
                 repeats_since=None if safeguards.allow_repeat_today else midnight,
-                refuse=refuse_conflicts,
+                raise_conflict=raise_conflict,
                 **options,
             )
             _check_limits(request, plan)

@@ -21,7 +21,7 @@ from prefect_mymsp.reports.frames import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prefect_mymsp.campaign.planning import Plan, Sample
+    from prefect_mymsp.campaign.plan import Plan, Sample
     from prefect_mymsp.journal import Counts
 
 

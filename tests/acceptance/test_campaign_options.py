@@ -433,8 +433,8 @@ def test_a_global_concurrency_limit(
     ("safeguards", "told"),
     [
         (Safeguards(max_rejected=0), r"2 of 5 rows of a\.csv cannot be sent.*row 5 \(phone\), row 6 \(name\)"),
-        (Safeguards(max_rejected=0.3), r"at most 0\.3 of them may be left out"),
-        (Safeguards(max_recipients=2), "3 people would get messages"),
+        (Safeguards(max_rejected=0.3), r"max_rejected allows at most 0\.3 of them"),
+        (Safeguards(max_recipients=2), "3 recipients would get messages"),
         (Safeguards(max_segments=1), r"3 messages.*Rows 2, 3, 4\."),
     ],
     ids=["none", "share", "recipients", "segments"],

@@ -140,10 +140,10 @@ def test_a_second_start_sends_only_what_is_missing(terminal: Terminal, gateway: 
     other = ["send", str(source), "Hej", "--campaign", "other name", "--no-wait"]
     for arguments in ([*other, "--dry-run"], other, [*other, "--yes"]):
         refused = " ".join(terminal.run(*arguments, code=1).split())
-        assert "2 of these messages went out today under the name 'again'" in refused
+        assert "2 of these messages were sent today by campaign 'again'" in refused
         assert "--allow-repeat-today" in refused
     changed = ["send", str(source), "Hallo", "--campaign", "again", "--no-wait", "--dry-run"]
-    assert "2 people have got a text of campaign 'again'" in " ".join(terminal.run(*changed, code=1).split())
+    assert "Campaign 'again' has sent 2 recipients another text" in " ".join(terminal.run(*changed, code=1).split())
     terminal.run(*changed, "--allow-changed-text")
     assert len(gateway.gateway.ledger()) == 1
 

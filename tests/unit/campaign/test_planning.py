@@ -162,21 +162,21 @@ def test_too_many_people() -> None:
     rows = [(number(0), "A"), (number(0), "B"), (number(1), "C"), (number(2), "D")]
     check_limits(Limits(max_recipients=3), planned(rows))  # two messages to one person are one person
     check_limits(Limits(max_recipients=2), planned(rows, suppressed=suppressed(1)))
-    with pytest.raises(LimitError, match=r"3 people would get messages.*allows 2"):
+    with pytest.raises(LimitError, match=r"3 recipients would get messages.*allows 2"):
         check_limits(Limits(max_recipients=2), planned(rows))
 
 
 def test_too_long_messages_are_told_by_row() -> None:
     rows = [(number(0), "A"), (number(1), "B" * 160), (number(1), "B" * 160), (number(2), "Ł" * 70), (number(3), "D")]
     limits = Limits(max_segments=1)
-    with pytest.raises(LimitError, match=r"2 messages.*the longest takes 2\. Rows 2, 4\. .*'Ł' occur") as caught:
+    with pytest.raises(LimitError, match=r"2 messages.*the longest needs 2\. Rows 2, 4\. .*one of 'Ł'") as caught:
         check_limits(limits, planned(rows, limits=limits))
     assert "BBB" not in str(caught.value)
     wider = Limits(max_segments=2)
     check_limits(wider, planned(rows, limits=wider))
     many = [(number(index), "B" * 160) for index in range(9)]
     to_groups = plan_campaign(None, Template("x" * 161), groups=["staff"], limits=limits)
-    with pytest.raises(LimitError, match=r"1 messages.*the longest takes 2\. Nothing was sent"):
+    with pytest.raises(LimitError, match=r"1 messages.*the longest needs 2\. Nothing was sent"):
         check_limits(limits, to_groups)
     with pytest.raises(LimitError, match=r"9 messages.*Rows 1, 2, 3, 4, 5, …\."):
         check_limits(limits, planned(many, limits=limits))

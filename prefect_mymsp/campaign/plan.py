@@ -1,0 +1,93 @@
+"""What a source holds for a campaign, known whole before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+#: Rows whose number and text stand further up; ``first_row`` is where.
+DUPLICATE_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("first_row", pa.int64())])
+#: Rows left out because their number must get nothing; ``reason`` is a key of :attr:`SuppressedNumbers.lists`.
+SUPPRESSED_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A message as one recipient would get it.
+
+    Attributes:
+        row: Its line in the source.
+        recipient: The MSISDN, masked.
+        text: The text.
+        segments: SMS that are billed for it.
+        encoding: ``GSM-7`` or ``UCS-2``.
+    """
+
+    row: int
+    recipient: str
+    text: str = field(repr=False)
+    segments: int
+    encoding: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source holds for a campaign.
+
+    Attributes:
+        source: The source's label.
+        detected_format: How it was read, for a person; empty if there are groups only.
+        rows: Rows of the source without blank lines: rejected rows, suppressed rows, duplicates, and one for each
+            message that does not go to a group.
+        messages: Messages to send, including one for each group.
+        recipients: People they go to, without the members of groups, who are not known.
+        segments: SMS that are billed for these messages; a group counts as one person.
+        ucs2: Messages that need UCS-2.
+        longest: Segments of the longest message.
+        non_gsm_characters: Characters found that make texts UCS-2, at most 20.
+        rejected_rows: Rows that cannot be sent, in :data:`~prefect_mymsp.recipients.REJECTED_ROW_SCHEMA`, by row.
+        duplicates: Rows whose number and text stand further up, in :data:`DUPLICATE_SCHEMA`; sent once.
+        suppressed: Rows left out because their number must get nothing, in :data:`SUPPRESSED_SCHEMA`.
+        samples: The first few messages, and the longest.
+        digest: Hexadecimal digits that identify which texts the source holds for which numbers, whether suppressed or
+            not.
+        groups: Recipient groups of the gateway among the messages.
+        oversize: Messages with more segments than the limits allow.
+        oversize_rows: The rows of the first few of them.
+        known: Messages that the campaign had already; 0 if nothing was recorded.
+        new: Messages recorded now; 0 if nothing was recorded.
+        dropped: Messages that the campaign had planned and the source no longer holds; they will not be sent.
+        changed: Messages that were sent and that the source has replaced by another text for the same number.
+        still_planned: Messages that the campaign had planned and the source still holds.
+        conflict: Why a person must agree before the campaign is sent, if that was not raised; empty if nothing does.
+    """
+
+    source: str
+    detected_format: str
+    rows: int
+    messages: int
+    recipients: int
+    segments: int
+    ucs2: int
+    longest: int
+    non_gsm_characters: tuple[str, ...]
+    rejected_rows: pa.Table = field(repr=False)
+    duplicates: pa.Table = field(repr=False)
+    suppressed: pa.Table = field(repr=False)
+    samples: tuple[Sample, ...] = field(repr=False)
+    digest: str
+    groups: int = 0
+    oversize: int = 0
+    oversize_rows: tuple[int, ...] = ()
+    known: int = 0
+    new: int = 0
+    dropped: int = 0
+    changed: int = 0
+    still_planned: int = 0
+    conflict: str = ""
+
+    @property
+    def due(self) -> int:
+        """Messages that a start after this recording sends, without doubt that is resolved."""
+        return self.new + self.still_planned
