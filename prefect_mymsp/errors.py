@@ -1,38 +1,42 @@
-"""Every error of this package, one tree, forked first on the only question that costs money.
+"""The errors of this package, as one tree. Its first fork is the only question that costs money: was anything sent?
 
 ::
 
     MyMSPError
-    ├── NotSentError                 nothing was sent and nothing changed at the gateway
-    │   ├── InputError               what you gave cannot be sent; found before any request (a ValueError)
+    ├── NotSentError                 nothing was sent, and nothing changed at the gateway
+    │   ├── InputError               an argument cannot be used; found before any request (a ValueError)
     │   │   ├── ConfigurationError   a setting: base URL, time zone, credentials
     │   │   ├── SourceError          the recipients' file or DataFrame cannot be read
     │   │   ├── TemplateError        the message text or one of its placeholders
-    │   │   ├── ChangedTextError     people of this campaign would get a second, different text
-    │   │   ├── RepeatError          people would get a text that another campaign sent them today
-    │   │   └── LimitError           a campaign exceeds a limit that was set for it, or begins too late
-    │   ├── NotApprovedError         a person refused the campaign, or nobody answered in time
-    │   ├── RefusedError            the gateway answered ``N`` and a code
-    │   ├── UnreachableError         no connection was made: refused, timed out, TLS or proxy failure
+    │   │   ├── ChangedTextError     recipients of this campaign would get a second, different text
+    │   │   ├── RepeatError          recipients would get a text that another campaign sent them today
+    │   │   └── LimitError           the campaign exceeds one of its limits, or starts too late
+    │   ├── NotApprovedError         the campaign was rejected, or not approved in time
+    │   ├── RefusedError             the gateway answered ``N`` and a code
+    │   ├── UnreachableError         no connection: refused, timed out, TLS or proxy failure
     │   └── RateLimitedError         the gateway answered HTTP 429
     ├── InDoubtError                 the gateway may have acted on the request
     │   ├── NoAnswerError            the connection broke or timed out after the request began to leave
-    │   ├── UnexpectedStatusError    an HTTP status that says nothing certain (5xx, redirects, most of 4xx)
-    │   └── ProtocolError            an answer that cannot be read: empty, HTML, cut short
+    │   ├── UnexpectedStatusError    an HTTP status that proves nothing (5xx, redirects, most of 4xx)
+    │   └── ProtocolError            a response that cannot be read: empty, HTML, truncated
     ├── CampaignError                a campaign did not run to its end
-    │   ├── CampaignStoppedError     it stopped on purpose; the journal knows every row's state
-    │   └── CampaignCancelledError   a person cancelled it for good
-    ├── JournalError                 the journal cannot be opened, or a change broke one of its rules
-    └── ExportError                  a report cannot be written where it was to go
+    │   ├── CampaignStoppedError     it stopped in order; the journal has the state of every row
+    │   └── CampaignCancelledError   it was cancelled for good
+    ├── JournalError                 the journal cannot be opened, or a change violated one of its rules
+    └── ExportError                  a report cannot be written
 
-The fork holds for every endpoint: after an :class:`InDoubtError` from a read nothing was sent either, but a
-destructive read may have taken its answer with it. All errors pickle, and none carries a credential.
+The fork applies to every endpoint. After an :class:`InDoubtError` from an endpoint that only reads, nothing was sent,
+but a destructive read may have lost its response. All errors can be pickled. None contains a credential.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+#: What is refused together with a request: every request of the ``account``, every request of the ``campaign``, this
+#: ``message``, one ``number`` of this message, or ``unknown`` for an undocumented code.
+Scope = Literal["account", "campaign", "message", "number", "unknown"]
 
 _CONTEXT: Final[Any] = vars(BaseException)["__context__"]
 
@@ -48,13 +52,13 @@ class MyMSPError(Exception):
     """Base of all errors raised by this package."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Prefect moves exceptions between processes; keyword-only constructors would not survive that.
+        # Prefect pickles exceptions; the default would fail for keyword-only constructors.
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
     @property
     def __context__(self) -> BaseException | None:
-        # Raised ``from None``, it hands out no context: httpx's errors hold the request with its password, SQLAlchemy's
-        # the numbers and texts. Tracebacks leave such a context out, but Dask pickles it along.
+        # An error raised ``from None`` has no context: httpx's errors contain the request with its password, those of
+        # SQLAlchemy numbers and texts. Tracebacks omit such a context, but Dask would pickle it.
         context: BaseException | None = None if self.__suppress_context__ else _CONTEXT.__get__(self)
         return context
 
@@ -64,11 +68,11 @@ class MyMSPError(Exception):
 
 
 class NotSentError(MyMSPError):
-    """Nothing was sent and nothing changed at the gateway: safe to try again once the cause is mended."""
+    """Nothing was sent, and nothing changed at the gateway. It is safe to try again once the cause is removed."""
 
 
 class InputError(NotSentError, ValueError):
-    """What was given cannot be sent; nothing has left this machine."""
+    """An argument cannot be used. Nothing has left this machine."""
 
 
 class ConfigurationError(InputError):
@@ -76,7 +80,7 @@ class ConfigurationError(InputError):
 
 
 class SourceError(InputError):
-    """The recipients' file or DataFrame cannot be read as a table of recipients."""
+    """The file or DataFrame cannot be read as a table of recipients."""
 
 
 class TemplateError(InputError):
@@ -84,10 +88,10 @@ class TemplateError(InputError):
 
 
 class ChangedTextError(InputError):
-    """People who have got a text of this campaign would get another one, because the text or the file has changed.
+    """Recipients who already got a text of this campaign would get another, because the text or the file has changed.
 
     Attributes:
-        messages: How many messages that concerns.
+        messages: The number of such messages.
     """
 
     def __init__(self, message: str, *, messages: int) -> None:
@@ -96,10 +100,10 @@ class ChangedTextError(InputError):
 
 
 class RepeatError(InputError):
-    """People would get a text today that another campaign has sent them today.
+    """Recipients would get a text that another campaign has already sent them today.
 
     Attributes:
-        messages: How many messages that concerns.
+        messages: The number of such messages.
     """
 
     def __init__(self, message: str, *, messages: int) -> None:
@@ -108,48 +112,47 @@ class RepeatError(InputError):
 
 
 class LimitError(InputError):
-    """A campaign exceeds a limit that was set for it: recipients, segments, rows that cannot be sent, or lateness."""
+    """A campaign exceeds one of its limits: recipients, segments, rejected rows, or lateness."""
 
 
 class NotApprovedError(NotSentError):
-    """A person refused the campaign, or nobody approved it in time; this start of it sent nothing."""
+    """The campaign was rejected by a person, or not approved in time. This run of it sent nothing."""
 
 
 class RefusedError(NotSentError):
-    """The gateway refused the request with ``N`` and a code; nothing was sent.
+    """The gateway refused the request with ``N`` and a code. Nothing was sent.
 
     Attributes:
-        code: The gateway's error number, kept as it came even when it is not in the vendor's document.
-        meaning: What the code means at that endpoint, or that it is unknown.
-        endpoint: The endpoint's name as the vendor spells it, for instance ``sendSms``.
+        code: The gateway's number, also if the vendor's document does not list it.
+        meaning: What the code means at that endpoint, or that it is undocumented.
+        endpoint: The endpoint as the vendor spells it, for example ``sendSms``.
+        scope: What is refused, see :data:`Scope`.
+        remedy: What a person can do, as an imperative sentence without its period.
     """
 
-    def __init__(self, code: int, meaning: str, endpoint: str) -> None:
-        super().__init__(f"{endpoint}: the gateway refused with code {code} ({meaning}).")
+    def __init__(self, code: int, meaning: str, endpoint: str, *, scope: Scope = "unknown", remedy: str = "") -> None:
+        super().__init__(f"{endpoint}: the gateway refused the request with code {code} ({meaning}).")
         self.code = code
         self.meaning = meaning
         self.endpoint = endpoint
+        self.scope: Scope = scope
+        self.remedy = remedy
 
     @property
     def account_wide(self) -> bool:
-        """Whether every other request of this account would be refused for the same reason."""
-        return self.code in ACCOUNT_WIDE_CODES
-
-
-#: Codes that concern the account, not one message: authorization, quota, credits, credentials, sender.
-#: Vendor's document, sections 4.1.3 to 4.5.3.
-ACCOUNT_WIDE_CODES = frozenset({7, 11, 12, 22, 23, 24, 25, 33})
+        """Whether every other request of this account would be refused too."""
+        return self.scope == "account"
 
 
 class UnreachableError(NotSentError):
-    """The gateway was never reached: connection refused or timed out, TLS, proxy or name resolution failed."""
+    """The gateway was not reached: connection refused or timed out; TLS, proxy or name resolution failed."""
 
 
 class RateLimitedError(NotSentError):
     """The gateway answered HTTP 429 and did not process the request.
 
     Attributes:
-        retry_after_s: Seconds the gateway asked to wait, or None when it did not say.
+        retry_after_s: Seconds to wait, as the gateway asked; None if it did not.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None) -> None:
@@ -158,11 +161,11 @@ class RateLimitedError(NotSentError):
 
 
 class InDoubtError(MyMSPError):
-    """The gateway may have acted on the request. Never repeat a send after this without looking first.
+    """The gateway may have acted on the request. Repeating a send could send the message twice.
 
     Attributes:
-        reason: One short word for the journal: ``timeout``, ``connection-lost``, ``http-502``, ``empty`` …
-        raw: What had arrived of the answer, kept only for the destructive ``getMsgUpdates``; never printed.
+        reason: A short word for the journal: ``timeout``, ``connection-lost``, ``http-502``, ``empty`` …
+        raw: The bytes that were received, only for the destructive ``getMsgUpdates``. Never printed.
     """
 
     def __init__(self, message: str, *, reason: str, raw: bytes | None = None) -> None:
@@ -176,7 +179,7 @@ class NoAnswerError(InDoubtError):
 
 
 class UnexpectedStatusError(InDoubtError):
-    """An HTTP status that says nothing certain about the request.
+    """An HTTP status that does not prove what became of the request.
 
     Attributes:
         status: The HTTP status code.
@@ -188,18 +191,18 @@ class UnexpectedStatusError(InDoubtError):
 
 
 class ProtocolError(InDoubtError):
-    """The answer does not follow the vendor's document: empty, HTML, cut short, or something else entirely."""
+    """The response does not follow the vendor's document: empty, HTML, truncated, or something else."""
 
 
 class CampaignError(MyMSPError):
-    """A campaign did not run to its end; the journal knows the state of every row."""
+    """A campaign did not run to its end. The journal has the state of every row."""
 
 
 class CampaignStoppedError(CampaignError):
-    """A campaign stopped on purpose, in order: what was sent is recorded, the rest can be continued.
+    """A campaign stopped in order. What was sent is recorded; running it again sends the rest.
 
     Attributes:
-        counts: Rows by journal state at the moment it stopped.
+        counts: Messages by state when it stopped.
     """
 
     def __init__(self, message: str, *, counts: dict[str, int]) -> None:
@@ -208,18 +211,18 @@ class CampaignStoppedError(CampaignError):
 
 
 class CampaignCancelledError(CampaignError):
-    """A person has cancelled the campaign; what was sent before that is recorded."""
+    """The campaign was cancelled for good. What was sent before is recorded."""
 
 
 class JournalError(MyMSPError):
-    """The journal cannot be opened or written, or a change would have broken one of its rules."""
+    """The journal cannot be opened or written, or a change would have violated one of its rules."""
 
 
 class ExportError(MyMSPError):
-    """A report cannot be written where it was to go; nothing of it was."""
+    """A report cannot be written. Nothing of it was."""
 
 
 def first_few(names: Sequence[str], limit: int = 12) -> str:
-    """Names in quotes for an error message, at most ``limit`` of them and the count of the rest."""
+    """Quote names for an error message: at most ``limit`` of them, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -242,16 +242,16 @@ MUTATIONS = [
     ),
     Mutation(
         "refusals of the account stop the campaign and leave the rest to be continued",
-        "campaign/sender.py",
-        "if error.account_wide or error.code in _SAME_FOR_ALL:",
-        "if error.code in _SAME_FOR_ALL:",
+        "campaign/send_decisions.py",
+        'if error.scope in {"account", "campaign"}:',
+        'if error.scope == "campaign":',
         f"{ENGINE} -k test_a_refusal_of_the_account",
     ),
     Mutation(
         "code 28 is halved until the bad number stands alone",
-        "campaign/sender.py",
-        "batch.size > 1 and (error.code == _BAD_RECIPIENT or not documented)",
-        "batch.size > 1 and not documented",
+        "campaign/send_decisions.py",
+        'batch_size > 1 and error.scope in {"number", "unknown"}',
+        'batch_size > 1 and error.scope == "unknown"',
         f"{ENGINE} -k test_a_bad_number_is_found_by_halving",
     ),
     Mutation(
@@ -600,9 +600,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a code that is not documented rejects nobody unheard",
-        "campaign/sender.py",
-        "(error.code == _BAD_RECIPIENT or not documented)",
-        "error.code == _BAD_RECIPIENT",
+        "campaign/send_decisions.py",
+        'error.scope in {"number", "unknown"}',
+        'error.scope == "number"',
         f"{ENGINE} -k test_a_code_that_is_not_documented_rejects",
     ),
     Mutation(

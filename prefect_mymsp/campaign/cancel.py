@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
+from prefect_mymsp.protocol import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from prefect_mymsp.models import RecipientStatus
 from prefect_mymsp.phone import gateway_digits
+from prefect_mymsp.protocol import ARCHIVED, NO_SUCH_MESSAGE
 from prefect_mymsp.states import IN_DOUBT
 from prefect_mymsp.times import resolve_repeated_hour
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import CandidateBatch, OpenBatch
     from prefect_mymsp.models import SmsResult
 
-#: Codes of the gateway (4.1.3, 4.2.3, 4.3.5.3).
-NO_SUCH_MESSAGE, ARCHIVED, SENT_ALREADY = 32, 323, 351
 #: How long the gateway may take to know an id that it has just given out.
 REGISTRATION_DELAY = timedelta(seconds=5)
 #: A message that was sent this long before its request was made is another one. Clocks differ, and the gateway's

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, is_listed_under, recipients_if_complete
+from prefect_mymsp.campaign.evidence import is_listed_under, recipients_if_complete
 from prefect_mymsp.campaign.matching import (
     Cancel,
     Facts,
@@ -28,6 +28,7 @@ from prefect_mymsp.campaign.matching import (
 )
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal import Outcome
+from prefect_mymsp.protocol import NO_SUCH_MESSAGE
 from prefect_mymsp.states import ACCEPTED, IN_DOUBT, RELEASED
 from prefect_mymsp.times import SYSTEM_CLOCK, floor_minute
 

@@ -11,10 +11,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_mymsp.campaign.evidence import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
+from prefect_mymsp.protocol import NO_SUCH_MESSAGE, SENT_ALREADY
 from prefect_mymsp.times import SYSTEM_CLOCK, ceil_minute, floor_minute, require_aware
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from prefect_mymsp import protocol
 from prefect_mymsp.errors import (
     CampaignCancelledError,
     CampaignStoppedError,
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 MAX_CLAIM_WINDOW = 512
 #: Share of a lease after which requests are no longer made under it.
 _SAFE_LEASE_SHARE = 0.9
-#: One of the recipients is not a valid number; the gateway does not say which (4.1.3).
-_BAD_RECIPIENT = 28
-#: The request itself is wrong, and so is every other one of the campaign (4.1.3, 34 to 38).
-_CAMPAIGN_WIDE = frozenset({34, 35, 36, 37, 38})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +100,13 @@ def _judge_refusal(
     error: RefusedError, batch_size: int, streak: FailureStreak, max_consecutive_failures: int
 ) -> BatchDecision:
     code = error.code
-    if error.account_wide or code in _CAMPAIGN_WIDE:
+    if error.scope in {"account", "campaign"}:
         return BatchDecision(RELEASED, streak, code, reason="refused", stop=True)
-    if code != _BAD_RECIPIENT:
+    if error.scope != "number":
         streak = replace(streak, refused=streak.refused + 1)
     stop = streak.refused >= max_consecutive_failures
     # An undocumented code may be cut short, or concern one recipient: it must not refuse all of them.
-    documented = code in protocol.MEANINGS[protocol.SEND]
-    if batch_size > 1 and (code == _BAD_RECIPIENT or not documented):
+    if batch_size > 1 and error.scope in {"number", "unknown"}:
         return BatchDecision(None, streak, code, stop=stop)
     return BatchDecision(REFUSED, replace(streak, in_doubt=0), code, stop=stop)
 
@@ -182,17 +176,6 @@ def next_step(*, outstanding: int, others_sending: bool, reconciling: bool, has_
     return NextStep.CLAIM if has_planned else NextStep.FINISH
 
 
-#: What to do before a campaign is continued, by the gateway's code (4.1.3).
-_REMEDIES = {
-    7: "check user and password, and that the account may send",
-    11: "wait until the account may send more messages, or ask the gateway to raise its limit",
-    12: "buy credits for the account",
-    33: "register the sender with the gateway, or choose a registered one",
-    34: "check the delivery time",
-    35: "choose a delivery time in the future, under a campaign name of its own",
-}
-
-
 def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSPError:
     """The error that ends a campaign: what happened, what was sent, and how to continue.
 
@@ -209,16 +192,16 @@ def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSP
             "gets the message twice."
         )
     if isinstance(cause, RefusedError):
-        remedy = _REMEDIES.get(cause.code, "ask the gateway's support what is wrong")
+        remedy = cause.remedy
     elif isinstance(cause, InDoubtError):
-        remedy = "find out why the gateway's answers do not arrive whole"
+        remedy = "Find out why the gateway's responses do not arrive completely"
     elif isinstance(cause, InputError):
-        remedy = "correct that"
+        remedy = "Correct that"
     else:
-        remedy = "wait until the gateway answers again"
+        remedy = "Wait until the gateway responds again"
     return CampaignStoppedError(
         f"Campaign {campaign!r} stopped: {cause} So far: {counts.accepted} accepted, {counts.refused} refused, "
-        f"{counts.in_doubt} in doubt, {counts.planned} not sent. To continue: {remedy}, then start the same campaign "
-        "again; nobody gets the message twice.",
+        f"{counts.in_doubt} in doubt, {counts.planned} not sent. To continue: {remedy}. Then start the same "
+        "campaign again; nobody gets the message twice.",
         counts=dataclasses.asdict(counts),
     )

@@ -219,10 +219,10 @@ def _delivery_table(columns: Columns, names: Mapping[int, str]) -> pa.Table:
 
 def _error(state: str, code: int | None, reason: str | None) -> str | None:
     """What went wrong with a message, in words."""
-    if state == REFUSED and code == 28:
+    if state == REFUSED and code == protocol.BAD_RECIPIENT:
         return "28: the gateway cannot use this number"  # bisecting has left it alone in its request
     if state == REFUSED and code is not None:
-        return f"{code}: {protocol.meaning(protocol.SEND, code)}"
+        return f"{code}: {protocol.code_meaning(protocol.SEND, code)}"
     return f"may have been sent ({reason})" if state == IN_DOUBT else None
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 import xml.etree.ElementTree as ET
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefect_mymsp import errors, protocol, states
-from prefect_mymsp.campaign.send_decisions import _CAMPAIGN_WIDE
-from prefect_mymsp.errors import ACCOUNT_WIDE_CODES, MyMSPError
+from prefect_mymsp import errors, states
+from prefect_mymsp.errors import MyMSPError
 from prefect_mymsp.journal import schema
+from prefect_mymsp.protocol import CODES, ENDPOINTS
 from prefect_mymsp.settings import MyMSPSettings
 
 ROOT = Path(__file__).parents[2]
@@ -34,27 +33,12 @@ def named(cell: str) -> list[str]:
 # ---- errors.md -----------------------------------------------------------------------------------------------------
 
 
-def test_every_code_is_there_with_its_meaning_at_each_endpoint() -> None:
-    meant: dict[tuple[int, str], set[str]] = defaultdict(set)
-    for endpoint, meanings in protocol.MEANINGS.items():
-        for code, meaning in meanings.items():
-            meant[code, meaning].add(endpoint)
-    told = {
-        (int(code), meaning): set(protocol.MEANINGS) if endpoints == "all" else set(named(endpoints))
-        for code, meaning, _, _, endpoints in table("errors.md", "Code")
-    }
-    assert told == meant
-
-
-def test_what_a_code_concerns() -> None:
-    concerned = defaultdict(set)
-    for code, _, advice, concerns, _ in table("errors.md", "Code"):
-        concerned[concerns].add(int(code))
-        assert advice
-    assert concerned["account"] == ACCOUNT_WIDE_CODES
-    assert concerned["campaign"] == _CAMPAIGN_WIDE
-    assert concerned["number"] == {28}
-    assert set(concerned) == {"account", "campaign", "number", "message"}
+def test_the_table_of_codes() -> None:
+    rows = [
+        (int(number), meaning, remedy, scope, ENDPOINTS if endpoints == "all" else tuple(named(endpoints)))
+        for number, meaning, remedy, scope, endpoints in table("errors.md", "Code")
+    ]
+    assert rows == [(code.number, code.meaning, code.remedy, code.scope, code.endpoints) for code in CODES]
 
 
 def _tree(kind: type[MyMSPError] = MyMSPError, depth: int = 0) -> Iterator[tuple[int, str]]:

@@ -471,7 +471,7 @@ def test_credits_that_run_out_for_real(
 ) -> None:
     file = people(tmp_path / "a.csv", *range(605, 611))
     gateway.gateway.configure({"accounts": {gateway.user: {"credits": 4}}})
-    with pytest.raises(CampaignStoppedError, match="buy credits"):
+    with pytest.raises(CampaignStoppedError, match="Buy credits"):
         send_campaign(file, "Hej {name}", credentials, "poor")
     assert len(sent(gateway)) == 4
     gateway.gateway.configure({"accounts": {gateway.user: {"credits": 2}}})

@@ -153,16 +153,6 @@ def test_which_side_the_answers_to_a_send_lie_on() -> None:
         assert issubclass(in_doubt, InDoubtError)
 
 
-@pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33])
-def test_codes_of_the_account(code: int) -> None:
-    assert RefusedError(code, "", "sendSms").account_wide
-
-
-@pytest.mark.parametrize("code", [0, 13, 28, 282, 29, 30, 31, 32, 34, 35, 36, 37, 38, 301, 303, 323, 351, 391, 392])
-def test_codes_of_one_message(code: int) -> None:
-    assert not RefusedError(code, "", "sendSms").account_wide
-
-
 def test_a_refusal_says_its_code_meaning_and_endpoint() -> None:
     error = RefusedError(282, "the recipients are empty", "sendSms")
     assert all(part in str(error) for part in ("282", "the recipients are empty", "sendSms"))

@@ -7,7 +7,6 @@ import itertools
 
 import pytest
 
-from prefect_mymsp import protocol
 from prefect_mymsp.campaign.send_decisions import (
     MAX_CLAIM_WINDOW,
     BatchDecision,
@@ -34,6 +33,7 @@ from prefect_mymsp.errors import (
     UnreachableError,
 )
 from prefect_mymsp.journal import Counts
+from prefect_mymsp.protocol import CODES, SEND, refusal
 from prefect_mymsp.states import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
 
 LIMIT = 3
@@ -42,7 +42,7 @@ TIMEOUT = NoAnswerError("no answer", reason="timeout")
 
 
 def refused(code: int) -> RefusedError:
-    return RefusedError(code, "as documented", "sendSms")
+    return refusal(SEND, code)
 
 
 # ---- the answer to a request ---------------------------------------------------------------------------------------
@@ -51,7 +51,8 @@ SPLIT = None
 #: A refusal of the account or of the campaign: nothing was sent, and nothing else can be.
 STOPPING_CODES = (7, 11, 12, 22, 23, 24, 25, 33, 34, 35, 36, 37, 38)
 #: A refusal of one message.
-MESSAGE_CODES = tuple(sorted(set(protocol.MEANINGS[protocol.SEND]) - {*STOPPING_CODES, 28}))
+DOCUMENTED_CODES = {code.number for code in CODES if SEND in code.endpoints}
+MESSAGE_CODES = tuple(sorted(DOCUMENTED_CODES - {*STOPPING_CODES, 28}))
 UNDOCUMENTED = 4711
 
 ANSWERS = [
@@ -93,7 +94,7 @@ def test_an_answer_decides_the_state_of_its_messages(
 
 def test_every_documented_code_has_a_case() -> None:
     cases = {answer.code for answer, *_ in ANSWERS if isinstance(answer, RefusedError)}
-    assert set(protocol.MEANINGS[protocol.SEND]) <= cases
+    assert cases >= DOCUMENTED_CODES
     assert MESSAGE_CODES
 
 
@@ -201,15 +202,15 @@ COUNTS = Counts(
 )
 
 CAUSES = [
-    (refused(7), "check user and password"),
-    (refused(11), "wait until the account may send more"),
-    (refused(12), "buy credits"),
-    (refused(33), "register the sender"),
-    (refused(35), "choose a delivery time in the future"),
-    (refused(36), "ask the gateway's support"),
-    (TIMEOUT, "find out why the gateway's answers do not arrive whole"),
-    (InputError("That is wrong."), "correct that"),
-    (UnreachableError("No connection."), "wait until the gateway answers again"),
+    (refused(7), "Check user and password"),
+    (refused(11), "Wait until the account may send again"),
+    (refused(12), "Buy credits"),
+    (refused(33), "Register the sender"),
+    (refused(35), "Choose a later time"),
+    (refused(36), "Send without `flash`"),
+    (TIMEOUT, "Find out why the gateway's responses do not arrive completely"),
+    (InputError("That is wrong."), "Correct that"),
+    (UnreachableError("No connection."), "Wait until the gateway responds again"),
 ]
 
 
@@ -222,7 +223,7 @@ def test_a_stopped_campaign_says_what_was_sent_and_how_to_continue(cause: MyMSPE
     assert message.startswith(f"Campaign 'autumn' stopped: {cause}")
     assert "3 accepted, 2 refused, 1 in doubt, 4 not sent." in message
     assert f"To continue: {remedy}" in message
-    assert "then start the same campaign again; nobody gets the message twice." in message
+    assert ". Then start the same campaign again; nobody gets the message twice." in message
 
 
 def test_a_failure_of_the_journal_stays_one() -> None:

@@ -411,7 +411,7 @@ SEPARATORS = ["\n", "\r\n", "\t", " ", ",", ";", "", "\n\n", " \r\n"]
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_every_code_of_the_document_has_its_own_meaning(endpoint: str) -> None:
-    known = protocol.MEANINGS[endpoint]
+    known = {code.number: code.meaning for code in protocol.CODES if endpoint in code.endpoints}
     assert set(known) == CODES[endpoint]
     assert len(set(known.values())) == len(known)
     for code in CODES[endpoint]:
@@ -430,7 +430,8 @@ def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
     with pytest.raises(RefusedError) as refused:
         parse(endpoint, f"N\n{code}".encode())
     assert refused.value.code == code
-    assert refused.value.meaning not in protocol.MEANINGS[endpoint].values()
+    assert refused.value.meaning == "not in the vendor's document for this endpoint"
+    assert refused.value.scope == "unknown"
     assert str(code) in str(refused.value)
 
 
