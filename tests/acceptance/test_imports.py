@@ -45,6 +45,10 @@ def test_the_import_is_light() -> None:
         "prefect_mymsp.settings",
         "prefect_mymsp.phone",
         "prefect_mymsp.protocol",
+        "prefect_mymsp.protocol.codes",
+        "prefect_mymsp.protocol.requests",
+        "prefect_mymsp.protocol.responses",
+        "prefect_mymsp.times",
     }
 
 
