@@ -10,8 +10,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from prefect_mymsp.campaign.evidence import (
-    ARCHIVED,
-    NO_SUCH_MESSAGE,
     Finding,
     correct_repeated_hour,
     examine_refusal,
@@ -22,6 +20,7 @@ from prefect_mymsp.campaign.evidence import (
 )
 from prefect_mymsp.journal import CandidateBatch, OpenBatch
 from prefect_mymsp.models import RecipientStatus, SmsResult
+from prefect_mymsp.protocol import ARCHIVED, NO_SUCH_MESSAGE
 from prefect_mymsp.states import ACCEPTED, IN_DOUBT, SENDING
 
 A, B = "46701740605", "46701740606"
