@@ -386,21 +386,21 @@ MUTATIONS = [
         "            response_id = await self._thread(self._journal.raw_responses.add, self._account, raw)\n",
         "            self._client.parse_updates(raw)\n"
         "            response_id = await self._thread(self._journal.raw_responses.add, self._account, raw)\n",
-        f"{UPDATES} -k test_an_answer_is_kept_before_it_is_parsed",
+        f"{UPDATES} -k test_a_response_is_stored_before_it_is_parsed",
     ),
     Mutation(
         "an update is done with when all it points to was looked at",
         "campaign/updates.py",
         "        if await self._look_up(raw, result):",
         "        if await self._look_up(raw, result) or True:",
-        f"{UPDATES} -k test_what_cannot_be_asked_about",
+        f"{UPDATES} -k test_a_failed_lookup",
     ),
     Mutation(
         "an id from an update is taken only when its result names the people of one request in doubt",
         "campaign/evidence.py",
         "candidate.state == IN_DOUBT and candidate.msisdns == recipients",
         "candidate.state == IN_DOUBT",
-        f"{UPDATES} -k test_updates_that_are_not_ours",
+        f"{UPDATES} -k test_updates_about_foreign_messages",
     ),
     Mutation(
         "the inbox is believed when two answers say the same",
@@ -414,21 +414,21 @@ MUTATIONS = [
         "journal/deliveries.py",
         "            where.append(batch_due_at >= since)",
         "            where.append(batch_due_at == batch_due_at)",
-        f"{TRACKING} -k test_what_is_too_old_is_not_asked_about",
+        f"{TRACKING} -k test_messages_past_the_tracking_period_are_not_polled",
     ),
     Mutation(
         "a completion is told once",
         "campaign/progress.py",
         "        return progress.complete and reported != str(progress.counts.messages)",
         "        return progress.complete",
-        f"{TRACKING} -k test_completion_is_told_once",
+        f"{TRACKING} -k test_completion_is_reported_once",
     ),
     Mutation(
         "what turns up of a cancelled campaign is taken back",
         "campaign/track.py",
         "            if summary.cancelled_at is not None:",
         "            if False:",
-        f"{TRACKING} -k test_what_turns_up_of_a_cancelled_campaign",
+        f"{TRACKING} -k test_a_pass_cancels_late_arrivals",
     ),
     Mutation(
         "in the night the clocks go back a time is the one after the message left us",
@@ -491,7 +491,7 @@ MUTATIONS = [
         "campaign/reschedule.py",
         "if minute == batch.send_at and batch.rescheduled_to is not None:",
         "if batch.rescheduled_to is not None:",
-        "tests/integration/campaign/test_reschedule.py -k never_moved",
+        "tests/integration/campaign/test_reschedule.py -k foreign_messages",
     ),
     Mutation(
         "the inbox is read on from the highest id",

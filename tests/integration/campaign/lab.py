@@ -41,7 +41,7 @@ DAYS = 24 * 3600 * 1_000_000
 
 
 class Lab:
-    """A journal in one of the databases, a gateway, and who goes between them."""
+    """A journal in one of the databases, a gateway, and the calls between them."""
 
     def __init__(self, desk: Desk, sandbox: Sandbox) -> None:
         self.desk = desk
@@ -80,7 +80,7 @@ class Lab:
         return campaign
 
     def claimed(self, pairs: Sequence[Pair], send_at: datetime | None = None) -> tuple[CampaignKey, list[int]]:
-        """A campaign whose requests are on their way: it has been claimed, and its run will not come back."""
+        """A campaign whose requests are claimed by a run that has died."""
         run, batches = self.desk.claimed(pairs, account=self.account, send_at=send_at)
         return run.campaign, [batch.id for batch in batches]
 
@@ -120,13 +120,15 @@ class Lab:
         self.gateway.faults.replace(scripted=faults)
 
     def post(self, recipients: str, text: str, send_at: datetime | None = None) -> str:
-        """Send something past the journal, as another system of the account, or as a request of ours whose answer was
-        lost; returns its id."""
+        """Send something past the journal, as another system of the account does, and return its id.
+
+        A request of ours whose response was lost looks the same.
+        """
         when = "" if send_at is None else f"&deliverytime={send_at:%Y%m%d%H%M}%2B0"
         form = f"user={self.sandbox.user}&pwd={self.sandbox.password}&recipients={recipients}&msg={text}{when}"
-        answer = self.gateway.handle("POST", "sendSms", b"", form.encode()).body.decode()
-        assert answer.startswith("A")
-        return answer[1:].strip()
+        response = self.gateway.handle("POST", "sendSms", b"", form.encode()).body.decode()
+        assert response.startswith("A")
+        return response[1:].strip()
 
     def age(self, campaign: CampaignKey, days: float) -> None:
         """Make a campaign's requests that much older."""
@@ -143,5 +145,5 @@ class Lab:
         self.desk.sql("UPDATE campaign SET created_at = created_at - :by WHERE id = :id", by=int(days * DAYS),
                       id=campaign.id)  # fmt: skip
 
-    def asked(self, endpoint: str = "getSmsResult") -> int:
+    def requests(self, endpoint: str = "getSmsResult") -> int:
         return sum(request.endpoint == endpoint for request in self.gateway.requests)

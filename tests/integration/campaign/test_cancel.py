@@ -1,4 +1,4 @@
-"""A campaign that is cancelled by one process while another one is sending it."""
+"""One process cancels a campaign while another one is sending it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def cancel(journal: Journal, campaign: CampaignKey, sandbox: Sandbox) -> Cancell
 
 
 @pytest.mark.parametrize("scheduled", [False, True], ids=["immediate", "scheduled"])
-def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
+def test_cancelling_stops_another_process_and_journal_and_gateway_agree(
     desk: Desk, mymsp_sandbox: Sandbox, forkserver: ForkServerContext, scheduled: bool
 ) -> None:
     gateway = mymsp_sandbox.gateway
     gateway.configure({"latency_ms": 100})
     lost = Fault("answer_lost", times=3)
-    if scheduled:  # doubt about what waits at the gateway can be looked up
+    if scheduled:  # doubt about scheduled messages can be settled
         gateway.faults.replace(scripted=[Fault("none", times=20), lost])
     account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)
     soon = (datetime.now(UTC) + timedelta(hours=3)).replace(second=0, microsecond=0)
@@ -59,7 +59,7 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
     while len(gateway.messages) < 60 and process.is_alive():
         time.sleep(0.01)
 
-    told = cancel(desk.journal, campaign, mymsp_sandbox)
+    result = cancel(desk.journal, campaign, mymsp_sandbox)
     accepted = len(gateway.messages)
     assert 60 <= accepted < ROWS
     process.join(30)
@@ -67,14 +67,14 @@ def test_what_another_process_sends_stops_and_journal_and_gateway_agree(
     assert len(gateway.messages) == accepted, "something was sent after the campaign was cancelled"
     left = {"planned": ROWS - accepted}
     if scheduled:
-        assert told == Cancelled(cancelled=accepted, sent=0, unknown=0)
+        assert result == Cancelled(cancelled=accepted, sent=0, unknown=0)
         assert desk.counts(campaign) == left | {"cancelled": accepted}
-        assert not +gateway.summary(), "somebody would get what was cancelled"
+        assert not +gateway.summary(), "a cancelled message would be delivered"
     else:
-        assert told == Cancelled(cancelled=0, sent=0, unknown=0)
+        assert result == Cancelled(cancelled=0, sent=0, unknown=0)
         assert desk.counts(campaign) == left | {"accepted": accepted}
         parts = desk.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
-        states = [one for part in parts for one in zip(part["msisdn"], part["state"], strict=True)]
+        states = [pair for part in parts for pair in zip(part["msisdn"], part["state"], strict=True)]
         reached = {msisdn for msisdn, state in states if state == "accepted"}
         assert {msisdn for msisdn, _ in gateway.summary()} == reached
         assert set(gateway.summary().values()) == {1}

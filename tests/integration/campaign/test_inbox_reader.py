@@ -29,13 +29,13 @@ def test_each_message_is_stored_once_and_the_cursor_is_the_highest_id(lab: Lab) 
     texts = [f"Message {number}" for number in range(5)]
     ids = [lab.gateway.receive(originator=A, text=text).message_id for text in texts]
     read = lab.read()
-    assert [(one.message_id, one.text) for one in read.new] == list(zip(ids, texts, strict=True))
+    assert [(message.message_id, message.text) for message in read.new] == list(zip(ids, texts, strict=True))
     assert read.unparsed == ()
     assert lab.journal.inbox.cursor(lab.account) == int(ids[-1])
     assert lab.read().new == ()
-    assert lab.asked("getMsgReceived") == 3  # the first answer is read twice, that there is nothing new once
+    assert lab.requests("getMsgReceived") == 3  # a response with messages is confirmed, an empty one is not
     lab.gateway.receive(originator=B, text="\t;;1\r\n")
-    assert [one.text for one in lab.read().new] == [r" ;;1\n"]
+    assert [message.text for message in lab.read().new] == [r" ;;1\n"]
     assert len(stored(lab)) == 6
 
 
@@ -58,7 +58,7 @@ def test_no_cut_loses_or_shortens_a_message(lab: Lab, order: str) -> None:
         lab.desk.sql("DELETE FROM bookmark")
 
 
-def test_an_inbox_that_is_cut_short_every_time_is_not_believed(lab: Lab) -> None:
+def test_an_inbox_that_is_cut_short_every_time_is_not_stored(lab: Lab) -> None:
     for number in range(3):
         lab.gateway.receive(originator=A, text=f"Message {number}")
     lab.fault(*(Fault("cut_short", ("getMsgReceived",), keep_bytes=keep) for keep in (180, 100, 150, 90, 170, 120)))
@@ -69,7 +69,7 @@ def test_an_inbox_that_is_cut_short_every_time_is_not_believed(lab: Lab) -> None
     assert len(lab.read().new) == 3
 
 
-def test_messages_that_come_in_between_are_read_too(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_arrive_between_two_responses_are_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.gateway.receive(originator=A, text="one")
     handle = lab.gateway.handle
 
@@ -80,12 +80,12 @@ def test_messages_that_come_in_between_are_read_too(lab: Lab, monkeypatch: pytes
         return reply
 
     monkeypatch.setattr(lab.gateway, "handle", busy)
-    assert [one.text for one in lab.read().new] == ["one", "two"]
-    assert lab.asked("getMsgReceived") == 3
+    assert [message.text for message in lab.read().new] == ["one", "two"]
+    assert lab.requests("getMsgReceived") == 3
     assert lab.read().new == ()
 
 
-def test_a_bad_record_is_kept_and_does_not_hide_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unparsed_record_is_stored_and_does_not_hide_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("one", "bad", "three"):
         lab.gateway.receive(originator=A, text=text)
     handle = lab.gateway.handle
@@ -101,20 +101,20 @@ def test_a_bad_record_is_kept_and_does_not_hide_the_others(lab: Lab, monkeypatch
 
     monkeypatch.setattr(lab.gateway, "handle", garbling)
     read = lab.read()
-    assert [one.text for one in read.new] == ["one", "three"]
+    assert [message.text for message in read.new] == ["one", "three"]
     assert len(read.unparsed) == 1
     raw = lab.desk.one("SELECT raw FROM raw_response")
     assert bytes(raw).endswith(b"\tbad")
     assert lab.journal.raw_responses.unparsed(lab.account) == []
     assert lab.read().new == ()
-    # One with the highest id is there again each time, and is kept once.
+    # A record with the highest id is returned each time, and stored once.
     lab.gateway.receive(originator=A, text="bad")
     for _ in range(3):
         assert len(lab.read().unparsed) == 1
     assert lab.desk.one("SELECT count(*) FROM raw_response") == 2
 
 
-def test_an_inbox_read_twice_at_once(lab: Lab) -> None:
+def test_two_readings_of_the_inbox_at_once(lab: Lab) -> None:
     texts = {f"Message {number}" for number in range(50)}
     for text in sorted(texts):
         lab.gateway.receive(originator=A, text=text)
@@ -125,20 +125,27 @@ def test_an_inbox_read_twice_at_once(lab: Lab) -> None:
 
     reads = asyncio.run(both())
     assert sum(len(read.new) for read in reads) == 50
-    assert {one.text for read in reads for one in read.new} == texts
+    assert {message.text for read in reads for message in read.new} == texts
     assert len(stored(lab)) == 50
 
 
-def test_who_wants_no_more_is_put_on_the_list(lab: Lab) -> None:
-    for who, text in [(A, "Stopped by your shop"), (B, "DEMO stop."), (f"+{C}", '"STOPP"'), ("0701740608", "avsluta"),
-                      ("Anna", "STOP"), ("12345", "stop")]:  # fmt: skip
-        lab.gateway.receive(originator=who, text=text)
+def test_senders_that_opt_out_are_suppressed(lab: Lab) -> None:
+    messages = [
+        (A, "Stopped by your shop"),
+        (B, "DEMO stop."),
+        (f"+{C}", '"STOPP"'),
+        ("0701740608", "avsluta"),
+        ("Anna", "STOP"),
+        ("12345", "stop"),
+    ]
+    for sender, text in messages:
+        lab.gateway.receive(originator=sender, text=text)
     read = lab.read()
     assert read.opted_out == 5
     assert lab.journal.suppressions.msisdns(lab.account) == {B, C, D, "12345"}
     reasons = {row[0]: row[2] for row in lab.journal.suppressions.rows(lab.account)}
     assert set(reasons.values()) == {"opt-out"}
-    # Taken off by a person, and nothing new was written: it stays off.
+    # A person took B off the list, and B has written nothing since.
     lab.journal.suppressions.remove(lab.account, [B])
     lab.read()
     assert B not in lab.journal.suppressions.msisdns(lab.account)

@@ -67,14 +67,14 @@ def now_key(bench: Bench) -> CampaignKey:
 
 
 @pytest.mark.parametrize("send_at", [LATER, SOONER])
-def test_everything_that_waits_is_moved(bench: Bench, send_at: datetime) -> None:
+def test_all_waiting_requests_are_moved(bench: Bench, send_at: datetime) -> None:
     campaign = scheduled(bench)
-    told = reschedule(bench, campaign, send_at)
-    assert told == Rescheduled(moved=4, sent=0, unknown=0, changed=0, planned=0, assumed=0)
+    result = reschedule(bench, campaign, send_at)
+    assert result == Rescheduled(moved=4, sent=0, unknown=0, changed=0, planned=0, assumed=0)
     assert agreed(bench, send_at)
     assert now_key(bench).send_at == send_at
     assert bench.requests == 4
-    # Whoever looks at the schedule afterwards finds what the journal says.
+    # Afterwards the gateway's list agrees with the journal.
     counts = bench.follow(now_key(bench), deadline_s=0.5)
     assert (counts.accepted, counts.in_doubt) == (4, 0)
     assert set(bench.sent.values()) == {1}
@@ -86,13 +86,13 @@ def test_seconds_are_rounded_up_as_the_gateway_does(bench: Bench) -> None:
     assert agreed(bench, LATER)
 
 
-def test_what_was_not_sent_yet_is_sent_for_the_new_time(bench: Bench) -> None:
+def test_planned_messages_are_sent_for_the_new_time(bench: Bench) -> None:
     campaign = bench.record(PEOPLE, send_at=SOON)
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"max_messages": 2}}})
     with pytest.raises(CampaignStoppedError):
         bench.send(campaign, connections=1)
-    told = reschedule(bench, campaign, LATER)
-    assert (told.moved, told.planned) == (2, 2)
+    result = reschedule(bench, campaign, LATER)
+    assert (result.moved, result.planned) == (2, 2)
     with pytest.raises(InputError, match="was rescheduled meanwhile"):
         bench.send(campaign)  # it would still send for the old time
     with pytest.raises(InputError, match="another sender or scheduled time"):
@@ -103,14 +103,14 @@ def test_what_was_not_sent_yet_is_sent_for_the_new_time(bench: Bench) -> None:
     assert set(bench.sent.values()) == {1}
 
 
-def test_a_campaign_that_was_never_sent_is_rescheduled_too(bench: Bench) -> None:
+def test_a_campaign_that_was_never_sent_is_rescheduled(bench: Bench) -> None:
     campaign = bench.record(PEOPLE, send_at=SOON)
     assert reschedule(bench, campaign, LATER).planned == 4
     assert bench.send(now_key(bench)).accepted == 4
     assert agreed(bench, LATER)
 
 
-def test_requests_keep_their_distance(bench: Bench) -> None:
+def test_requests_keep_their_distance_in_time(bench: Bench) -> None:
     """A campaign may be spread over several minutes."""
     campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.claims.start_run(campaign)
@@ -125,15 +125,15 @@ def test_requests_keep_their_distance(bench: Bench) -> None:
     assert in_journal(bench) == {(LATER, None): 1, (LATER + timedelta(minutes=1), None): 1}
 
 
-def test_there_and_back_again(bench: Bench) -> None:
+def test_a_campaign_is_rescheduled_back(bench: Bench) -> None:
     campaign = scheduled(bench)
     for send_at in (LATER, SOONER, LATER, SOON):
         assert reschedule(bench, campaign, send_at).moved == 4
         assert agreed(bench, send_at)
-    assert reschedule(bench, campaign, SOON) == Rescheduled(0, 0, 0, 0, 0, 0)  # it is there already
+    assert reschedule(bench, campaign, SOON) == Rescheduled(0, 0, 0, 0, 0, 0)  # it waits for that time already
 
 
-# -- lost on the way ---------------------------------------------------------------------------------------------------
+# -- lost responses ----------------------------------------------------------------------------------------------------
 
 LOST = [
     [Fault("answer_lost", endpoints=UPDATE, times=4)],
@@ -146,17 +146,17 @@ LOST = [
 
 
 @pytest.mark.parametrize("faults", LOST, ids=lambda faults: "-".join(fault.kind for fault in faults))
-def test_a_lost_answer_is_looked_up(bench: Bench, faults: list[Fault]) -> None:
+def test_a_lost_response_is_looked_up(bench: Bench, faults: list[Fault]) -> None:
     campaign = scheduled(bench)
     bench.fault(*faults)
     assert reschedule(bench, campaign, LATER) == Rescheduled(4, 0, 0, 0, 0, 0)
     assert agreed(bench, LATER)
-    bench.gateway.clock.advance(120)  # what was late has come
+    bench.gateway.clock.advance(120)  # late requests have arrived
     assert agreed(bench, LATER)
     assert set(bench.sent.values()) == {1}
 
 
-def test_what_the_gateway_never_says_is_told_and_finished_later(bench: Bench) -> None:
+def test_unknown_requests_are_reported_and_moved_by_the_next_call(bench: Bench) -> None:
     campaign = scheduled(bench)
     bench.fault(Fault("answer_lost", endpoints=UPDATE, times=100), Fault("empty", endpoints=GET, times=100))
     assert reschedule(bench, campaign, LATER, rounds=2).unknown == 4
@@ -184,7 +184,7 @@ def dies_before_anything_is_recorded(bench: Bench, campaign: CampaignKey) -> Non
 def test_a_process_that_dies_on_the_way_loses_nothing(bench: Bench, dies: Callable[[Bench, CampaignKey], None]) -> None:
     campaign = scheduled(bench)
     dies(bench, campaign)
-    # Who looks meanwhile takes both times for right: nothing is asked about, and nothing disbelieved.
+    # A reconciliation meanwhile accepts both times: it checks no id and rejects none.
     bench.send(now_key(bench), reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.05))
     assert bench.request_count("sendlater/getall") > 0
     assert bench.request_count("getSmsResult") == 0
@@ -212,7 +212,7 @@ def test_a_journal_that_fails_on_the_way_loses_nothing(bench: Bench, monkeypatch
     assert agreed(bench, LATER)
 
 
-def test_what_is_on_its_way_is_cancelled_with_the_campaign(bench: Bench) -> None:
+def test_requests_being_moved_are_cancelled_with_the_campaign(bench: Bench) -> None:
     campaign = scheduled(bench)
     dies_before_anything_is_recorded(bench, campaign)
     with bench.journal._database.write() as connection:  # the old time passes
@@ -222,7 +222,7 @@ def test_what_is_on_its_way_is_cancelled_with_the_campaign(bench: Bench) -> None
     assert bench.sent == {}
 
 
-def test_without_the_gateways_schedule_nothing_changes(bench: Bench) -> None:
+def test_without_the_gateways_list_nothing_changes(bench: Bench) -> None:
     campaign = scheduled(bench)
     bench.gateway.configure({"accounts": {bench.sandbox.user: {"password": "another"}}})
     with pytest.raises(NotSentError):
@@ -231,10 +231,10 @@ def test_without_the_gateways_schedule_nothing_changes(bench: Bench) -> None:
     assert agreed(bench, SOON)
 
 
-# -- what cannot be moved ----------------------------------------------------------------------------------------------
+# -- requests that are not moved ---------------------------------------------------------------------------------------
 
 
-def test_what_has_been_sent_is_told(bench: Bench) -> None:
+def test_requests_that_were_sent_are_reported(bench: Bench) -> None:
     campaign = scheduled(bench)
     bench.gateway.clock.advance(2 * 3600)
     assert reschedule(bench, campaign, LATER) == Rescheduled(
@@ -244,7 +244,7 @@ def test_what_has_been_sent_is_told(bench: Bench) -> None:
     assert bench.follow(now_key(bench), deadline_s=2.0).delivered == 4
 
 
-def test_what_somebody_else_has_changed_is_left_alone(bench: Bench) -> None:
+def test_requests_that_somebody_else_changed_stay_as_they_are(bench: Bench) -> None:
     campaign = scheduled(bench)
     other = SOON + timedelta(minutes=11)
     ids = [message["id"] for message in bench.gateway.ledger()]
@@ -255,24 +255,26 @@ def test_what_somebody_else_has_changed_is_left_alone(bench: Bench) -> None:
     assert reschedule(bench, campaign, LATER) == Rescheduled(2, 0, 0, changed=2, planned=0, assumed=0)
     assert at_gateway(bench) == {LATER: 2, other: 1}
     assert in_journal(bench) == {(LATER, None): 2, (SOON, None): 2}
-    assert reschedule(bench, campaign, SOONER).moved == 2  # and do not stand in the way
+    assert reschedule(bench, campaign, SOONER).moved == 2  # and do not prevent the next rescheduling
 
 
-def test_messages_of_others_are_never_moved(bench: Bench) -> None:
+def test_foreign_messages_are_never_moved(bench: Bench) -> None:
     bench.post(D, "Foreign", SOON + timedelta(minutes=3))
     foreign = bench.gateway.ledger()[0]["id"]
     campaign = scheduled(bench)
-    with bench.journal._database.write() as connection:  # an id that was cut short on its way is somebody else's
+    with (
+        bench.journal._database.write() as connection
+    ):  # as if an id had been cut short, which is then another message's
         connection.exec_driver_sql("UPDATE batch SET message_id = ? WHERE id = (SELECT min(id) FROM batch)", (foreign,))
-    told = reschedule(bench, campaign, LATER)
-    assert (told.moved, told.changed) == (3, 1)
-    (message,) = [one for one in bench.gateway.ledger() if one["text"] == "Foreign"]
+    result = reschedule(bench, campaign, LATER)
+    assert (result.moved, result.changed) == (3, 1)
+    (message,) = [message for message in bench.gateway.ledger() if message["text"] == "Foreign"]
     assert datetime.fromisoformat(message["scheduled_at"]) == SOON + timedelta(minutes=3)
 
 
 @pytest.fixture
 def doubtful(bench: Bench) -> CampaignKey:
-    """A campaign one of whose requests has not arrived, as far as anybody knows."""
+    """A campaign with one request in doubt."""
     campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.claims.start_run(campaign)
     (batch,) = bench.journal.claims.claim(run, requests=1, batch_size=1)
@@ -281,24 +283,24 @@ def doubtful(bench: Bench) -> CampaignKey:
     return campaign
 
 
-def test_doubt_whose_request_is_there_is_found_first(bench: Bench, doubtful: CampaignKey) -> None:
+def test_a_listed_request_in_doubt_is_linked_first(bench: Bench, doubtful: CampaignKey) -> None:
     bench.post(A, "Hello", SOON)
-    told = reschedule(bench, doubtful, LATER)
-    assert (told.moved, told.planned) == (1, 3)
+    result = reschedule(bench, doubtful, LATER)
+    assert (result.moved, result.planned) == (1, 3)
     assert bench.send(now_key(bench)).accepted == 4
     assert agreed(bench, LATER)
 
 
-def test_doubt_that_may_turn_up_at_the_old_time_is_settled_first(bench: Bench, doubtful: CampaignKey) -> None:
+def test_a_request_that_may_arrive_at_the_old_time_must_be_settled_first(bench: Bench, doubtful: CampaignKey) -> None:
     with pytest.raises(InputError, match=r"1 messages of campaign 'campaign' are in doubt.*resolve_campaign"):
         reschedule(bench, doubtful, LATER)
     assert now_key(bench).send_at == SOON
     bench.journal.doubt.resolve(doubtful, Decision.SENT)
-    told = reschedule(bench, doubtful, LATER)
-    assert (told.planned, told.assumed) == (3, 1)
+    result = reschedule(bench, doubtful, LATER)
+    assert (result.planned, result.assumed) == (3, 1)
 
 
-def test_what_turns_up_at_the_old_time_after_all_is_cancelled(bench: Bench, doubtful: CampaignKey) -> None:
+def test_a_request_that_arrives_at_the_old_time_is_cancelled(bench: Bench, doubtful: CampaignKey) -> None:
     bench.journal.doubt.resolve(doubtful, Decision.NOT_SENT)
     reschedule(bench, doubtful, LATER)
     assert bench.send(now_key(bench)).accepted == 4
@@ -307,11 +309,11 @@ def test_what_turns_up_at_the_old_time_after_all_is_cancelled(bench: Bench, doub
     assert bench.sent[A, "Hello"] == 2
     bench.follow(now_key(bench), deadline_s=1.0)
     assert bench.sent[A, "Hello"] == 1
-    assert not next(one for one in bench.gateway.ledger() if one["id"] == first["id"])["cancelled"]
+    assert not next(message for message in bench.gateway.ledger() if message["id"] == first["id"])["cancelled"]
     assert agreed(bench, LATER)
 
 
-def test_a_dead_runs_claims_are_doubt(bench: Bench) -> None:
+def test_claims_of_a_dead_run_are_in_doubt(bench: Bench) -> None:
     campaign = bench.record(PEOPLE, send_at=SOON)
     run = bench.journal.claims.start_run(campaign)
     bench.journal.claims.claim(run, requests=1, batch_size=1)
@@ -324,7 +326,7 @@ def test_a_dead_runs_claims_are_doubt(bench: Bench) -> None:
     assert now_key(bench).send_at == SOON
 
 
-def test_what_cannot_be_rescheduled(bench: Bench) -> None:
+def test_campaigns_that_cannot_be_rescheduled(bench: Bench) -> None:
     campaign = scheduled(bench)
     with pytest.raises(InputError, match="not in the future"):
         reschedule(bench, campaign, datetime.now(UTC) - timedelta(seconds=1))

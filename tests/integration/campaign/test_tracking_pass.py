@@ -28,45 +28,45 @@ if TYPE_CHECKING:
 from tests.integration.campaign.lab import DAYS, LOOK, NEVER, SOON, A, B, C, Lab
 
 
-def test_a_pass_asks_about_everything_that_is_open_and_about_nothing_else(lab: Lab) -> None:
+def test_a_pass_polls_everything_open_and_nothing_else(lab: Lab) -> None:
     first = lab.sent([(A, "x"), (B, "x"), (C, "y")])
     second = lab.sent([(NEVER, "x"), (A, "x")], "winter")
-    told = lab.track()
-    assert [(one.campaign, one.complete, one.newly_delivered) for one in told.campaigns] == [
+    result = lab.track()
+    assert [(progress.campaign, progress.complete, progress.newly_delivered) for progress in result.campaigns] == [
         (second, False, 1),
         (first, True, 3),
     ]
-    assert (told.campaigns[0].pending.open, told.campaigns[1].pending.open) == (2, 0)
-    assert (told.requests, told.unanswered, told.incomplete, told.refusal) == (3, 0, False, None)
+    assert (result.campaigns[0].pending.open, result.campaigns[1].pending.open) == (2, 0)
+    assert (result.requests, result.unanswered, result.incomplete, result.refusal) == (3, 0, False, None)
     completions = CompletionLog(lab.journal, lab.account)
-    completions.mark_reported(told.campaigns[1])
+    completions.mark_reported(result.campaigns[1])
     again = lab.track()
-    assert [one.campaign for one in again.campaigns] == [second]
+    assert [progress.campaign for progress in again.campaigns] == [second]
     assert (again.requests, again.campaigns[0].newly_delivered) == (1, 0)
     assert again.campaigns[0].todo() == ""
 
 
-def test_without_campaigns_a_pass_is_nothing(lab: Lab) -> None:
+def test_a_pass_without_campaigns_makes_no_request(lab: Lab) -> None:
     assert lab.track() == TrackingResult((), 0, 0, False, None)
     assert lab.gateway.request_count == 0
 
 
-def test_a_pass_keeps_to_its_budget_and_the_next_one_goes_on_from_there(lab: Lab) -> None:
+def test_the_next_pass_continues_where_the_budget_ended(lab: Lab) -> None:
     lab.sent([(NEVER, f"text {number}") for number in range(7)])
     lab.sent([(NEVER, "x")], "winter")
-    looked: list[int] = []
+    polled: list[int] = []
     for _ in range(4):
-        told = lab.track(max_requests=3)
-        assert told.requests == 3
-        assert told.incomplete
-        looked.append(lab.desk.one("SELECT count(*) FROM batch WHERE confirmed_at IS NOT NULL"))
-    # The small one each time, and of the large one each request before any of them twice.
-    assert looked == [3, 5, 7, 8]
+        result = lab.track(max_requests=3)
+        assert result.requests == 3
+        assert result.incomplete
+        polled.append(lab.desk.one("SELECT count(*) FROM batch WHERE confirmed_at IS NOT NULL"))
+    # The small campaign each time, and each request of the large one before any of them twice.
+    assert polled == [3, 5, 7, 8]
     whole = lab.track(max_requests=100)
     assert (whole.requests, whole.incomplete) == (8, False)
 
 
-def test_no_campaign_waits_for_ever_for_its_turn(lab: Lab) -> None:
+def test_every_campaign_gets_its_turn(lab: Lab) -> None:
     for number in range(5):
         lab.sent([(NEVER, f"{number} {text}") for text in "abc"], f"campaign {number}")
     for _ in range(8):
@@ -74,131 +74,134 @@ def test_no_campaign_waits_for_ever_for_its_turn(lab: Lab) -> None:
     assert lab.desk.one("SELECT count(*) FROM batch WHERE confirmed_at IS NULL") == 0
 
 
-def test_a_campaign_of_many_leaves_the_others_their_turn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_campaign_does_not_block_the_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track, "_TURN", 10)
     small = lab.sent([(A, "x")], "winter")
     lab.sent([(NEVER, f"text {number}") for number in range(25)])  # the newest: its turn comes first
-    told = lab.track(max_requests=15)
-    assert {one.campaign.name: one.complete for one in told.campaigns} == {"winter": True, "autumn": False}
+    result = lab.track(max_requests=15)
+    assert {progress.campaign.name: progress.complete for progress in result.campaigns} == {
+        "winter": True,
+        "autumn": False,
+    }
     assert lab.journal.campaigns.counts(small).delivered == 1
 
 
-def test_what_is_too_old_is_given_up_and_its_campaign_complete(lab: Lab) -> None:
+def test_messages_past_the_tracking_period_are_given_up_and_complete_their_campaign(lab: Lab) -> None:
     campaign = lab.sent([(NEVER, "x"), (A, "y")])
     lab.desk.sql("UPDATE batch SET state = 'in_doubt', message_id = NULL, reason = 'timeout' "
                  "WHERE id = (SELECT max(id) FROM batch)")  # fmt: skip
-    (standing,) = lab.track().campaigns
-    assert (standing.complete, standing.pending.open, standing.pending.in_doubt) == (False, 1, 1)
-    assert "resolve_campaign" in standing.todo()
+    (progress,) = lab.track().campaigns
+    assert (progress.complete, progress.pending.open, progress.pending.in_doubt) == (False, 1, 1)
+    assert "resolve_campaign" in progress.todo()
     lab.age(campaign, 8)
-    asked = lab.asked()
-    (standing,) = lab.track().campaigns  # it was seen open, so its end is told
-    assert (standing.complete, standing.pending.given_up, standing.pending.open) == (True, 2, 0)
-    assert lab.asked() == asked
+    before = lab.requests()
+    (progress,) = lab.track().campaigns  # it was seen open, so its completion is reported
+    assert (progress.complete, progress.pending.given_up, progress.pending.open) == (True, 2, 0)
+    assert lab.requests() == before
     completions = CompletionLog(lab.journal, lab.account)
-    assert completions.is_pending(standing)
-    completions.mark_reported(standing)
-    assert not completions.is_pending(standing)
+    assert completions.is_pending(progress)
+    completions.mark_reported(progress)
+    assert not completions.is_pending(progress)
     assert lab.track().campaigns == ()
-    (standing,) = lab.track(tracking_days=30).campaigns
-    assert (standing.complete, standing.pending.given_up) == (False, 0)
-    assert lab.asked() == asked + 1
+    (progress,) = lab.track(tracking_days=30).campaigns
+    assert (progress.complete, progress.pending.given_up) == (False, 0)
+    assert lab.requests() == before + 1
 
 
-def test_what_is_too_old_is_not_asked_about_in_a_campaign_that_goes_on(lab: Lab) -> None:
+def test_messages_past_the_tracking_period_are_not_polled_in_an_active_campaign(lab: Lab) -> None:
     campaign = lab.sent([(NEVER, "x")])
     lab.age(campaign, 8)
     lab.sent([(NEVER, "x"), (NEVER, "y")])
-    told = lab.track()
-    assert (told.requests, told.campaigns[0].pending.open, told.campaigns[0].pending.given_up) == (1, 1, 1)
+    result = lab.track()
+    assert (result.requests, result.campaigns[0].pending.open, result.campaigns[0].pending.given_up) == (1, 1, 1)
 
 
-def test_a_stopped_campaign_is_told_of_until_it_is_old(lab: Lab) -> None:
+def test_a_stopped_campaign_is_reported_until_it_is_too_old(lab: Lab) -> None:
     campaign = lab.record([(A, "x"), (B, "x")])
-    (standing,) = lab.track().campaigns
-    assert not standing.complete
-    assert standing.todo() == "2 messages are not sent: start the campaign again."
+    (progress,) = lab.track().campaigns
+    assert not progress.complete
+    assert progress.todo() == "2 messages are not sent: start the campaign again."
     run = lab.journal.claims.start_run(campaign)
     assert lab.track().campaigns[0].todo() == ""  # it is being sent
     lab.journal.claims.end_run(run)
     lab.age(campaign, 8)
-    assert [one.complete for one in lab.track().campaigns] == [False]
+    assert [progress.complete for progress in lab.track().campaigns] == [False]
     assert lab.track().campaigns == ()
 
 
-def test_completion_is_told_once_whoever_saw_it_and_after_a_death(lab: Lab) -> None:
+def test_completion_is_reported_once_even_after_a_crash(lab: Lab) -> None:
     lab.sent([(A, "x")])
-    (standing,) = lab.track().campaigns
-    assert standing.complete
-    # Whoever should have told it died. The campaign is not open any more, and is still watched.
-    (standing,) = lab.track().campaigns
+    (progress,) = lab.track().campaigns
+    assert progress.complete
+    # The process died before it reported that. The campaign is no longer open, but still watched.
+    (progress,) = lab.track().campaigns
     completions = CompletionLog(lab.journal, lab.account)
-    assert completions.is_pending(standing)
-    completions.mark_reported(standing)
+    assert completions.is_pending(progress)
+    completions.mark_reported(progress)
     assert lab.track().campaigns == ()
-    assert not completions.is_pending(standing)
+    assert not completions.is_pending(progress)
     lab.send(lab.record([(A, "x"), (B, "x")]))
-    (standing,) = lab.track().campaigns
-    assert completions.is_pending(standing)  # it has grown
+    (progress,) = lab.track().campaigns
+    assert completions.is_pending(progress)  # it has more messages now
 
 
 def test_claims_of_a_dead_run_come_into_doubt(lab: Lab) -> None:
     campaign, _ = lab.claimed([(A, "x")])
-    (standing,) = lab.track().campaigns
-    assert (standing.counts.sending, standing.complete) == (1, False)
+    (progress,) = lab.track().campaigns
+    assert (progress.counts.sending, progress.complete) == (1, False)
     lab.desk.sql("UPDATE run SET lease_until = 1")
-    (standing,) = lab.track().campaigns
-    assert (standing.counts.sending, standing.counts.in_doubt) == (0, 1)
-    assert "1 messages may or may not have been sent" in standing.todo()
-    assert lab.asked("sendSms") == 0
+    (progress,) = lab.track().campaigns
+    assert (progress.counts.sending, progress.counts.in_doubt) == (0, 1)
+    assert "1 messages may or may not have been sent" in progress.todo()
+    assert lab.requests("sendSms") == 0
     assert lab.journal.campaigns.counts(campaign).in_doubt == 1
 
 
-def test_a_pass_looks_up_doubt_about_scheduled_messages(lab: Lab) -> None:
+def test_a_pass_settles_doubt_about_scheduled_messages(lab: Lab) -> None:
     campaign, (found, absent) = lab.claimed([(A, "x"), (B, "y")], SOON)
     lab.post(A, "x", SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
-    (standing,) = lab.track().campaigns
-    assert (standing.counts.accepted, standing.counts.in_doubt, standing.counts.planned) == (1, 0, 1)
+    (progress,) = lab.track().campaigns
+    assert (progress.counts.accepted, progress.counts.in_doubt, progress.counts.planned) == (1, 0, 1)
     assert lab.desk.state(found) == "accepted"
     assert lab.desk.state(absent) == "released"
-    assert standing.todo() == "1 messages are not sent: start the campaign again."
-    assert lab.asked("sendSms") == 1  # the one posted: a pass sends nothing
+    assert progress.todo() == "1 messages are not sent: start the campaign again."
+    assert lab.requests("sendSms") == 1  # the one posted: a pass sends nothing
     assert lab.send(campaign).accepted == 2
     assert set(lab.gateway.summary().values()) == {1}
 
 
-def test_doubt_that_is_still_looked_up_is_nothing_for_a_person(lab: Lab) -> None:
+def test_doubt_that_may_still_be_settled_asks_nothing_of_a_person(lab: Lab) -> None:
     lab.claimed([(A, "x"), (B, "x")], SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
     lab.fault(Fault("error_before", ("sendlater/getall",), times=100))
-    (standing,) = lab.track(reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.01)).campaigns
-    assert (standing.counts.in_doubt, standing.pending.scheduled, standing.todo()) == (2, 2, "")
+    (progress,) = lab.track(reconcile=ReconcileOptions(late_arrival_s=0.0, interval_s=0.01)).campaigns
+    assert (progress.counts.in_doubt, progress.pending.scheduled, progress.todo()) == (2, 2, "")
 
 
-def test_a_pass_finds_what_turns_up_late_and_cancels_it(lab: Lab) -> None:
+def test_a_pass_cancels_a_request_that_arrives_late(lab: Lab) -> None:
     campaign = lab.record([(A, "Hello")], send_at=SOON)
     lab.fault(Fault("late", delay_s=60.0))
     assert lab.send(campaign).accepted == 1
     lab.gateway.clock.advance(120)
     assert lab.gateway.summary()[A, "Hello"] == 2
-    (standing,) = lab.track().campaigns
-    assert standing.counts.accepted == 1
+    (progress,) = lab.track().campaigns
+    assert progress.counts.accepted == 1
     assert lab.gateway.summary()[A, "Hello"] == 1
 
 
-def test_what_turns_up_of_a_cancelled_campaign_is_taken_back(lab: Lab) -> None:
+def test_a_pass_cancels_late_arrivals_of_a_cancelled_campaign(lab: Lab) -> None:
     campaign, (doubtful,) = lab.claimed([(A, "x")], SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
     lab.journal.campaigns.cancel(campaign)
     lab.post(A, "x", SOON)
-    (standing,) = lab.track().campaigns
+    (progress,) = lab.track().campaigns
     assert lab.desk.state(doubtful) == "cancelled"
-    assert (standing.complete, standing.cancelled, standing.todo()) == (True, True, "")
+    assert (progress.complete, progress.cancelled, progress.todo()) == (True, True, "")
     assert [message["cancelled"] for message in lab.gateway.ledger()] == [True]
 
 
-def test_what_turns_up_of_a_cancelled_campaign_is_taken_back_by_who_follows_it_too(lab: Lab) -> None:
+def test_following_cancels_late_arrivals_of_a_cancelled_campaign(lab: Lab) -> None:
     campaign, (doubtful,) = lab.claimed([(A, "x")], SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
     lab.journal.claims.expire_leases(campaign)
@@ -208,57 +211,57 @@ def test_what_turns_up_of_a_cancelled_campaign_is_taken_back_by_who_follows_it_t
     assert lab.desk.state(doubtful) == "cancelled"
 
 
-def test_when_time_has_run_out_it_says_so(lab: Lab) -> None:
+def test_messages_past_their_delivery_time_need_a_new_campaign(lab: Lab) -> None:
     campaign = lab.record([(A, "x")], send_at=SOON)
     lab.desk.sql("UPDATE campaign SET send_at = send_at - :by WHERE id = :id", by=DAYS, id=campaign.id)
-    (standing,) = lab.track().campaigns
-    assert standing.todo() == "1 messages were not sent in time: send them as a new campaign."
+    (progress,) = lab.track().campaigns
+    assert progress.todo() == "1 messages were not sent in time: send them as a new campaign."
 
 
 @pytest.mark.parametrize("fault", [Fault("error_before", ("getSmsResult",)), Fault("answer_lost", ("getSmsResult",)),
                                    Fault("html", ("getSmsResult",)), Fault("slow", ("getSmsResult",), delay_s=1.5),
                                    Fault("truncated", ("getSmsResult",)), Fault("cut_short", ("getSmsResult",))],
                          ids=lambda fault: fault.kind)  # fmt: skip
-def test_what_gets_no_answer_is_asked_again_by_the_next_pass(lab: Lab, fault: Fault) -> None:
+def test_the_next_pass_polls_again_what_got_no_response(lab: Lab, fault: Fault) -> None:
     lab.sent([(A, "x"), (B, "y"), (C, "z")])
     if fault.kind == "slow":
         lab.timeout_s = 1.0
     lab.fault(fault)
-    told = lab.track()
-    assert (told.unanswered, told.campaigns[0].counts.delivered) == (1, 2)
+    result = lab.track()
+    assert (result.unanswered, result.campaigns[0].counts.delivered) == (1, 2)
     lab.timeout_s = 20.0
-    told = lab.track()
-    assert (told.requests, told.unanswered, told.campaigns[0].complete) == (1, 0, True)
+    result = lab.track()
+    assert (result.requests, result.unanswered, result.campaigns[0].complete) == (1, 0, True)
 
 
-def test_a_refused_account_is_asked_no_further(lab: Lab) -> None:
+def test_a_refused_account_is_polled_no_further(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(20)])
     lab.fault(Fault("refuse", ("getSmsResult",), code=7, times=100))
-    told = lab.track()
-    assert isinstance(told.refusal, RefusedError)
-    assert told.requests <= 4
-    assert told.incomplete
-    assert told.campaigns[0].pending.open == 20
+    result = lab.track()
+    assert isinstance(result.refusal, RefusedError)
+    assert result.requests <= 4
+    assert result.incomplete
+    assert result.campaigns[0].pending.open == 20
 
 
-def test_a_gateway_that_does_not_answer_is_left_alone(lab: Lab) -> None:
+def test_a_pass_stops_polling_a_gateway_that_does_not_answer(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(60)])
     lab.fault(Fault("error_before", ("getSmsResult",), times=1000))
-    told = lab.track()
-    assert 20 <= told.requests < 30
-    assert told.incomplete
+    result = lab.track()
+    assert 20 <= result.requests < 30
+    assert result.incomplete
 
 
-def test_a_pass_ends_in_time(lab: Lab) -> None:
+def test_a_pass_ends_at_its_deadline(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(40)])
     began = time.monotonic()
-    told = lab.track(requests_per_minute=60, deadline_s=2.5)
+    result = lab.track(requests_per_minute=60, deadline_s=2.5)
     assert time.monotonic() - began < 4
-    assert 2 <= told.requests <= 4
-    assert told.incomplete
+    assert 2 <= result.requests <= 4
+    assert result.incomplete
     before = lab.desk.one("SELECT min(id) FROM batch WHERE final_at IS NULL")
     lab.track(max_requests=1)
-    assert lab.desk.one("SELECT min(id) FROM batch WHERE final_at IS NULL") == before + 1  # where that one ended
+    assert lab.desk.one("SELECT min(id) FROM batch WHERE final_at IS NULL") == before + 1  # where the pass ended
 
 
 def test_two_passes_at_once(lab: Lab) -> None:
@@ -269,17 +272,17 @@ def test_two_passes_at_once(lab: Lab) -> None:
     lab.desk.sql("UPDATE run SET lease_until = 1 WHERE campaign_id = :id", id=scheduled.id)
 
     async def both() -> list[TrackingResult]:
-        async with lab.client() as one, lab.client() as other:
+        async with lab.client() as first, lab.client() as second:
             options = TrackOptions(reconcile=LOOK)
             return list(
                 await asyncio.gather(
-                    track_account(lab.journal, one, lab.account, options),
-                    track_account(lab.desk.open(), other, lab.account, options),
+                    track_account(lab.journal, first, lab.account, options),
+                    track_account(lab.desk.open(), second, lab.account, options),
                 )
             )
 
-    for told in asyncio.run(both()):
-        by_name = {one.campaign.id: one for one in told.campaigns}
+    for result in asyncio.run(both()):
+        by_name = {progress.campaign.id: progress for progress in result.campaigns}
         assert by_name[scheduled.id].counts.in_doubt == 0
     assert lab.journal.campaigns.counts(campaign).delivered == lab.journal.campaigns.counts(campaign).accepted
     counts = lab.journal.campaigns.counts(scheduled)
@@ -301,8 +304,8 @@ def test_a_group_is_tracked_by_its_counts(lab: Lab) -> None:
     with lab.desk.recording("groups", account=lab.account) as recording:
         recording.add_groups(["vips"], "Hello", encoding="GSM-7", segments=1)
     lab.send(recording.campaign)
-    (standing,) = lab.track().campaigns
-    assert (standing.counts.messages, standing.counts.delivered, standing.complete) == (2, 1, False)
+    (progress,) = lab.track().campaigns
+    assert (progress.counts.messages, progress.counts.delivered, progress.complete) == (2, 1, False)
 
 
 # -- the night the clocks go back ------------------------------------------------------------------------------------
@@ -312,7 +315,7 @@ STOCKHOLM = ZoneInfo("Europe/Stockholm")
 
 @pytest.mark.parametrize("hour", [0, 1])
 def test_half_past_two_in_the_night_the_clocks_go_back(lab: Lab, hour: int) -> None:
-    """02:30 comes twice, and the gateway does not say which one it means."""
+    """02:30 occurs twice, and the gateway does not say which of them it means."""
     left = datetime(2026, 10, 25, hour, 30, 20, tzinfo=UTC)
     assert left.astimezone(STOCKHOLM).strftime("%H:%M") == "02:30"
     campaign = lab.sent([(A, "x")])
