@@ -1,23 +1,23 @@
-"""What the sandbox can be told: accounts, delivery times, dialect; read from JSON with every key and type checked."""
+"""Accounts and settings of the sandbox; from JSON, every key and type is checked."""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from prefect_mymsp.errors import ConfigurationError
-from prefect_mymsp.sandbox.dialect import CHOICES, Dialect
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from prefect_mymsp.sandbox.dialect import Dialect
+from prefect_mymsp.sandbox.json_values import JSON_CONFIG, parse_json
 
 DEFAULT_USER: Final = "demo"
 DEFAULT_PASSWORD: Final = "demo-password"  # noqa: S105  a password for a machine without secrets
 
-#: What the sandbox takes for a phone number: country code and number, 8 to 15 digits, as in section 4.1.1.
+#: A phone number: country code and number, 8 to 15 digits, as in section 4.1.1.
 MSISDN: Final = re.compile(r"[1-9][0-9]{7,14}", re.ASCII)
 
 
@@ -28,21 +28,23 @@ class Account:
     Attributes:
         user: Login name.
         password: Login password; never shown by the sandbox.
-        originators: Registered originator texts; None lets every originator pass.
+        originators: Registered originators; None accepts every originator.
         groups: Recipient groups by name; a short name is one more entry with the same members.
-        credits: What is left, one credit a recipient; None is without limit.
-        max_messages: SMS this account may have sent in all, counted by recipient; None is without limit.
+        credits: Credits left, one for each recipient; None is without limit.
+        max_messages: SMS this account may send in all, counted by recipient; None is without limit.
         max_recipients: Recipients a single send may have; None is without limit.
         updates: Whether getMsgUpdates is activated.
     """
+
+    __pydantic_config__ = JSON_CONFIG
 
     user: str = DEFAULT_USER
     password: str = field(default=DEFAULT_PASSWORD, repr=False)
     originators: tuple[str, ...] | None = ("Demo", "Acme")
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    credits: int | None = None
-    max_messages: int | None = None
-    max_recipients: int | None = None
+    credits: NonNegativeInt | None = None
+    max_messages: NonNegativeInt | None = None
+    max_recipients: NonNegativeInt | None = None
     updates: bool = True
 
     def __post_init__(self) -> None:
@@ -66,22 +68,29 @@ class Account:
             "updates": self.updates,
         }
 
-    def changed(self, value: object) -> Account:
-        """This account with the keys of a JSON object put in their place."""
-        given = _object(value, "An account", {"password", *self.as_json()})
-        changes: dict[str, Any] = {}
-        for name, item in given.items():
-            if name == "originators":
-                changes[name] = None if item is None else _texts(item, name)
-            elif name == "groups":
-                changes[name] = {group: _texts(members, group) for group, members in _object(item, name).items()}
-            elif name == "password":
-                changes[name] = _text(item, name)
-            elif name == "updates":
-                changes[name] = _flag(item, name)
-            else:
-                changes[name] = None if item is None else _count(item, name)
-        return replace(self, **changes)
+    def changed(self, changes: object) -> Account:
+        """This account with the keys of a JSON object put in their place.
+
+        Raises:
+            ConfigurationError: A key is unknown, or has a value of the wrong type.
+        """
+        changes = _changes(changes, f"Account {self.user!r}")
+        if "user" in changes:
+            raise ConfigurationError("The user of an account cannot be changed.")
+        return parse_json(Account, {"user": self.user, "password": self.password, **self.as_json(), **changes})
+
+
+def change_accounts(accounts: Mapping[str, Account], changes: object) -> dict[str, Account]:
+    """Accounts with the keys of a JSON object put in their place: settings by user, null to remove an account."""
+    changed = dict(accounts)
+    for user, change in _changes(changes, "accounts").items():
+        if change is None:
+            changed.pop(user, None)
+        else:
+            changed[user] = changed.get(user, Account(user=user)).changed(change)
+    if not changed:
+        raise ConfigurationError("At least one account must remain.")
+    return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +102,17 @@ class Settings:
             between half and one and a half times this.
         delivered_after_s: Simulated seconds from sent to delivered, spread likewise.
         archive_after_s: Age in simulated seconds at which a message is archived (323); None is never.
-        latency_ms: Real milliseconds every answer under ``/external/`` waits.
+        latency_ms: Real milliseconds before every response under ``/external/``.
         zone: Of the local times in answers.
         dialect: Form of the answers.
     """
 
-    sent_after_s: float = 1.0
-    delivered_after_s: float = 4.0
-    archive_after_s: float | None = None
-    latency_ms: float = 0.0
+    __pydantic_config__ = JSON_CONFIG
+
+    sent_after_s: NonNegativeFloat = 1.0
+    delivered_after_s: NonNegativeFloat = 4.0
+    archive_after_s: NonNegativeFloat | None = None
+    latency_ms: NonNegativeFloat = 0.0
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Europe/Stockholm"))
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -116,71 +127,15 @@ class Settings:
             "dialect": {f.name: getattr(self.dialect, f.name) for f in fields(Dialect)},
         }
 
-    def changed(self, given: Mapping[str, object]) -> Settings:
+    def changed(self, changes: Mapping[str, object]) -> Settings:
         """These settings with the given keys put in their place; ``dialect`` may name only some of its own."""
-        changes: dict[str, Any] = {}
-        for name, item in given.items():
-            if name == "zone":
-                changes[name] = _zone(item)
-            elif name == "dialect":
-                changes[name] = _dialect(self.dialect, item)
-            elif name == "archive_after_s" and item is None:
-                changes[name] = None
-            else:
-                changes[name] = _seconds(item, name)
-        return replace(self, **changes)
+        fields = self.as_json()
+        if "dialect" in changes:
+            changes = {**changes, "dialect": fields["dialect"] | _changes(changes["dialect"], "dialect")}
+        return parse_json(Settings, fields | dict(changes))
 
 
-def _dialect(dialect: Dialect, value: object) -> Dialect:
-    given = _object(value, "dialect", CHOICES)
-    for name, item in given.items():
-        # Compared with its type: JSON's true is not 1, and 16.0 is not a number of characters.
-        if not any(item == choice and type(item) is type(choice) for choice in CHOICES[name]):
-            raise ConfigurationError(f"dialect.{name} is one of {', '.join(map(str, CHOICES[name]))}, not {item!r}.")
-    return replace(dialect, **given)
-
-
-def _zone(value: object) -> ZoneInfo:
-    name = _text(value, "zone")
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigurationError(f"Unknown time zone {value!r}.") from error
-
-
-def _object(value: object, name: str, keys: Mapping[str, object] | set[str] | None = None) -> dict[str, Any]:
+def _changes(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"{name} must be a JSON object, not {value!r}.")
-    if keys is not None and (unknown := sorted(set(value) - set(keys))):
-        raise ConfigurationError(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(sorted(keys))}.")
     return value
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be a text, not {value!r}.")
-    return value
-
-
-def _texts(value: object, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ConfigurationError(f"{name} must be a list of texts, not {value!r}.")
-    return tuple(_text(item, name) for item in value)
-
-
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be true or false, not {value!r}.")
-    return value
-
-
-def _count(value: object, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{name} must be a whole number of at least 0, not {value!r}.")
-    return value
-
-
-def _seconds(value: object, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ConfigurationError(f"{name} must be a number of at least 0, not {value!r}.")
-    return float(value)

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from prefect_mymsp.sandbox.json_values import JSON_CONFIG
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from zoneinfo import ZoneInfo
@@ -30,19 +32,6 @@ _CODECS: Final[Mapping[str, tuple[str, str]]] = {
     "utf-8": ("utf-8", "utf-8"),
     "utf-8-bom": ("utf-8-sig", "utf-8"),
     "iso-8859-1": ("iso-8859-1", "iso-8859-1"),
-}
-
-#: Every choice a dialect offers, by field.
-CHOICES: Final[Mapping[str, tuple[object, ...]]] = {
-    "separator": tuple(_SEPARATORS),
-    "line_ending": ("lf", "crlf"),
-    "trailing_newline": (True, False),
-    "records": ("lines", "joined"),
-    "smpp_time": (16, 15, 12),
-    "update_time": ("minutes", "smpp"),
-    "charset": tuple(_CODECS),
-    "declare_charset": (True, False),
-    "order": ("descending", "ascending"),
 }
 
 # Section 4.4.1: CR LF, LF and CR alike become the two characters backslash and n.
@@ -66,6 +55,8 @@ class Dialect:
         declare_charset: Whether Content-Type names the charset.
         order: Of ids in lists; the document's example is descending.
     """
+
+    __pydantic_config__ = JSON_CONFIG
 
     separator: Separator = "lf"
     line_ending: Literal["lf", "crlf"] = "lf"
@@ -128,6 +119,6 @@ def _minutes(minute: int, zone: ZoneInfo) -> str:
     return f"{datetime.fromtimestamp(minute * 60, UTC).astimezone(zone):%Y-%m-%d %H:%M}"
 
 
-def washed(value: str) -> str:
+def clean_text(value: str) -> str:
     """A value as ``clean=true`` returns it: no newline and no tab left in it (section 4.4.1)."""
     return _NEWLINE.sub(r"\\n", value).replace("\t", " ")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from prefect_mymsp.errors import ConfigurationError
+from prefect_mymsp.sandbox.json_values import JSON_CONFIG, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,11 +62,6 @@ _OWN_FIELDS: Final[Mapping[str, frozenset[str]]] = {
 _NEVER_PROCESSED: Final = frozenset({"lost_before", "late", "error_before", "rate_limited", "refuse"})
 
 
-def _is_a(value: object, types: tuple[type, ...]) -> bool:
-    # JSON's true is not the number 1, though Python's is.
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One way an exchange fails.
@@ -88,6 +84,8 @@ class Fault:
         processed: Whether ``html`` or ``empty`` comes after processing; when None, ``html`` before, ``empty`` after.
         code: Error code of ``refuse``.
     """
+
+    __pydantic_config__ = JSON_CONFIG
 
     kind: FaultKind
     endpoints: tuple[str, ...] = ("sendSms",)
@@ -153,26 +151,8 @@ class Fault:
         unknown = sorted(set(value) - allowed)
         if unknown:
             raise ConfigurationError(f"Fault {kind!r} takes {', '.join(sorted(allowed))}, not {', '.join(unknown)}.")
-        types = {f.name: _JSON_TYPES[str(f.type)] for f in fields(cls) if str(f.type) in _JSON_TYPES}
-        given = dict(value)
-        endpoints = given.pop("endpoints", ["sendSms"])
-        if endpoints == "all":
-            endpoints = list(ENDPOINTS)
-        if not (isinstance(endpoints, list) and all(isinstance(name, str) for name in endpoints)):
-            raise ConfigurationError("endpoints is 'all' or a list of endpoint names.")
-        for name, item in given.items():
-            if name in types and not _is_a(item, types[name]):
-                raise ConfigurationError(f"{name} has a value of the wrong type: {item!r}.")
-        return cls(endpoints=tuple(endpoints), **given)
-
-
-_JSON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "float | None": (int, float, type(None)),
-    "int | None": (int, type(None)),
-    "int": (int,),
-    "float": (int, float),
-    "bool | None": (bool, type(None)),
-}
+        endpoints = value.get("endpoints", ["sendSms"])
+        return parse_json(cls, value | {"endpoints": list(ENDPOINTS) if endpoints == "all" else endpoints})
 
 
 class FaultPlan:

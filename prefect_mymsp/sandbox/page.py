@@ -6,12 +6,12 @@ from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from prefect_mymsp.sandbox.state import iso
+from prefect_mymsp.sandbox.messages import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from prefect_mymsp.sandbox.state import Gateway
+    from prefect_mymsp.sandbox.gateway import Gateway
 
 _SHOWN: Final = 100
 _STYLE: Final = """

@@ -16,7 +16,7 @@ from prefect_mymsp.errors import ConfigurationError
 from prefect_mymsp.sandbox.accounts import DEFAULT_PASSWORD, DEFAULT_USER, Account
 from prefect_mymsp.sandbox.app import create_app
 from prefect_mymsp.sandbox.clock import Clock
-from prefect_mymsp.sandbox.state import Gateway
+from prefect_mymsp.sandbox.gateway import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -50,7 +50,7 @@ RESULT, UPDATES, INBOX = ("getSmsResult",), ("getMsgUpdates",), ("getMsgReceived
 def _ids_of_its_own(gateway: Sandbox) -> None:
     """Prefect takes events about the same message for one, also those of different tests."""
     with gateway.gateway.lock:
-        gateway.gateway._last_id = next(_IDS)
+        gateway.gateway._state._last_id = next(_IDS)
 
 
 def people(folder: Path, *suffixes: int) -> Path:

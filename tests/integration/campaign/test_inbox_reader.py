@@ -12,7 +12,7 @@ from prefect_mymsp.campaign import (
 )
 from prefect_mymsp.errors import ProtocolError
 from prefect_mymsp.sandbox import Fault
-from prefect_mymsp.sandbox.state import Reply
+from prefect_mymsp.sandbox.messages import Reply
 
 if TYPE_CHECKING:
     pass

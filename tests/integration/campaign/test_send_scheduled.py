@@ -22,7 +22,7 @@ from prefect_mymsp.journal import (
     Counts,
 )
 from prefect_mymsp.sandbox import Fault
-from prefect_mymsp.sandbox.state import Reply
+from prefect_mymsp.sandbox.messages import Reply
 from tests.integration.campaign.bench import DOUBTFUL, EAGER, LOOK, SOON, A, B, Bench, C, D
 
 

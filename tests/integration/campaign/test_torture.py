@@ -159,7 +159,7 @@ def count(journal: Journal, job: dict[str, Any]) -> Counts:
 
 
 def check(ordeal: Ordeal, counts: Counts, expected: Counter[tuple[str, str]], sandbox: Sandbox) -> None:
-    struck = sandbox.gateway.faults_struck()
+    struck = sandbox.gateway.applied_faults()
     assert len(struck) >= 4, f"the gateway was hardly faulty: {struck}"
     sent = sandbox.gateway.summary()
     assert not [key for key, times in sent.items() if times > 1], "somebody got the same message twice"

@@ -14,7 +14,7 @@ from prefect_mymsp.errors import ConfigurationError
 from prefect_mymsp.sandbox import Clock, Fault, FaultPlan, Gateway
 from prefect_mymsp.sandbox.faults import ENDPOINTS
 from prefect_mymsp.sandbox.magic import FORGED_TEXT, HTML_TEXT, MAGIC_NUMBERS, markdown_table
-from prefect_mymsp.sandbox.state import Reply
+from prefect_mymsp.sandbox.messages import Reply
 
 DOCS = Path(__file__).parents[3] / "docs" / "sandbox.md"
 
@@ -159,15 +159,15 @@ def test_probability_one_and_none_of_chance() -> None:
         ({"kind": "gremlin"}, "Unknown fault"),
         ({"kind": ["empty"]}, "Unknown fault"),
         ({"kind": "empty", "status": 500}, "not status"),
-        ({"kind": "empty", "processed": 1}, "processed has a value"),
-        ({"kind": "empty", "endpoints": "sendSms"}, "endpoints is"),
+        ({"kind": "empty", "processed": 1}, "processed: Input should be a valid boolean"),
+        ({"kind": "empty", "endpoints": "sendSms"}, "endpoints: Input should be a valid array"),
         ({"kind": "empty", "endpoints": ["sendMms"]}, "Unknown endpoints"),
         ({"kind": "empty", "endpoints": []}, "Unknown endpoints"),
         ({"kind": "empty", "times": 0}, "times must"),
-        ({"kind": "empty", "times": True}, "times has a value"),
+        ({"kind": "empty", "times": True}, "times: Input should be a valid integer"),
         ({"kind": "empty", "probability": 1.5}, "between 0 and 1"),
         ({"kind": "error_after", "status": 200}, "between 400 and 599"),
-        ({"kind": "error_after", "status": "500"}, "status has a value"),
+        ({"kind": "error_after", "status": "500"}, "status: Input should be a valid integer"),
         ({"kind": "slow", "delay_s": -1}, "delay_s"),
         ({"kind": "refuse", "code": -1}, "code must"),
     ],
