@@ -245,8 +245,18 @@ def test_summary_over_http(http: httpx.Client) -> None:
         ("PUT", "settings", b'{"latency": 1}', "latency: there is no such field"),
         ("POST", "inbox", b'{"text": "x"}', "originator: Field required"),
         ("POST", "inbox", b'{"originator": "1", "text": 1}', "text: Input should be a valid string"),
-        ("POST", "inbox", b'{"originator": "1", "text": "x", "kind": null}', "kind: Input should be 'SMS', 'VOI' or 'DPN'"),
-        ("POST", "inbox", b'{"originator": "1", "text": "x", "received_at": "now"}', "received_at: Input should be a valid datetime"),
+        (
+            "POST",
+            "inbox",
+            b'{"originator": "1", "text": "x", "kind": null}',
+            "kind: Input should be 'SMS', 'VOI' or 'DPN'",
+        ),
+        (
+            "POST",
+            "inbox",
+            b'{"originator": "1", "text": "x", "received_at": "now"}',
+            "received_at: Input should be a valid datetime",
+        ),
         ("POST", "inbox", b'{"originator": "1", "text": "x", "color": "now"}', "color: there is no such field"),
     ],
 )
