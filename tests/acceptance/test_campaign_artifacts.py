@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  characters that look alike are what is shown
-"""What a campaign shows in Prefect, read back through Prefect's API; and that Prefect's failures never reach it."""
+"""Artifacts and events of campaigns, read back through Prefect's API; failures of Prefect never stop a campaign."""
 
 from __future__ import annotations
 
@@ -67,24 +67,24 @@ NUMBER = "46701740" + "605"
 def wait_for(what: Callable[[], T], timeout_s: float = 20) -> T:
     end = time.monotonic() + timeout_s
     while not (answer := what()):
-        assert time.monotonic() < end, "Prefect never heard of it"
+        assert time.monotonic() < end, "Prefect did not receive it in time"
         time.sleep(0.05)
     return answer
 
 
-def telling() -> list[str]:
-    """The threads that tell Prefect something."""
-    return [one.name for one in threading.enumerate() if one.name in {"mymsp-progress", "mymsp-artifacts"}]
+def prefect_threads() -> list[str]:
+    """The threads that send requests to Prefect."""
+    return [thread.name for thread in threading.enumerate() if thread.name in {"mymsp-progress", "mymsp-artifacts"}]
 
 
 def artifacts_of(run: str) -> dict[str, Artifact]:
     """The latest artifact of each key that a flow run left, by what the key ends with."""
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
+        created = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
         )
-    keys = [re.fullmatch(r"mymsp-[a-z0-9-]+?-[0-9a-f]{8}-([a-z-]+)", artifact.key or "") for artifact in found]
-    return {key[1]: artifact for key, artifact in zip(keys, found, strict=True) if key}
+    keys = [re.fullmatch(r"mymsp-[a-z0-9-]+?-[0-9a-f]{8}-([a-z-]+)", artifact.key or "") for artifact in created]
+    return {key[1]: artifact for key, artifact in zip(keys, created, strict=True) if key}
 
 
 def events_of(run: str, name: str = "mymsp.") -> list[dict[str, Any]]:
@@ -96,8 +96,8 @@ def events_of(run: str, name: str = "mymsp.") -> list[dict[str, Any]]:
     }
     with get_client(sync_client=True) as client:
         answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
-    found: list[dict[str, Any]] = answer.json()["events"]
-    return found
+    created: list[dict[str, Any]] = answer.json()["events"]
+    return created
 
 
 def plan_of(path: Path, *rows: str) -> Plan:
@@ -126,7 +126,7 @@ def counts_of(frame: pd.DataFrame) -> Counts:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """A plan with two messages and two rejected_rows, one of them a landline and one somebody's words."""
+    """A plan with two messages and two rejected rows: a landline, and words."""
     return plan_of(
         tmp_path / "people.csv", "0701740605;Åsa", "0701740606;Bo", "08-465 004 00;Ce", "Anna <b>Andersson</b>;De"
     )
@@ -146,7 +146,7 @@ MIXED = deliveries(
 )
 
 
-def test_a_campaign_shows_all_its_steps(plan: Plan, credentials: MyMSPCredentials) -> None:
+def test_a_campaign_has_artifacts_and_events_for_its_steps(plan: Plan, credentials: MyMSPCredentials) -> None:
     report = report_of(plan, MIXED)
 
     @task
@@ -166,51 +166,53 @@ def test_a_campaign_shows_all_its_steps(plan: Plan, credentials: MyMSPCredential
         return str(flow_run.id)
 
     run = campaign()
-    found = artifacts_of(run)
-    assert set(found) == {"sending", "tracking", "summary", "rejected-rows", "undelivered"}
-    assert (found["sending"].type, found["sending"].data) == ("progress", 100.0)
-    assert found["sending"].description == "Påminnelse v. 49: 6 of 6 messages sent"
-    assert found["tracking"].description == "Påminnelse v. 49: 4 of 4 messages final"
-    assert found["sending"].task_run_id is not None
+    created = artifacts_of(run)
+    assert set(created) == {"sending", "tracking", "summary", "rejected-rows", "undelivered"}
+    assert (created["sending"].type, created["sending"].data) == ("progress", 100.0)
+    assert created["sending"].description == "Påminnelse v. 49: 6 of 6 messages sent"
+    assert created["tracking"].description == "Påminnelse v. 49: 4 of 4 messages final"
+    assert created["sending"].task_run_id is not None
 
-    summary = found["summary"]
+    summary = created["summary"]
     assert summary.type == "markdown"
     text = str(summary.data)
     assert text.startswith("## Påminnelse v. 49\n\nFinished.\n\n| | |\n| --- | ---: |\n")
     assert "\n| accepted | 4 |\n" in text
     assert "Messages in doubt may or may not have been sent." in text
 
-    rejected_rows = json.loads(str(found["rejected-rows"].data))
-    assert [(one["row"], one["column"], one["value"]) for one in rejected_rows] == [
+    rejected_rows = json.loads(str(created["rejected-rows"].data))
+    assert [(row["row"], row["column"], row["value"]) for row in rejected_rows] == [
         (4, "telefon", "••-••• ••• 00"),
         (5, "telefon", "•••• ‹•›••••••••n‹/b›"),
     ]
     assert "landline" in rejected_rows[0]["reason"]
 
-    failures = json.loads(str(found["undelivered"].data))
-    assert [(one["row"], one["state"], one["status"]) for one in failures] == [
+    failures = json.loads(str(created["undelivered"].data))
+    assert [(row["row"], row["state"], row["status"]) for row in failures] == [
         (3, "accepted", "undelivered"),
         (4, "accepted", "expired ¦ ‹b›"),
         (6, "refused", ""),
         (7, "in doubt", ""),
     ]
-    assert {one["recipient"] for one in failures} == {"46•••••••05"}
+    assert {row["recipient"] for row in failures} == {"46•••••••05"}
 
     wait_for(lambda: len(events_of(run)) == 2)
     events = events_of(run)
-    assert [one["event"] for one in events] == ["mymsp.campaign.started", "mymsp.campaign.sent"]
+    assert [event["event"] for event in events] == ["mymsp.campaign.started", "mymsp.campaign.sent"]
     slug = our_events.campaign_slug(report.campaign, CampaignArtifacts(report.campaign, credentials).account)
-    for one in events:
-        assert one["resource"]["prefect.resource.id"] == f"mymsp.campaign.{slug}"
-        assert one["resource"]["prefect.resource.name"] == "Påminnelse v. 49"
+    for event in events:
+        assert event["resource"]["prefect.resource.id"] == f"mymsp.campaign.{slug}"
+        assert event["resource"]["prefect.resource.name"] == "Påminnelse v. 49"
     assert events[0]["payload"]["counts"]["rejected"] == 2
     assert events[1]["payload"]["counts"]["in_doubt"] == 1
-    shown = json.dumps([events, [one.model_dump(mode="json") for one in found.values()]], ensure_ascii=False)
+    shown = json.dumps(
+        [events, [artifact.model_dump(mode="json") for artifact in created.values()]], ensure_ascii=False
+    )
     for secret in (NUMBER, NUMBER[2:], "465 004", "Andersson", "Hej", credentials.password.get_secret_value()):
         assert secret not in shown
 
 
-def test_a_real_campaign_shows_its_progress(
+def test_a_real_campaign_has_progress_artifacts(
     credentials: MyMSPCredentials, workspace: Any, tmp_path: Path, gateway: Sandbox
 ) -> None:
     # The listener is called inside asyncio.run, in a task, in the thread that sends.
@@ -225,20 +227,23 @@ def test_a_real_campaign_shows_its_progress(
         keys = ArtifactFilter(key=ArtifactFilterKey(like_="mymsp-real-%"))
         sending = client.read_artifacts(artifact_filter=keys)[0]
     run = str(sending.flow_run_id)
-    found = artifacts_of(run)
-    assert set(found) == {"sending", "tracking", "summary"}
-    assert {what: found[what].data for what in ("sending", "tracking")} == {"sending": 100.0, "tracking": 100.0}
+    created = artifacts_of(run)
+    assert set(created) == {"sending", "tracking", "summary"}
+    assert {what: created[what].data for what in ("sending", "tracking")} == {
+        "sending": 100.0,
+        "tracking": 100.0,
+    }
     wait_for(lambda: len(events_of(run)) == 3)
-    told = [one["event"] for one in events_of(run)]
-    assert told == ["mymsp.campaign.started", "mymsp.campaign.sent", "mymsp.campaign.completed"]
+    names = [event["event"] for event in events_of(run)]
+    assert names == ["mymsp.campaign.started", "mymsp.campaign.sent", "mymsp.campaign.completed"]
     send_campaign(
         path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0)
     )  # nothing new: it is complete already
-    assert found["sending"].description == "real: 40 of 40 messages sent"
+    assert created["sending"].description == "real: 40 of 40 messages sent"
     assert len(gateway.gateway.ledger()) == 10
 
 
-def test_a_stopped_campaign_says_why(plan: Plan, credentials: MyMSPCredentials) -> None:
+def test_a_stopped_campaign_names_the_reason(plan: Plan, credentials: MyMSPCredentials) -> None:
     report = report_of(plan, MIXED)
 
     @flow
@@ -261,7 +266,7 @@ def test_a_stopped_campaign_says_why(plan: Plan, credentials: MyMSPCredentials) 
         assert NUMBER not in str(summary.data)
 
 
-def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, credentials: MyMSPCredentials) -> None:
+def test_a_campaign_that_is_not_complete_has_no_completed_event(plan: Plan, credentials: MyMSPCredentials) -> None:
     @flow
     def campaign() -> str:
         show = CampaignArtifacts("dry", credentials)
@@ -274,15 +279,17 @@ def test_what_is_not_complete_leaves_its_summary_and_no_event(plan: Plan, creden
     run = campaign()
     with get_client(sync_client=True) as client:
         here = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
-        told = {one.description: str(one.data) for one in client.read_artifacts(artifact_filter=here)}
-    assert {"Dry run: nothing was sent.", "Finished."} <= set(told)
-    assert "This campaign would be refused: They got it ‹b›today‹/b›." in told["Dry run: nothing was sent."]
-    assert "numbers in column 'telefon', UTF-8, separated by ';'" in told["Dry run: nothing was sent."]
+        summaries = {
+            artifact.description: str(artifact.data) for artifact in client.read_artifacts(artifact_filter=here)
+        }
+    assert {"Dry run: nothing was sent.", "Finished."} <= set(summaries)
+    assert "This campaign would be refused: They got it ‹b›today‹/b›." in summaries["Dry run: nothing was sent."]
+    assert "numbers in column 'telefon', UTF-8, separated by ';'" in summaries["Dry run: nothing was sent."]
     events = wait_for(lambda: events_of(run))
-    assert [one["event"] for one in events] == ["mymsp.campaign.stopped"]
+    assert [event["event"] for event in events] == ["mymsp.campaign.stopped"]
 
 
-def test_a_group_that_was_refused_is_shown(plan: Plan) -> None:
+def test_a_refused_group_is_listed(plan: Plan) -> None:
     failures = deliveries(("@Nobody", "refused", None, "28"), (NUMBER, "refused", None, "28"))
     failures["row"] = pd.Series([0, 2], dtype=failures["row"].dtype)  # a group has no row
 
@@ -295,7 +302,7 @@ def test_a_group_that_was_refused_is_shown(plan: Plan) -> None:
     assert [(row["row"], row["recipient"]) for row in rows] == [("", "@Nobody"), (2, "46•••••••05")]
 
 
-def test_what_strangers_wrote_is_harmless(tmp_path: Path) -> None:
+def test_hostile_texts_are_neutralized(tmp_path: Path) -> None:
     rows = [f'"{number}{HOSTILE}";Bo' for number in range(MAX_TABLE_ROWS + 50)]
     path = tmp_path / "people.csv"
     path.write_text("telefon\n" + "\n".join(rows).replace(";Bo", "") + "\n", encoding="utf-8")
@@ -313,29 +320,29 @@ def test_what_strangers_wrote_is_harmless(tmp_path: Path) -> None:
             listener(Progress("send", 1, 2))
         return str(flow_run.id)
 
-    found = artifacts_of(campaign())
-    assert set(found) == {"sending", "summary", "rejected-rows", "undelivered"}
-    summary = str(found["summary"].data)
+    created = artifacts_of(campaign())
+    assert set(created) == {"sending", "summary", "rejected-rows", "undelivered"}
+    summary = str(created["summary"].data)
     for line in summary.splitlines():
         assert line.count("|") in {0, 3}
     cells = [
         str(cell)
         for what in ("rejected-rows", "undelivered")
-        for row in json.loads(str(found[what].data))
+        for row in json.loads(str(created[what].data))
         for cell in row.values()
     ]
-    described = [str(one.description) for one in found.values()]
+    described = [str(artifact.description) for artifact in created.values()]
     assert not re.search(r"[<>`*\[\]]|^#|://", "\n".join([*cells, *described]), re.MULTILINE)
     assert not re.search(r"[<>`*\[\]]|\n#|://", summary)
     assert "\n" not in "".join([*cells, *described])
     for what, more in (("rejected-rows", 50), ("undelivered", 7)):
-        table = json.loads(str(found[what].data))
+        table = json.loads(str(created[what].data))
         assert len(table) == MAX_TABLE_ROWS + 1
         assert f"and {more} more: see the report" in table[-1].values()
-        assert str(found[what].description).endswith(f": {MAX_TABLE_ROWS + more}")
+        assert str(created[what].description).endswith(f": {MAX_TABLE_ROWS + more}")
 
 
-def test_outside_of_a_run_nothing_happens(plan: Plan, credentials: MyMSPCredentials) -> None:
+def test_nothing_happens_outside_of_a_run(plan: Plan, credentials: MyMSPCredentials) -> None:
     heard: list[Progress] = []
     report = report_of(plan, MIXED)
     with get_client(sync_client=True) as client:
@@ -346,7 +353,7 @@ def test_outside_of_a_run_nothing_happens(plan: Plan, credentials: MyMSPCredenti
         create_rejected_rows_artifact(report, ACCOUNT)
         assert len(client.read_artifacts(limit=200)) == before
     assert heard == [Progress("send", 1, 2)]
-    assert not telling()
+    assert not prefect_threads()
     # Without a Prefect to tell, events are not even made: Prefect would start a server for them.
     with temporary_settings({PREFECT_API_URL: None}):
         our_events.emit_campaign_event("started", "x", {}, account=ACCOUNT)
@@ -356,7 +363,7 @@ def test_outside_of_a_run_nothing_happens(plan: Plan, credentials: MyMSPCredenti
 
 
 class Api(BaseHTTPRequestHandler):
-    """A Prefect of which only artifacts are left; it notes when what was asked for."""
+    """A Prefect API that answers for artifacts only, and records the requests."""
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[list[tuple[float, str, Any]]] = []
@@ -384,7 +391,7 @@ class Api(BaseHTTPRequestHandler):
 
 @contextmanager
 def api(pause_s: float = 0.0) -> Iterator[list[tuple[float, str, Any]]]:
-    """While entered, this context's Prefect is that one."""
+    """Use such an API as this context's Prefect."""
     asked: list[tuple[float, str, Any]] = []
     handler = type("Handler", (Api,), {"asked": asked, "pause_s": pause_s})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -406,14 +413,14 @@ def elsewhere(port: int) -> Iterator[None]:
 
 @pytest.fixture
 def nobody() -> Iterator[int]:
-    """A port where connections are taken and nothing ever comes back."""
+    """A port that accepts connections and never answers."""
     with socket.socket() as listening_socket:
         listening_socket.bind(("127.0.0.1", 0))
         listening_socket.listen(16)
         yield listening_socket.getsockname()[1]
 
 
-def test_progress_is_shown_at_most_once_a_second_and_ends_true() -> None:
+def test_progress_is_updated_at_most_once_a_second_and_ends_complete() -> None:
     @flow
     def campaign() -> None:
         with api() as asked:
@@ -435,7 +442,7 @@ def test_progress_is_shown_at_most_once_a_second_and_ends_true() -> None:
     campaign()
 
 
-def test_a_prefect_that_hangs_takes_no_time_from_the_sending(
+def test_a_hanging_prefect_does_not_delay_sending(
     nobody: int,
     plan: Plan,
     credentials: MyMSPCredentials,
@@ -470,10 +477,10 @@ def test_a_prefect_that_hangs_takes_no_time_from_the_sending(
     assert longest < 0.1  # a request's patience would be 1 s
     assert 0.4 < ending < 0.9
     assert "The artifacts of this campaign could not be shown in Prefect (TimeoutError)." in caplog.text
-    wait_for(lambda: not telling())
+    wait_for(lambda: not prefect_threads())
 
 
-def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
+def test_an_unreachable_prefect_is_logged_once_and_stops_nothing(
     plan: Plan, credentials: MyMSPCredentials, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artifacts, "_UPDATE_INTERVAL_S", 0.01)
@@ -491,14 +498,14 @@ def test_a_prefect_that_is_gone_is_logged_once_and_stops_nothing(
             show.finished(report)
 
     campaign()
-    told = [one for one in caplog.messages if "could not be shown" in one]
-    assert told == [
+    warnings = [message for message in caplog.messages if "could not be shown" in message]
+    assert warnings == [
         f"The {what} of this campaign could not be shown in Prefect (ConnectError). The campaign is not affected."
         for what in ("progress", "artifacts")
     ]
 
 
-def test_what_cannot_be_counted_stops_nothing(
+def test_a_broken_report_stops_nothing(
     plan: Plan, credentials: MyMSPCredentials, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = MIXED.drop(columns="status")
@@ -510,8 +517,10 @@ def test_what_cannot_be_counted_stops_nothing(
         show.finished(report)
 
     campaign()
-    told = [one for one in caplog.messages if "could not be shown" in one]
-    assert ["artifacts of this campaign could not be shown in Prefect (KeyError)" in one for one in told] == [True]
+    warnings = [message for message in caplog.messages if "could not be shown" in message]
+    assert [
+        "artifacts of this campaign could not be shown in Prefect (KeyError)" in warning for warning in warnings
+    ] == [True]
 
 
 # ---- received messages ---------------------------------------------------------------------------------------------
@@ -532,7 +541,7 @@ def message(text: str, **changes: Any) -> ReceivedMessage:
     return ReceivedMessage(**(values | changes))
 
 
-def test_a_received_message_is_an_event_without_its_text() -> None:
+def test_the_event_of_a_received_message_has_no_text() -> None:
     @flow
     def collect() -> str:
         our_events.emit_received_event(ACCOUNT, message("status, hemligt"))

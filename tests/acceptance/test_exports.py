@@ -1,4 +1,4 @@
-"""Exports of a sandbox campaign with every outcome, held against the sandbox's own ledger to the last row."""
+"""Exports of a sandbox campaign with every outcome, compared with the sandbox's own ledger."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FORMATS: tuple[Literal["csv", "excel", "html", "parquet"], ...] = ("csv", "parqu
 REJECTS = ["08-465 004 04;P1", ";P2", "0701740;P3"]
 
 
-def written(path: Path, *rows: str) -> Path:
+def write_source(path: Path, *rows: str) -> Path:
     path.write_text("\n".join(["phone;name", *rows]) + "\n", encoding="utf-8")
     return path
 
@@ -56,8 +56,8 @@ def numbers(*suffixes: int) -> list[str]:
 
 @pytest.fixture
 def campaign(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> CampaignReport:
-    """A campaign of which everything has come that can come of one."""
-    source = written(tmp_path / "kunder.csv", *numbers(*OUTCOMES), *REJECTS, *numbers(605))
+    """A campaign with every outcome there is."""
+    source = write_source(tmp_path / "kunder.csv", *numbers(*OUTCOMES), *REJECTS, *numbers(605))
     return send_campaign(source, "Hej {name}", credentials, "every outcome", advanced=Advanced(quiet_minutes=1.0 / 60))
 
 
@@ -67,8 +67,8 @@ def account(credentials: MyMSPCredentials) -> str:
 
 
 def summary(journal: Journal, account: str) -> CampaignSummary:
-    (one,) = journal.campaigns.summaries(account)
-    return one
+    (campaign,) = journal.campaigns.summaries(account)
+    return campaign
 
 
 def minute(time: str | None) -> datetime | None:
@@ -79,7 +79,14 @@ def collect(journal: Journal, credentials: MyMSPCredentials, account: str) -> in
     """Store what is in the inbox, as the collecting flow does."""
     with credentials.get_client() as client:
         messages = client.fetch_inbox(journal.inbox.cursor(account))
-    return len(journal.inbox.store(account, messages, lambda one: one.text.strip().upper() == "STOP"))
+    return len(journal.inbox.store(account, messages, lambda message: message.text.strip().upper() == "STOP"))
+
+
+def latest_artifact(key: str) -> str:
+    """The content of the latest artifact with a key."""
+    with get_client(sync_client=True) as client:
+        artifacts = [artifact for artifact in client.read_artifacts(limit=200) if artifact.key == key]
+    return str(max(artifacts, key=lambda artifact: str(artifact.created)).data)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -89,19 +96,17 @@ def read_csv(path: Path) -> pd.DataFrame:
 # -- against the ledger ------------------------------------------------------------------------------------------------
 
 
-def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
-    campaign: CampaignReport, gateway: Sandbox, account: str
-) -> None:
+def test_frames_agree_with_the_gateways_ledger(campaign: CampaignReport, gateway: Sandbox, account: str) -> None:
     ledger = {message["id"]: message for message in gateway.gateway.ledger()}
     with open_journal() as journal:
-        one = summary(journal, account)
-        frame = deliveries_frame(journal, one.key)
-        figures = campaigns_frame(journal, [one], price_per_segment=2).iloc[0]
+        recorded = summary(journal, account)
+        frame = deliveries_frame(journal, recorded.key)
+        figures = campaigns_frame(journal, [recorded], price_per_segment=2).iloc[0]
     pd.testing.assert_frame_equal(frame, campaign.deliveries)
     assert frame["row"].tolist() == list(range(2, len(OUTCOMES) + 2))
     assert frame["recipient"].tolist() == [f"46701740{suffix}" for suffix in OUTCOMES]
 
-    # Whatever the gateway accepted under an id that we know is told as it tells it.
+    # The frame shows every message with a known id as the gateway does.
     known = frame[frame["message_id"].notna()]
     assert set(known["state"]) == {"accepted"}
     row: Any
@@ -110,8 +115,8 @@ def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
         (recipient,) = message["recipients"]
         assert (row.recipient, message["text"]) == (recipient["msisdn"], f"Hej P{str(row.recipient)[-3:]}")
         assert row.status == recipient["status"]
-        for told, true in ((row.sent_at, recipient["sent_at"]), (row.delivered_at, recipient["delivered_at"])):
-            assert (None if pd.isna(told) else told.to_pydatetime()) == minute(true)
+        for shown, true in ((row.sent_at, recipient["sent_at"]), (row.delivered_at, recipient["delivered_at"])):
+            assert (None if pd.isna(shown) else shown.to_pydatetime()) == minute(true)
         assert pd.isna(row.latency_s) == (recipient["delivered_at"] is None)
         accepted_at = datetime.fromisoformat(message["accepted_at"])
         assert abs((row.accepted_at - accepted_at).total_seconds()) < 30
@@ -119,11 +124,11 @@ def test_frames_agree_with_the_gateways_own_ledger_to_the_last_row(
     assert (latencies >= 0).all()
     assert (latencies < 60).all()
 
-    # What is left in the ledger went out without our knowing its id: each of it is in doubt, and nothing else is lost.
+    # The rest of the ledger was sent without a known id: all of it is in doubt, and nothing is lost.
     doubtful = frame[frame["state"] == "in_doubt"]
     silent = {recipient["msisdn"] for message in ledger.values() for recipient in message["recipients"]}
     taken_silently = {f"46701740{suffix}" for suffix in (660, 662, 665, 666, 667, 669)}
-    assert silent - {"46701740672"} == taken_silently  # that one is taken five seconds after its connection was closed
+    assert silent - {"46701740672"} == taken_silently  # accepted five seconds after its connection was closed
     assert silent <= set(doubtful["recipient"])
     assert len(ledger) == len(silent)
     refused = frame[frame["state"] == "refused"]
@@ -162,8 +167,8 @@ def test_every_format_holds_the_same_rows(
     assert book.sheetnames == ["deliveries", "rejected rows", "campaigns"]
     sheet = list(book["deliveries"].iter_rows(min_row=2, values_only=True))
     assert [row[2] for row in sheet] == frame["recipient"].tolist()
-    (told,) = list(book["campaigns"].iter_rows(min_row=2, values_only=True))
-    assert told[-1] == 0.5 * told[-2]
+    (figures,) = list(book["campaigns"].iter_rows(min_row=2, values_only=True))
+    assert figures[-1] == 0.5 * figures[-2]
     html = (tmp_path / "every-outcome.html").read_text("utf-8")
     assert f"{int((frame['status'] == 'delivered').sum())} of {len(frame)} messages were delivered" in html
     assert "teleported" in html
@@ -171,7 +176,7 @@ def test_every_format_holds_the_same_rows(
         assert row in html
 
 
-def test_a_report_weeks_later_shows_replies_opt_outs_and_rows_to_mend(
+def test_a_later_report_shows_replies_opt_outs_and_rows_to_fix(
     campaign: CampaignReport, credentials: MyMSPCredentials, account: str, tmp_path: Path
 ) -> None:
     with open_journal() as journal:
@@ -180,8 +185,8 @@ def test_a_report_weeks_later_shows_replies_opt_outs_and_rows_to_mend(
     assert done.path == tmp_path / "r.html"
     html = done.path.read_text("utf-8")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
-    assert "3 messages from 3 people whom this went to" in text
-    assert "1 person opted out" in text
+    assert "3 messages from 3 recipients in the inbox as collected so far" in text
+    assert "1 recipient opted out" in text
     assert "34 phone" in text
     assert "08-465" not in text
     assert "467017406" not in html
@@ -189,10 +194,10 @@ def test_a_report_weeks_later_shows_replies_opt_outs_and_rows_to_mend(
     assert "&lt;script" in html
 
 
-# -- where they go -----------------------------------------------------------------------------------------------------
+# -- targets -----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_own_alone(
+def test_the_default_path_is_in_the_reports_folder_and_not_the_campaigns_own_report(
     campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any
 ) -> None:
     assert campaign.report_path is not None
@@ -205,12 +210,12 @@ def test_without_a_path_it_is_in_the_folder_of_reports_and_leaves_the_campaigns_
     assert campaign.report_path.read_bytes() == before
 
 
-def test_a_period_of_all_campaigns(
+def test_a_period_covers_all_campaigns(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605, 606)), "one", credentials, "first")
+    send_campaign(write_source(tmp_path / "a.csv", *numbers(605, 606)), "one", credentials, "first")
     between = datetime.now(UTC)
-    send_campaign(written(tmp_path / "b.csv", *numbers(607)), "two", credentials, "second")
+    send_campaign(write_source(tmp_path / "b.csv", *numbers(607)), "two", credentials, "second")
 
     def names(**period: Any) -> list[str]:
         done = export_delivery_report(credentials=credentials, path=tmp_path / "period.csv", **period)
@@ -236,7 +241,7 @@ def database(path: Path) -> Any:
     return Secret(value=SecretStr(f"sqlite:///{path}"))
 
 
-def test_a_table_gets_each_row_once_and_only_when_it_is_final(
+def test_a_table_gets_each_row_once_when_it_is_final(
     campaign: CampaignReport, credentials: MyMSPCredentials, tmp_path: Path
 ) -> None:
     table = Table(name="sms", database=database(tmp_path / "warehouse.db"))
@@ -259,15 +264,15 @@ def test_a_table_gets_each_row_once_and_only_when_it_is_final(
     with open_journal() as journal:
         from prefect_mymsp.models import Decision
 
-        one = summary(journal, account_fingerprint(credentials.base_url, credentials.user))
-        settled = journal.doubt.resolve(one.key, Decision.SENT)
+        recorded = summary(journal, account_fingerprint(credentials.base_url, credentials.user))
+        settled = journal.doubt.resolve(recorded.key, Decision.SENT)
     assert settled > 5
     assert export_delivery_report(credentials=credentials, table=table).rows == settled
     assert len(rows()) == len(frame)
     assert sum(state == "assumed" for _, state, _ in rows()) == settled
 
 
-def test_a_table_of_received_messages(
+def test_received_messages_are_written_to_a_table(
     campaign: CampaignReport, credentials: MyMSPCredentials, gateway: Sandbox, account: str, tmp_path: Path
 ) -> None:
     table = Table(name="inbox", database=database(tmp_path / "warehouse.db"))
@@ -281,18 +286,18 @@ def test_a_table_of_received_messages(
         collect(journal, credentials, account)
     assert export_inbox_report(credentials, table=table, new_only=True).rows == 1
     with closing(sqlite3.connect(tmp_path / "warehouse.db")) as connection:
-        found = dict(connection.execute("SELECT message_id, text FROM inbox").fetchall())
+        texts = dict(connection.execute("SELECT message_id, text FROM inbox").fetchall())
         (masked,) = connection.execute("SELECT sender FROM inbox WHERE text = 'Tack'").fetchall()
-    assert {key: text for key, text in found.items() if text != "Tack"} == dict(
+    assert {key: text for key, text in texts.items() if text != "Tack"} == dict(
         zip(frame["message_id"], frame["text"], strict=True)
     )
     assert masked == ("46•••••••05",)
 
 
-# -- what is new -------------------------------------------------------------------------------------------------------
+# -- new_only ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_new_is_in_one_file_each(
+def test_each_final_outcome_is_in_one_file(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, account: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "new"
@@ -302,14 +307,14 @@ def test_what_is_new_is_in_one_file_each(
     def new(**more: Any) -> list[str]:
         done = export_delivery_report(credentials=credentials, new_only=True, path=folder, show_numbers=True, **more)
         assert done.path is not None
-        found: list[str] = read_csv(done.path)["recipient"].str.slice(-3).tolist()
+        exported: list[str] = read_csv(done.path)["recipient"].str.slice(-3).tolist()
         done.path.rename(done.path.with_name(f"{len(list(folder.iterdir()))}.seen"))
-        assert len(found) == done.rows
-        seen.extend(found)
-        return found
+        assert len(exported) == done.rows
+        seen.extend(exported)
+        return exported
 
     send_campaign(
-        written(tmp_path / "a.csv", *numbers(605, 654, 651, 660)),
+        write_source(tmp_path / "a.csv", *numbers(605, 654, 651, 660)),
         "Hej {name}",
         credentials,
         "a",
@@ -317,15 +322,15 @@ def test_what_is_new_is_in_one_file_each(
     )
     assert new() == ["605", "654"]
     assert new() == []
-    send_campaign(written(tmp_path / "b.csv", *numbers(606)), "Hej", credentials, "b")
-    assert new(campaign="a") == ["605", "654"]  # another export, with a mark of its own
+    send_campaign(write_source(tmp_path / "b.csv", *numbers(606)), "Hej", credentials, "b")
+    assert new(campaign="a") == ["605", "654"]  # another selection has its own bookmark
     assert new() == ["606"]
     # What becomes final later turns up then; what another process committed late too.
     with open_journal() as journal:
         from prefect_mymsp.models import Decision
 
         journal.doubt.resolve(
-            next(one.key for one in journal.campaigns.summaries(account) if one.key.name == "a"), Decision.SENT
+            next(row.key for row in journal.campaigns.summaries(account) if row.key.name == "a"), Decision.SENT
         )
     late = int((datetime.now(UTC) - timedelta(minutes=3)).timestamp() * 1e6)
     with closing(sqlite3.connect(workspace.journal)) as connection, connection:
@@ -334,10 +339,10 @@ def test_what_is_new_is_in_one_file_each(
     assert new() == []
 
 
-def test_the_mark_moves_only_when_the_file_is_there(
+def test_the_bookmark_moves_only_after_the_file_is_written(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
+    send_campaign(write_source(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ExportError):
@@ -348,15 +353,15 @@ def test_the_mark_moves_only_when_the_file_is_there(
         export_delivery_report(credentials=credentials, new_only=True, path=blocked / "new.csv")
 
 
-def test_new_messages_of_the_inbox(
+def test_each_received_message_is_in_one_file(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, account: str, tmp_path: Path
 ) -> None:
     def new() -> list[str]:
         done = export_inbox_report(credentials, new_only=True, path=tmp_path / "one.csv")
-        found: list[str] = sorted(read_csv(tmp_path / "one.csv")["text"])
+        exported: list[str] = sorted(read_csv(tmp_path / "one.csv")["text"])
         (tmp_path / "one.csv").unlink()
-        assert done.rows == len(found)
-        return found
+        assert done.rows == len(exported)
+        return exported
 
     def receive(*texts: str) -> None:
         for text in texts:
@@ -375,14 +380,14 @@ def test_new_messages_of_the_inbox(
     receive("three")
     move(3, 50)
     assert new() == ["three"]
-    # A lower number that turns up after a higher one, because its transaction took longer.
+    # A lower number appears after a higher one when its transaction takes longer.
     receive("four")
     move(51, 10)
     assert new() == ["four"]
     assert new() == []
 
 
-def test_an_inbox_report_to_look_at(
+def test_an_inbox_report_as_a_page(
     campaign: CampaignReport, credentials: MyMSPCredentials, account: str, tmp_path: Path
 ) -> None:
     with open_journal() as journal:
@@ -402,11 +407,11 @@ def test_an_inbox_report_to_look_at(
     assert since.rows == 0
 
 
-# -- what does not fit -------------------------------------------------------------------------------------------------
+# -- contradictions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         ({"campaign": "nowhere"}, "This account has no campaign 'nowhere'. It has no campaigns yet."),
         ({"table": Table(name=" ", database=database(Path("x.db")))}, "table"),
@@ -419,10 +424,10 @@ def test_an_inbox_report_to_look_at(
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
 )
-def test_what_does_not_fit_together_is_said(
-    credentials: MyMSPCredentials, workspace: Any, options: dict[str, Any], told: str
+def test_contradictory_options_are_refused(
+    credentials: MyMSPCredentials, workspace: Any, options: dict[str, Any], error: str
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(told)):
+    with pytest.raises(InputError, match=re.escape(error)):
         export_delivery_report(credentials=credentials, **options)
     assert not list(workspace.reports.glob("*")) if workspace.reports.exists() else True
 
@@ -430,10 +435,10 @@ def test_what_does_not_fit_together_is_said(
 # -- Prefect -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_async_flow_gets_what_it_expects(
+def test_an_async_flow_can_export(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
+    send_campaign(write_source(tmp_path / "a.csv", *numbers(605)), "Hej", credentials, "a")
 
     @flow
     async def reporting() -> int:
@@ -442,40 +447,36 @@ def test_an_async_flow_gets_what_it_expects(
     assert asyncio.run(reporting()) == 1
 
 
-def test_prefect_hears_where_it_is_and_no_more(
+def test_the_artifact_and_the_log_name_the_file_only(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hostile = "\x1b[31m`<b>` =1+1"
-    send_campaign(written(tmp_path / "a.csv", *numbers(605)), "Hej {name}", credentials, hostile)
+    send_campaign(write_source(tmp_path / "a.csv", *numbers(605)), "Hej {name}", credentials, hostile)
     caplog.clear()
     done = export_delivery_report(hostile, credentials, show_numbers=True)
     assert done.path is not None
     assert "\x1b" not in caplog.text
     assert "46701740605" not in caplog.text
     assert "1 deliveries written to" in caplog.text
-    with get_client(sync_client=True) as client:
-        artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
-    latest = str(max(artifacts, key=lambda one: str(one.created)).data)
+    latest = latest_artifact("mymsp-export-deliveries")
     assert str(done.path) in latest
     assert "46701740605" not in latest
 
 
-def test_prefect_shows_the_charts_of_a_page(
+def test_the_artifact_shows_the_charts_of_a_page(
     campaign: CampaignReport, credentials: MyMSPCredentials, workspace: Any, tmp_path: Path
 ) -> None:
     with closing(sqlite3.connect(workspace.journal)) as connection, connection:
         connection.execute("UPDATE message SET delivered_at = delivered_at + 300000000 WHERE row IN (2, 3)")
     done = export_delivery_report("every outcome", credentials, format="html", path=tmp_path)
-    assert [chart.title for chart in done.charts] == ["Deliveries over time", "How long they took"]
-    with get_client(sync_client=True) as client:
-        artifacts = [one for one in client.read_artifacts(limit=200) if one.key == "mymsp-export-deliveries"]
-    latest = str(max(artifacts, key=lambda one: str(one.created)).data)
+    assert [chart.title for chart in done.charts] == ["Deliveries over time", "Time to delivery"]
+    latest = latest_artifact("mymsp-export-deliveries")
     assert latest.count("(data:image/svg+xml;base64,") == 2
     assert len(latest) < 100_000
     assert "data:image" not in repr(done)
 
 
-def test_a_deployment_form_knows_the_types() -> None:
+def test_the_form_has_types_and_descriptions() -> None:
     for exporting in (export_delivery_report, export_inbox_report):
         shown = exporting.parameters.model_dump()
         assert shown["properties"]["format"]["enum"] == ["csv", "excel", "html", "parquet"]
@@ -483,4 +484,4 @@ def test_a_deployment_form_knows_the_types() -> None:
         assert shown["definitions"]["Table"]["required"] == ["name", "database"]
         assert shown["definitions"]["Secret"]["block_type_slug"] == "secret"
         assert shown["properties"]["since"]["anyOf"][0]["format"] == "date-time"
-        assert all(one["description"] for one in shown["properties"].values())
+        assert all(field["description"] for field in shown["properties"].values())

@@ -41,7 +41,7 @@ def browser(url: str, folder: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def test_the_sandbox_page_shows_hostile_texts_harmlessly(mymsp_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_sandbox_page_escapes_hostile_texts(mymsp_sandbox: Sandbox, tmp_path: Path) -> None:
     gateway = mymsp_sandbox.gateway
     form = f"user={mymsp_sandbox.user}&pwd={mymsp_sandbox.password}&recipients=46701740605&msg=Hello%20there"
     gateway.handle("POST", "sendSms", b"", form.encode())
@@ -62,7 +62,7 @@ STATES = {"delivered": 150, "expired": 30, "waiting": 5, "refused": 5, "in_doubt
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports as files: with everything in them that may be, written by people who mean no good, and with nothing."""
+    """Reports as files: with everything, full of hostile texts; with one message; and empty."""
     folder = tmp_path_factory.mktemp("reports")
     inbox = inbox_of(*HOSTILE_TEXTS)
     stopped = {"46701740605": inbox["received_at"].max().to_pydatetime()}
@@ -84,7 +84,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["full", "nothing", "one", "inbox"])
-def test_a_report_asks_for_nothing_runs_nothing_and_fits(reports: dict[str, Path], name: str, tmp_path: Path) -> None:
+def test_a_report_loads_nothing_runs_nothing_and_fits(reports: dict[str, Path], name: str, tmp_path: Path) -> None:
     with Chromium() as browsing:
         for width in (1280, 390):
             for dark in (False, True):
@@ -101,7 +101,7 @@ def test_a_report_asks_for_nothing_runs_nothing_and_fits(reports: dict[str, Path
         assert browsing.complaints == []
 
 
-def test_what_a_person_sees(reports: dict[str, Path]) -> None:
+def test_the_visible_content_of_a_report(reports: dict[str, Path]) -> None:
     with Chromium() as browsing:
         browsing.open(reports["full"].as_uri())
         text = browsing.text()

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  characters that look alike are what is tested here
-"""What strangers write, made harmless for Prefect's pages; what names become in keys; what words become in events."""
+"""Neutralized markup, slugs of campaign names, and the first word of a text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ACCOUNT = "0123456789abcdef0123456789abcdef"
         ("", ""),
     ],
 )
-def test_strangers_words(written: str, shown: str) -> None:
+def test_markup_is_neutralized(written: str, shown: str) -> None:
     assert neutralize_markup(written) == shown
 
 
@@ -53,7 +53,7 @@ def test_strangers_words(written: str, shown: str) -> None:
 @example("a __b__ _c_ d__e", 20)
 @example("\\<\\|\\\\", 20)
 @example("a" * 50, 20)
-def test_nothing_of_it_is_markup(text: str, length: int) -> None:
+def test_no_markup_is_left(text: str, length: int) -> None:
     shown = neutralize_markup(text, length)
     assert len(shown) <= length
     assert not re.search(
@@ -84,7 +84,7 @@ def test_slugs(name: str, begins: str) -> None:
     assert 10 <= len(slug) <= 50
 
 
-def test_names_that_look_alike_as_slugs_differ() -> None:
+def test_similar_names_have_different_slugs() -> None:
     names = ["week 49", "week-49", "Week 49", "week_49", "wéek 49", "x" * 41, "x" * 42, "напоминание", "🔥"]
     assert len({campaign_slug(name, account) for name in names for account in (ACCOUNT, "other")}) == 2 * len(names)
     assert campaign_slug("week 49", ACCOUNT) == campaign_slug("week 49", ACCOUNT)
@@ -110,7 +110,7 @@ def test_names_that_look_alike_as_slugs_differ() -> None:
         ("\n\t ", ""),
     ],
 )
-def test_the_word_that_a_message_begins_with(text: str, word: str) -> None:
+def test_the_first_word_of_a_text(text: str, word: str) -> None:
     assert first_word(text) == word
 
 

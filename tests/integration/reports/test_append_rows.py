@@ -1,4 +1,4 @@
-"""Rows that land in a table once: however often, in whatever state, and however many do it at the same time."""
+"""Rows are written to a table once, however often and however concurrently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANARY = "canary-Pilgrimsfalk-77"
 
 
 def frame(count: int, state: str = "accepted", first: int = 0) -> pd.DataFrame:
-    """Deliveries of so many rows."""
+    """A frame of deliveries."""
     rows = range(first, first + count)
     some = empty_frame(DELIVERY_DTYPES).reindex(range(count))
     return some.assign(
@@ -42,22 +42,22 @@ def append(url: str, some: pd.DataFrame, *, final: bool = True, read_at: datetim
 
 
 def in_parts(url: str, starts: Sequence[int]) -> int:
-    """Append overlapping parts, as another process may."""
+    """Append overlapping parts."""
     return sum(append(url, frame(300, first=start)) for start in starts)
 
 
-def landed(desk: Desk, columns: str = "row_key, state, final") -> list[Any]:
+def stored_rows(desk: Desk, columns: str = "row_key, state, final") -> list[Any]:
     return sorted(desk.sql(f"SELECT {columns} FROM sms"))
 
 
-def test_a_row_lands_once_however_often(desk: Desk) -> None:
+def test_a_row_is_written_once(desk: Desk) -> None:
     assert append(desk.url, frame(3)) == 3
     assert append(desk.url, frame(3)) == 0
     assert append(desk.url, frame(5), read_at=NOON + timedelta(hours=1)) == 2
-    assert [key for (key,) in landed(desk, "row_key")] == [f"key-{row}" for row in range(2, 7)]
+    assert [key for (key,) in stored_rows(desk, "row_key")] == [f"key-{row}" for row in range(2, 7)]
 
 
-def test_what_lands_is_what_was_given(desk: Desk) -> None:
+def test_values_are_written_unchanged(desk: Desk) -> None:
     some = frame(2).assign(error=pd.array(["=1+1'; DROP TABLE sms; --", None], dtype="string"))
     append(desk.url, some)
     kinds: dict[str, Any] = {"string": sa.Text(), "Int64": sa.BigInteger(), "Float64": sa.Double()}
@@ -75,7 +75,7 @@ def test_what_lands_is_what_was_given(desk: Desk) -> None:
         assert got == [value.to_pydatetime() if isinstance(value, pd.Timestamp) else value for value in want]
 
 
-def test_an_open_row_is_brought_up_to_date_and_a_final_one_never_touched(desk: Desk) -> None:
+def test_a_pending_row_is_updated_and_a_final_one_never_changes(desk: Desk) -> None:
     later, latest = NOON + timedelta(hours=1), NOON + timedelta(hours=2)
     assert append(desk.url, frame(2), final=False) == 2
     assert append(desk.url, frame(2), final=False, read_at=later) == 0  # nothing new about them
@@ -83,36 +83,36 @@ def test_an_open_row_is_brought_up_to_date_and_a_final_one_never_touched(desk: D
     assert append(desk.url, frame(2, "planned"), final=False, read_at=NOON - timedelta(hours=1)) == 0  # read earlier
     assert append(desk.url, frame(1, "assumed"), read_at=latest) == 1
     assert append(desk.url, frame(1, "refused"), read_at=latest + timedelta(hours=1)) == 0
-    assert [(key, state, bool(final)) for key, state, final in landed(desk)] == [
+    assert [(key, state, bool(final)) for key, state, final in stored_rows(desk)] == [
         ("key-2", "assumed", True),
         ("key-3", "accepted", False),
     ]
 
 
-def test_two_at_once_add_up_to_each_row_once(desk: Desk) -> None:
+def test_two_concurrent_exports_write_each_row_once(desk: Desk) -> None:
     starts = [0, 200, 100, 400, 300, 50]
     counts = desk.in_processes(in_parts, [starts], [starts[::-1]])
     assert sum(counts) == 700
-    assert len(landed(desk)) == 700
+    assert len(stored_rows(desk)) == 700
 
 
-def test_all_of_an_append_or_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_append_writes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect_mymsp.reports.tables._ROWS_PER_STATEMENT", 2)
     append(desk.url, frame(1))
     spoiled = frame(5, first=1)
     keys = [*(f"key-{row}" for row in spoiled["row"][:4]), None]
     with pytest.raises(ExportError, match="Cannot write to the table 'sms'"):
         append_rows(spoiled, desk.url, "sms", keys=keys, final=[True] * 5, read_at=NOON)  # type: ignore[arg-type]
-    assert len(landed(desk)) == 1
+    assert len(stored_rows(desk)) == 1
     assert append(desk.url, frame(5)) == 4
 
 
-def test_nothing_to_append_makes_the_table(desk: Desk) -> None:
+def test_an_empty_append_creates_the_table(desk: Desk) -> None:
     assert append(desk.url, frame(0)) == 0
-    assert landed(desk) == []
+    assert stored_rows(desk) == []
 
 
-def test_a_table_of_somebody_elses_is_refused(desk: Desk) -> None:
+def test_a_table_without_the_columns_is_refused(desk: Desk) -> None:
     desk.sql("CREATE TABLE sms (row_key TEXT, campaign TEXT)")
     with pytest.raises(ExportError, match="has no column 'row', 'recipient'"):
         append(desk.url, frame(1))
@@ -133,7 +133,7 @@ def test_a_table_in_a_schema(desk: Desk) -> None:
         return
     name = desk.one("SELECT current_schema()")
     assert append(desk.url, frame(1), table=f"{name}.sms") == 1
-    assert landed(desk, "state") == [("accepted",)]
+    assert stored_rows(desk, "state") == [("accepted",)]
 
 
 def test_a_name_that_needs_quoting(desk: Desk) -> None:
@@ -151,7 +151,7 @@ def test_a_name_that_needs_quoting(desk: Desk) -> None:
         f"postgresql://me:{CANARY}@host:port/x",
     ],
 )
-def test_a_database_that_cannot_be_used_is_not_told_with_its_password(url: str) -> None:
+def test_errors_do_not_quote_the_password(url: str) -> None:
     with pytest.raises((ConfigurationError, ExportError)) as caught:
         append(url, frame(1))
     assert CANARY not in "".join(traceback.format_exception(caught.value))

@@ -1,4 +1,4 @@
-"""docs/reports.md: its tables are the schemas, and its pictures are there. That its code runs, test_docs.py says."""
+"""docs/reports.md: its tables match the schemas, and its pictures exist. test_docs.py runs its code."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("title", SCHEMAS)
-def test_a_table_is_the_schema(title: str) -> None:
+def test_a_table_matches_the_schema(title: str) -> None:
     (section,) = re.findall(rf"^### {re.escape(title)}\n(.*?)^##", PAGE, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| (.+) \| (.+) \|$", section, re.MULTILINE)
     assert [(name, dtype) for name, dtype, _, _ in rows] == list(SCHEMAS[title].items())
 
 
-def test_every_format_and_every_column_of_a_table_is_named() -> None:
+def test_every_format_and_every_added_column_is_named() -> None:
     assert re.findall(r"^\| `(\w+)` \| [^|]+ \| (?:`prefect-mymsp\[reports\]`)? ?\|$", PAGE, re.MULTILINE) == [
-        one.value for one in ReportFormat
+        format_.value for format_ in ReportFormat
     ]
     section = PAGE[PAGE.index("## Rows of a table") :]
     assert re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section, re.MULTILINE) == [KEY, "account", FINAL, EXPORTED_AT]
 
 
-def test_the_pictures_are_there_and_small() -> None:
+def test_the_pictures_exist_and_are_small() -> None:
     named = re.findall(r"\]\((images/[\w-]+\.png)\)", PAGE)
     assert sorted(DOCS / name for name in named) == sorted(
         set((DOCS / "images").glob("*.png")) - set((DOCS / "images").glob("ui-*.png"))

@@ -1,4 +1,4 @@
-"""What strangers write, harmless wherever it is shown."""
+"""Texts of strangers: no control characters, no formulas, masked numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_mymsp.reports.sanitize import (
     mask_frame,
 )
 
-#: What a person who means no good may put into a text, a name or a column.
+#: Texts, names and columns as an attacker would write them.
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=\"alert('x')\">",
@@ -50,10 +50,14 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_is_visible_has_no_control_characters(text: str) -> None:
+def test_control_characters_are_removed_from_hostile_texts(text: str) -> None:
     shown = escape_control_characters(text)
-    controls = [one for one in shown if unicodedata.category(one) in {"Cc", "Cf", "Zl", "Zp"} and one not in "\t\n"]
-    assert set(controls) <= {"\u200d"}  # which joins emoji
+    controls = [
+        character
+        for character in shown
+        if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"} and character not in "\t\n"
+    ]
+    assert set(controls) <= {"\u200d"}  # joins emoji
     if text.isprintable():
         assert shown == text
     assert escape_control_characters(shown) == shown
@@ -75,7 +79,7 @@ def test_control_characters_are_written_out(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_cell_begins_like_a_formula_whatever_separates_cells(text: str) -> None:
+def test_no_cell_begins_with_a_formula(text: str) -> None:
     safe = escape_formula(escape_control_characters(text))
     for cell in re.split(r"[;\t\r\n]", safe):
         assert not re.match(r"[\s\"]*[=+\-@\uff0b\uff0d\uff1d\uff20]", cell)
@@ -85,12 +89,12 @@ def test_no_cell_begins_like_a_formula_whatever_separates_cells(text: str) -> No
 @pytest.mark.parametrize(
     "text", ["+46701740605", "46701740605", "+46 70 174 06 05", "-5", "-5.25", "12", "a=1", "x-y", ""]
 )
-def test_numbers_and_plain_texts_stay_as_they_are(text: str) -> None:
+def test_numbers_and_plain_texts_stay_unchanged(text: str) -> None:
     assert escape_formula(escape_control_characters(text)) == text
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_frame_is_made_as_harmless_as_its_texts(text: str) -> None:
+def test_a_frame_is_escaped_like_its_texts(text: str) -> None:
     frame = pd.DataFrame(
         {"text": pd.Series([text, None, "ok"], dtype="string"), "count": pd.Series([1, 2, 3], dtype="Int64")}
     )
@@ -101,7 +105,7 @@ def test_a_frame_is_made_as_harmless_as_its_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_terminal_is_told_nothing_but_the_text(text: str) -> None:
+def test_a_terminal_gets_no_escape_sequences(text: str) -> None:
     stream = io.StringIO()
     Console(file=stream, force_terminal=True, width=200).print(Text(escape_control_characters(text)))
     written = re.sub(r"\x1b\[0?m", "", stream.getvalue())
@@ -109,7 +113,7 @@ def test_a_terminal_is_told_nothing_but_the_text(text: str) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", written)
 
 
-def test_a_masked_frame_has_its_columns_and_dtypes() -> None:
+def test_a_masked_frame_keeps_its_columns_and_dtypes() -> None:
     frame = pd.DataFrame(
         {
             "recipient": pd.Series(["46701740605", None], dtype="string"),

@@ -1,4 +1,4 @@
-"""Where exports go: what is a folder, what fits together, and which target has got what."""
+"""Export targets: file names, contradictions, and bookmarks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_a_name_without_a_suffix_is_a_folder(tmp_path: Path) -> None:
     assert to_file(tmp_path / "out.csv").resolve("autumn", new_only=True) == tmp_path / "out.csv"
 
 
-def test_a_name_that_denies_the_format_is_refused(tmp_path: Path) -> None:
+def test_a_suffix_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"report\.HTML looks like html, but the format is csv.*format='html'"):
         to_file(tmp_path / "report.HTML").check()
     to_file(tmp_path / "report.txt").check()
     to_file(tmp_path / "report.html", ReportFormat.HTML).check()
 
 
-def test_one_place_has_one_bookmark_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_path_has_one_bookmark_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     places = [to_file(Path(path)) for path in ("out", "./out", str(tmp_path / "out"))]
     assert len({place.bookmark("deliveries", None) for place in places}) == 1
@@ -41,7 +41,7 @@ def test_one_place_has_one_bookmark_however_it_is_written(tmp_path: Path, monkey
     assert places[0].bookmark("deliveries", None) != before
 
 
-def test_another_database_has_got_nothing_yet() -> None:
+def test_each_database_has_its_own_bookmark() -> None:
     urls = [
         "postgresql://anna:secret@test/sms",
         "postgresql://anna:secret@production/sms",
@@ -51,7 +51,8 @@ def test_another_database_has_got_nothing_yet() -> None:
         "sqlite:///b.db",
     ]
     assert len({to_table(url).bookmark("deliveries", None) for url in urls}) == len(urls)
-    # Whoever opens it, it is the same.
-    one, other = (to_table(f"postgresql://{who}@production/sms") for who in ("anna:secret", "bo:hidden"))
-    assert one.bookmark("deliveries", None) == other.bookmark("deliveries", None)
+    # The user makes no difference.
+    logins = ("anna:secret", "bo:hidden")
+    bookmarks = {to_table(f"postgresql://{login}@production/sms").bookmark("deliveries") for login in logins}
+    assert len(bookmarks) == 1
     assert to_table("no url").bookmark("deliveries", None)

@@ -1,4 +1,4 @@
-"""Frames as files: whole or not at all, for their owner only, and harmless in a spreadsheet."""
+"""Frames as files: atomic, readable by their owner only, and safe in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def deliveries(count: int = 3) -> pd.DataFrame:
     ).astype(DELIVERY_DTYPES)
 
 
-def letters() -> pd.DataFrame:
-    """Everything a stranger may write, in the columns that strangers fill."""
+def inbox() -> pd.DataFrame:
+    """Hostile texts in all columns that strangers fill."""
     frame = empty_frame(INBOX_DTYPES).reindex(range(len(HOSTILE)))
     texts = pd.array(HOSTILE, dtype="string")
     return frame.assign(text=texts, sender=texts, alias=texts, prefix=texts, received_at=NOON).astype(INBOX_DTYPES)
 
 
 def test_parquet_keeps_everything(tmp_path: Path) -> None:
-    for frame in (deliveries(), deliveries(0), letters()):
+    for frame in (deliveries(), deliveries(0), inbox()):
         read = pd.read_parquet(write_parquet(frame, tmp_path / "a.parquet"), dtype_backend="numpy_nullable")
         pd.testing.assert_frame_equal(read.astype(frame.dtypes.to_dict()), frame)
 
 
-def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_csv_can_be_read_back(tmp_path: Path) -> None:
     frame = deliveries()
     path = write_csv(frame, tmp_path / "a.csv")
     assert path.read_bytes().startswith(b"campaign,row,recipient,")
@@ -54,8 +54,8 @@ def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read, frame)
 
 
-def test_csv_shows_what_strangers_write(tmp_path: Path) -> None:
-    raw = write_csv(letters(), tmp_path / "a.csv").read_bytes()
+def test_csv_escapes_hostile_texts(tmp_path: Path) -> None:
+    raw = write_csv(inbox(), tmp_path / "a.csv").read_bytes()
     assert not any(byte in raw for byte in b"\x00\x1b\x08\x7f\r")
     assert "\u202e".encode() not in raw
     read = pd.read_csv(tmp_path / "a.csv", dtype="string", keep_default_na=False)
@@ -64,8 +64,8 @@ def test_csv_shows_what_strangers_write(tmp_path: Path) -> None:
     assert read["text"].tolist()[2] == "'=cmd|' /C calc'!A0"
 
 
-def test_excel_has_texts_where_strangers_write_and_no_formula_anywhere(tmp_path: Path) -> None:
-    path = write_excel({"inbox": letters(), "deliveries": deliveries(), "empty": deliveries(0)}, tmp_path / "a.xlsx")
+def test_excel_has_texts_and_no_formulas(tmp_path: Path) -> None:
+    path = write_excel({"inbox": inbox(), "deliveries": deliveries(), "empty": deliveries(0)}, tmp_path / "a.xlsx")
     book = openpyxl.load_workbook(path)
     assert book.sheetnames == ["inbox", "deliveries", "empty"]
     for sheet in book:
@@ -83,56 +83,56 @@ def test_excel_has_texts_where_strangers_write_and_no_formula_anywhere(tmp_path:
     assert book["empty"].max_row == 1
 
 
-def test_excel_is_refused_before_it_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_rows_for_excel_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers, "EXCEL_ROWS", 2)
     with pytest.raises(InputError, match="3 rows do not fit into an Excel sheet, which holds 2"):
         write_excel({"deliveries": deliveries(3)}, tmp_path / "a.xlsx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_text_longer_than_a_cell_is_cut(tmp_path: Path) -> None:
+def test_a_text_longer_than_an_excel_cell_is_cut(tmp_path: Path) -> None:
     frame = deliveries(1).assign(error="å" * 40_000).astype(DELIVERY_DTYPES)
     book = openpyxl.load_workbook(write_excel({"deliveries": frame}, tmp_path / "a.xlsx"))
     assert len(str(book["deliveries"].cell(2, 13).value)) == 32_767
 
 
 @pytest.mark.parametrize("write", [write_csv, write_parquet, lambda frame, path: write_excel({"x": frame}, path)])
-def test_a_file_is_its_owners_and_replaces_what_was_there(tmp_path: Path, write: Any) -> None:
+def test_a_file_is_private_and_replaces_the_old_one(tmp_path: Path, write: Any) -> None:
     path = tmp_path / "folder" / "report"
     path.parent.mkdir()
     path.write_text("before")
     path.chmod(0o644)
     write(deliveries(), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [one.name for one in path.parent.iterdir()] == ["report"]
+    assert [file.name for file in path.parent.iterdir()] == ["report"]
     assert path.read_bytes()[:6] != b"before"
 
 
-def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     path.write_text("before")
 
-    def break_off() -> None:
+    def fail_halfway() -> None:
         with atomic_file(path) as part:
             part.write_text("half of it")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        break_off()
+        fail_halfway()
     assert path.read_text() == "before"
-    assert [one.name for one in tmp_path.iterdir()] == ["report.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["report.csv"]
 
 
 @pytest.mark.parametrize("place", ["taken", "file/below"])
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match=r"Cannot write the report .*: "):
         write_csv(deliveries(), tmp_path / place)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "taken"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "taken"]
 
 
-def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xlsxwriter", None)
     with pytest.raises(ConfigurationError, match=r"install prefect-mymsp\[reports\]"):
         write_excel({"deliveries": deliveries()}, tmp_path / "a.xlsx")
@@ -148,14 +148,14 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ("x" * 500, "x" * 120),
     ],
 )
-def test_a_campaigns_name_as_a_files(name: str, file: str) -> None:
+def test_a_campaign_name_as_a_file_name(name: str, file: str) -> None:
     assert file_name(name) == file
 
 
-def test_reports_cost_nothing_until_they_are_made() -> None:
+def test_importing_reports_imports_nothing_heavy() -> None:
     program = (
         "import sys, prefect_mymsp.reports, prefect_mymsp.reports.exports\n"
-        "print(sorted({'pandas', 'matplotlib', 'jinja2', 'xlsxwriter', 'prefect', 'pyarrow'} & set(sys.modules)))"
+        "print(sorted({'pandas', 'jinja2', 'xlsxwriter', 'prefect', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in {"['prefect']", "[]"}  # the package's own blocks need Prefect

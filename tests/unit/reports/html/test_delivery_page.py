@@ -138,11 +138,11 @@ def test_a_campaign_continued_with_another_file() -> None:
 
 
 def test_several_campaigns_are_listed_and_named_in_every_table() -> None:
-    one, other = delivery_data({"in_doubt": 1}, name="first"), delivery_data({"expired": 1}, name="second")
+    first, second = delivery_data({"in_doubt": 1}, name="first"), delivery_data({"expired": 1}, name="second")
     both = replace(
-        one,
-        campaigns=[*one.campaigns, *other.campaigns],
-        deliveries=pd.concat([one.deliveries, other.deliveries], ignore_index=True),
+        first,
+        campaigns=[*first.campaigns, *second.campaigns],
+        deliveries=pd.concat([first.deliveries, second.deliveries], ignore_index=True),
         title="This morning",
         complete=False,
     )
@@ -235,14 +235,14 @@ def test_a_page_forbids_scripts_and_the_network() -> None:
 
 def colors(css: str) -> list[dict[str, str]]:
     """The page's palettes: light, dark, print."""
-    found = [
+    blocks = [
         dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block))
         for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     ]
-    return [{**found[0], **palette} for palette in found]
+    return [{**blocks[0], **palette} for palette in blocks]
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(color: str, background: str) -> float:
     """As WCAG 2 counts it."""
 
     def luminance(color: str) -> float:
@@ -251,7 +251,7 @@ def contrast(one: str, other: str) -> float:
         red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    dark, light = sorted((luminance(one), luminance(other)))
+    dark, light = sorted((luminance(color), luminance(background)))
     return (light + 0.05) / (dark + 0.05)
 
 
