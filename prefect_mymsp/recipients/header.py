@@ -87,7 +87,7 @@ def detect_header(sample: str, phone_column: str | None, label: str) -> CsvHeade
     check_unique(names, label)
     columns = [name for name in names if name]
     try:
-        found = find_phone_column(columns, phone_column, label)
+        detected = find_phone_column(columns, phone_column, label)
     except SourceError:
         if any(map(looks_like_number, columns)):
             raise SourceError(
@@ -95,7 +95,7 @@ def detect_header(sample: str, phone_column: str | None, label: str) -> CsvHeade
                 "columns above it, such as 'phone;name'."
             ) from None
         raise
-    return CsvHeader(separator, names, lines, found)
+    return CsvHeader(separator, names, lines, detected)
 
 
 def _detect_separator(sample: str, phone_column: str | None) -> str:
