@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -43,6 +44,7 @@ from prefect_mymsp.cli_support import (
     parse_send_window,
 )
 from prefect_mymsp.errors import InputError, MyMSPError, NotSentError
+from prefect_mymsp.models import Decision
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import Counts
@@ -192,7 +194,7 @@ def send(
     if report.in_doubt:
         console.print(
             f"{report.in_doubt:,} messages may or may not have been sent. List them with: "
-            f"prefect-mymsp resolve {report.campaign!r}",
+            f"prefect-mymsp resolve {shlex.quote(report.campaign)}",
             markup=False,
         )
     return NEEDS_ATTENTION if report.in_doubt or report.planned or report.refused else DONE
@@ -213,7 +215,7 @@ def _show_interrupted(console: Console, campaign: str, counts: Counts | None) ->
     console.print(
         f"Interrupted. Campaign {campaign!r}: {counts.accepted:,} accepted, {counts.refused:,} refused, "
         f"{counts.in_doubt + counts.sending:,} in doubt, {counts.planned:,} not sent. To continue, run the same "
-        f"command with --campaign {campaign!r}; no message is sent twice.",
+        f"command with --campaign {shlex.quote(campaign)}; no message is sent twice.",
         markup=False,
     )
 
@@ -296,7 +298,7 @@ def resolve(
     from prefect_mymsp.reports.sanitize import mask_frame
     from prefect_mymsp.terminal import frame_table
 
-    decision: Literal["sent", "not-sent"] | None = "sent" if sent else "not-sent" if not_sent else None
+    decision: Decision | None = "sent" if sent else "not-sent" if not_sent else None
     console, account = make_console(), load_credentials(credentials)
     block = load_journal(journal)
     doubtful = resolve_campaign(campaign, decision, account, journal=block)

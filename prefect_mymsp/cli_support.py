@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 from cyclopts import Group, Parameter, validators
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_existing_journal
 from prefect_mymsp.errors import InputError
+from prefect_mymsp.models import ReportFormat
 
 if TYPE_CHECKING:
     from prefect_mymsp.flows import SendWindow
@@ -41,7 +42,7 @@ Since = Annotated[
 Until = Annotated[
     datetime | None, Parameter(help="Only before this time. Without an offset, in the account's time zone.")
 ]
-Format = Annotated[Literal["html", "csv", "excel", "parquet"], Parameter(help="Kind of file. html is a page to read.")]
+Format = Annotated[ReportFormat, Parameter(help="Kind of file. html is a page to read.")]
 OutputPath = Annotated[Path | None, Parameter(help="File or folder to write to. Default: the folder for reports.")]
 NewOnly = Annotated[Flag, Parameter(help="Only what no earlier report to the same place has.")]
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import overload
+from typing import Literal, overload
 
 
 class JoinedMSISDNs(str):
@@ -200,14 +199,9 @@ class Updates:
     unparsed: tuple[str, ...] = field(default=(), repr=False)
 
 
-class Decision(StrEnum):
-    """What a person decides about messages in doubt."""
-
-    #: They were sent: never send them again.
-    SENT = "sent"
-    #: They were not sent: the next start of the campaign sends them.
-    NOT_SENT = "not-sent"
-
+#: What happened to messages in doubt. After "sent" they are never sent again; after "not-sent" the next start of the
+#: campaign sends them.
+Decision = Literal["sent", "not-sent"]
 
 #: First words of a message that ask for no more SMS, unless others are chosen.
 OPT_OUT_WORDS = (
@@ -226,13 +220,5 @@ OPT_OUT_WORDS = (
 )
 
 
-class ReportFormat(StrEnum):
-    """What an export is written as."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    EXCEL = "excel"
-    #: A page to look at, to print or to pass on.
-    HTML = "html"
-    #: A table of a database, to which rows are appended.
-    SQL = "sql"
+#: The file formats of an export; html is a page to read.
+ReportFormat = Literal["html", "csv", "excel", "parquet"]

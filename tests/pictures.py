@@ -14,7 +14,6 @@ from prefect_mymsp.campaign import FollowOptions, SendOptions, follow, plan_camp
 from prefect_mymsp.client import AsyncMyMSPClient, check_timezone
 from prefect_mymsp.demo.__main__ import MESSAGE
 from prefect_mymsp.journal import CampaignKey, Journal
-from prefect_mymsp.models import ReportFormat
 from prefect_mymsp.recipients import open_source
 from prefect_mymsp.reports.exports import (
     DeliverySelection,
@@ -43,8 +42,8 @@ def main() -> None:
             _send(sandbox, journal)
             _reply(sandbox, journal)
             account = account_fingerprint(sandbox.base_url, sandbox.user)
-            delivery = FileTarget(ReportFormat.HTML, folder / "delivery.html", folder)
-            inbox = FileTarget(ReportFormat.HTML, folder / "inbox.html", folder)
+            delivery = FileTarget("html", folder / "delivery.html", folder)
+            inbox = FileTarget("html", folder / "inbox.html", folder)
             export_deliveries(journal, account, DeliverySelection(NAME), delivery, zone=ZONE, price_per_segment=0.42)
             export_inbox(journal, account, InboxSelection(), inbox, zone=ZONE)
         IMAGES.mkdir(exist_ok=True)

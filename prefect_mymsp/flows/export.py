@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 from prefect import flow, task
@@ -27,7 +27,7 @@ else:
     # Prefect evaluates the annotations of a flow for its form. One that cannot be evaluated would hide all of them.
     Exported = Any
 
-Format = Annotated[Literal["csv", "excel", "html", "parquet"], label("Format")]
+Format = Annotated[ReportFormat, label("Format")]
 OutputPath = Annotated[
     str | Path | None, Choice("File or folder", "File or folder", "Folder for reports"), label("Path")
 ]
@@ -191,7 +191,7 @@ def export_inbox_report(
     return exported
 
 
-def _target(format: str, path: str | Path | None, table: Table | None) -> FileTarget | TableTarget:  # noqa: A002
+def _target(format: ReportFormat, path: str | Path | None, table: Table | None) -> FileTarget | TableTarget:  # noqa: A002
     """Where the export goes, checked.
 
     Raises:
@@ -201,9 +201,7 @@ def _target(format: str, path: str | Path | None, table: Table | None) -> FileTa
 
     target: FileTarget | TableTarget
     if table is None:
-        target = FileTarget(
-            ReportFormat(format), None if path is None else Path(path), MyMSPSettings().reports_folder()
-        )
+        target = FileTarget(format, None if path is None else Path(path), MyMSPSettings().reports_folder())
     else:
         if path is not None:
             raise InputError("path and table cannot be combined. Set one of them.")

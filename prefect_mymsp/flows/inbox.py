@@ -62,7 +62,7 @@ def read_updates(
 @flow(name="collect-inbox", retries=0, persist_result=False)
 def collect_inbox(
     credentials: Credentials = "default",
-    opt_out_words: Annotated[list[str], label("Opt-out words")] = list(OPT_OUT_WORDS),  # noqa: B006  never changed
+    opt_out_words: Annotated[list[str], label("Opt out words")] = list(OPT_OUT_WORDS),  # noqa: B006  never changed
     include_text_in_events: Annotated[bool, label("Include text in events")] = False,
     events_max_age_days: Annotated[float, label("Events max age days")] = 7.0,
     journal: Journal = None,
@@ -99,7 +99,7 @@ def collect_inbox(
 @flow(name="collect-updates", retries=0, persist_result=False)
 def collect_updates(
     credentials: Credentials = "default",
-    opt_out_words: Annotated[list[str], label("Opt-out words")] = list(OPT_OUT_WORDS),  # noqa: B006  never changed
+    opt_out_words: Annotated[list[str], label("Opt out words")] = list(OPT_OUT_WORDS),  # noqa: B006  never changed
     include_text_in_events: Annotated[bool, label("Include text in events")] = False,
     events_max_age_days: Annotated[float, label("Events max age days")] = 7.0,
     requests_per_minute: Annotated[int, label("Requests per minute")] = 3000,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
@@ -12,7 +12,7 @@ from prefect_mymsp.blocks import MyMSPCredentials, open_journal
 from prefect_mymsp.flows.form import Choice, label
 from prefect_mymsp.flows.parameters import CampaignName, Credentials, Journal, load_credentials
 from prefect_mymsp.flows.steps import cancel_scheduled_messages
-from prefect_mymsp.flows.task_support import STEP, find_campaign, run_interruptibly
+from prefect_mymsp.flows.task_support import STEP, run_interruptibly
 from prefect_mymsp.models import Decision
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def cancel_campaign(campaign: CampaignName, credentials: Credentials = "default"
     """
     account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        key = find_campaign(opened, account.account, campaign)
+        key = opened.campaigns.find(account.account, campaign)
         result: Cancelled = cancel_scheduled_messages(account, opened, key)
         counts = opened.campaigns.counts(key)
     get_run_logger().info(
@@ -106,7 +106,7 @@ def reschedule_campaign(
     """
     account = load_credentials(credentials)
     with open_journal(journal) as opened:
-        key = find_campaign(opened, account.account, campaign)
+        key = opened.campaigns.find(account.account, campaign)
         result: Rescheduled = reschedule_scheduled_messages(account, opened, key, send_at)
     logger = get_run_logger()
     logger.info(
@@ -132,9 +132,7 @@ def reschedule_campaign(
 @flow(name="resolve-campaign", retries=0, persist_result=False)
 def resolve_campaign(
     campaign: CampaignName,
-    decision: Annotated[
-        Literal["sent", "not-sent"] | None, Choice("Resolve them", "Only show them"), label("Decision")
-    ] = None,
+    decision: Annotated[Decision | None, Choice("Resolve them", "Only show them"), label("Decision")] = None,
     credentials: Credentials = "default",
     journal: Journal = None,
 ) -> DataFrame:
@@ -159,12 +157,12 @@ def resolve_campaign(
 
     logger, account = get_run_logger(), load_credentials(credentials)
     with open_journal(journal) as opened:
-        key = find_campaign(opened, account.account, campaign)
+        key = opened.campaigns.find(account.account, campaign)
         deliveries = deliveries_frame(opened, key)
         doubtful = deliveries[deliveries["state"] == "in_doubt"].reset_index(drop=True)
         if decision is None:
             logger.info("%d messages of campaign %r are in doubt.", len(doubtful), campaign)
         else:
-            count = opened.doubt.resolve(key, Decision(decision))
+            count = opened.doubt.resolve(key, decision)
             logger.info("%d messages of campaign %r are resolved as %s.", count, campaign, decision)
     return doubtful

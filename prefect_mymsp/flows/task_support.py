@@ -15,11 +15,10 @@ from prefect.logging import get_run_logger
 
 from prefect_mymsp.artifacts import CampaignArtifacts
 from prefect_mymsp.blocks import MyMSPCredentials
-from prefect_mymsp.errors import InputError
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import ProgressListener
-    from prefect_mymsp.journal import CampaignKey, Journal
+    from prefect_mymsp.journal import Journal
 
 T = TypeVar("T")
 _Started = Future[tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None"]]
@@ -54,20 +53,6 @@ def warn_if_lost_with_container(journal: Journal) -> None:
 
     if warning := ephemeral_storage_warning(journal.url):
         get_run_logger().warning("%s", warning)
-
-
-def find_campaign(journal: Journal, account: str, name: str) -> CampaignKey:
-    """The account's campaign of that name.
-
-    Raises:
-        InputError: The account has no such campaign; the message names the latest ones.
-    """
-    campaign = journal.campaigns.get(account, name)
-    if campaign is None:
-        names = journal.campaigns.recent_names(account)
-        hint = f"The latest are {', '.join(map(repr, names))}." if names else "It has none yet."
-        raise InputError(f"This account has no campaign {name!r}. {hint}")
-    return campaign
 
 
 def run_interruptibly(work: Coroutine[Any, Any, T]) -> T:

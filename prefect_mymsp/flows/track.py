@@ -14,7 +14,7 @@ from prefect_mymsp.flows.form import label
 from prefect_mymsp.flows.parameters import CampaignName, Credentials, Journal, load_credentials
 from prefect_mymsp.flows.results import CampaignStatus
 from prefect_mymsp.flows.steps import follow_deliveries
-from prefect_mymsp.flows.task_support import STEP, find_campaign, run_interruptibly
+from prefect_mymsp.flows.task_support import STEP, run_interruptibly
 from prefect_mymsp.settings import MyMSPSettings
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def track_campaign(
         tracking_days=MyMSPSettings().tracking_days,
     )
     with open_journal(journal) as opened:
-        key = find_campaign(opened, account.account, campaign)
+        key = opened.campaigns.find(account.account, campaign)
         opened.campaigns.check_not_purged(key)
         CompletionLog(opened, key.account).watch([key.id])  # a polling pass reports the completion if this run dies
         follower = follow_deliveries(account, opened, key, options)

@@ -61,6 +61,19 @@ class Campaigns:
         with self._database.read() as connection:
             return find_campaign(connection, account, name)
 
+    def find(self, account: str, name: str) -> CampaignKey:
+        """Return the campaign of that name.
+
+        Raises:
+            InputError: The account has no such campaign; the message names the latest ones.
+        """
+        campaign = self.get(account, name)
+        if campaign is None:
+            latest = ", ".join(map(repr, self.recent_names(account)))
+            hint = f"Its latest campaigns are {latest}." if latest else "It has no campaigns yet."
+            raise InputError(f"This account has no campaign {name!r}. {hint}")
+        return campaign
+
     def recent_names(self, account: str, *, limit: int = 5) -> list[str]:
         """Return the names of an account's latest campaigns, the newest first."""
         table = schema.campaign

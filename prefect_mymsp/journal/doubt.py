@@ -145,7 +145,7 @@ class Doubt:
             InputError: The campaign's messages were purged.
         """
         batch, message, now = schema.batch, schema.message, datetime.now(UTC)
-        state = ASSUMED if decision is Decision.SENT else RELEASED
+        state = ASSUMED if decision == "sent" else RELEASED
         select = sa.select(batch.c.id).where(batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT)
         with self._database.write() as connection:
             check_not_purged(connection, campaign)

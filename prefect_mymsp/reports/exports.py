@@ -231,7 +231,10 @@ def _read_deliveries(
 
     now = datetime.now(UTC)
     summaries = journal.campaigns.summaries(account)
-    campaign = None if selection.campaign is None else _find_campaign(summaries, selection.campaign)
+    campaign = None
+    if selection.campaign is not None:
+        key = journal.campaigns.find(account, selection.campaign)
+        campaign = next(summary for summary in summaries if summary.key.id == key.id)
     last = None
     if selection.new_only:
         bookmark = target.bookmark("deliveries", selection.campaign)
@@ -265,15 +268,6 @@ def _read_deliveries(
     return _Deliveries(account, deliveries(table), final, campaigns, now, mark)
 
 
-def _find_campaign(summaries: Sequence[CampaignSummary], name: str) -> CampaignSummary:
-    for summary in summaries:
-        if summary.key.name == name:
-            return summary
-    latest = ", ".join(repr(summary.key.name) for summary in summaries[:5])
-    hint = f"Its latest campaigns are {latest}." if latest else "It has no campaigns yet."
-    raise InputError(f"This account has no campaign {name!r}. {hint}")
-
-
 def _write_delivery_file(
     journal: Journal,
     read: _Deliveries,
@@ -286,19 +280,19 @@ def _write_delivery_file(
 ) -> Exported:
     name = f"deliveries-{read.at:%Y%m%dT%H%M%SZ}"
     if selection.is_whole_campaign:
-        name = file_name(selection.campaign or "") + ("" if target.format is ReportFormat.HTML else "-deliveries")
+        name = file_name(selection.campaign or "") + ("" if target.format == "html" else "-deliveries")
     path = target.resolve(name, new_only=selection.new_only)
     rejected_rows = empty_frame(REJECTED_ROW_DTYPES)
     if selection.is_whole_campaign:
         rejected_rows = recorded_rejected_rows_frame(journal, *(summary.key for summary in read.campaigns))
-    if target.format is ReportFormat.HTML:
+    if target.format == "html":
         page = _delivery_page(
             journal, read, selection, rejected_rows, zone, price_per_segment, show_numbers=show_numbers
         )
         write_text(page.html, path)
         return Exported(len(read.frame), path=path, charts=_exported_charts(page))
     frame = read.frame if show_numbers else mask_frame(read.frame)
-    if target.format is ReportFormat.EXCEL:
+    if target.format == "excel":
         campaigns = campaigns_frame(journal, read.campaigns, price_per_segment=price_per_segment)
         write_excel({"deliveries": frame, "rejected rows": rejected_rows, "campaigns": campaigns}, path)
         return Exported(len(frame), path=path)
@@ -389,7 +383,7 @@ def export_inbox(
     else:
         path = target.resolve(f"inbox-{now:%Y%m%dT%H%M%SZ}", new_only=selection.new_only)
         charts: tuple[ExportedChart, ...] = ()
-        if target.format is ReportFormat.HTML:
+        if target.format == "html":
             from prefect_mymsp.reports.html.inbox_page import inbox_page
 
             page = inbox_page(inbox, _opt_outs(journal, account), zone, now, show_numbers=show_numbers)
@@ -397,7 +391,7 @@ def export_inbox(
             charts = _exported_charts(page)
         else:
             frame = inbox if show_numbers else mask_frame(inbox)
-            if target.format is ReportFormat.EXCEL:
+            if target.format == "excel":
                 write_excel({"inbox": frame}, path)
             else:
                 _write_frame(frame, path, target.format)
@@ -469,7 +463,7 @@ def _write_rejected_rows(campaign: str, rejected_rows: pd.DataFrame, folder: Pat
 
 
 def _write_frame(frame: pd.DataFrame, path: Path, format_: ReportFormat) -> Path:
-    return (write_csv if format_ is ReportFormat.CSV else write_parquet)(frame, path)
+    return (write_csv if format_ == "csv" else write_parquet)(frame, path)
 
 
 def _write_table(

@@ -10,12 +10,7 @@ from pathlib import Path
 from prefect_mymsp.errors import ConfigurationError, InputError
 from prefect_mymsp.models import ReportFormat
 
-_SUFFIXES = {
-    ReportFormat.CSV: ".csv",
-    ReportFormat.PARQUET: ".parquet",
-    ReportFormat.EXCEL: ".xlsx",
-    ReportFormat.HTML: ".html",
-}
+_SUFFIXES: dict[ReportFormat, str] = {"csv": ".csv", "parquet": ".parquet", "excel": ".xlsx", "html": ".html"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +37,10 @@ class FileTarget:
             return
         suffix = self.path.suffix.lower()
         named = next((format_ for format_, known in _SUFFIXES.items() if known == suffix), self.format)
-        if named is not self.format:
+        if named != self.format:
             raise InputError(
-                f"{self.path.name} looks like {named.value}, but the format is {self.format.value}. Set "
-                f"format={named.value!r} or choose another file name."
+                f"{self.path.name} looks like {named}, but the format is {self.format}. Set "
+                f"format={named!r} or choose another file name."
             )
 
     def resolve(self, name: str, *, new_only: bool) -> Path:
@@ -74,7 +69,7 @@ class FileTarget:
     def bookmark(self, kind: str, campaign: str | None = None) -> str:
         """The name under which the journal records how far exports to this target have come."""
         place = "" if self.path is None else str(self.path.expanduser().absolute())
-        return _bookmark(kind, self.format.value, place, campaign)
+        return _bookmark(kind, self.format, place, campaign)
 
 
 @dataclass(frozen=True)

@@ -125,10 +125,9 @@ def result_csv(folder: Path) -> int:
 def page(folder: Path) -> int:
     """The HTML report."""
     from prefect_mymsp.journal import Journal
-    from prefect_mymsp.models import ReportFormat
     from prefect_mymsp.reports.exports import DeliverySelection, FileTarget, export_deliveries
 
-    target = FileTarget(ReportFormat.HTML, folder / "page.html", folder)
+    target = FileTarget("html", folder / "page.html", folder)
     with Journal(folder / "journal.db") as journal:
         return export_deliveries(journal, ACCOUNT, DeliverySelection("big"), target, zone=ZONE).rows
 

@@ -108,8 +108,8 @@ def rejected_row_table(rejected_rows: pd.DataFrame, rejected: int, *, show_numbe
 
 def _resolve_command(campaign: str) -> str:
     """The command that shows the messages of a campaign that are in doubt, and resolves them."""
-    argument = f"--campaign={shlex.quote(campaign)}" if campaign.startswith("-") else shlex.quote(campaign)
-    return f"prefect-mymsp resolve {argument} --credentials NAME"
+    end_of_options = "-- " if campaign.startswith("-") else ""
+    return f"prefect-mymsp resolve --credentials NAME {end_of_options}{shlex.quote(campaign)}"
 
 
 def _recipients(failed: pd.DataFrame, reasons: pd.Series[str], limit: int, *, show_numbers: bool) -> Rows:

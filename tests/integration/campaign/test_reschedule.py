@@ -12,7 +12,6 @@ import pytest
 from prefect_mymsp.campaign import CampaignContext, Cancelled, ReconcileOptions, Rescheduled, reschedule_at_gateway
 from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, NotSentError
 from prefect_mymsp.journal import CampaignKey, Outcome
-from prefect_mymsp.models import Decision
 from prefect_mymsp.sandbox import Fault
 from tests.integration.campaign.bench import SOON, A, B, Bench, C, D
 
@@ -295,13 +294,13 @@ def test_a_request_that_may_arrive_at_the_old_time_must_be_settled_first(bench: 
     with pytest.raises(InputError, match=r"1 messages of campaign 'campaign' are in doubt.*resolve_campaign"):
         reschedule(bench, doubtful, LATER)
     assert now_key(bench).send_at == SOON
-    bench.journal.doubt.resolve(doubtful, Decision.SENT)
+    bench.journal.doubt.resolve(doubtful, "sent")
     result = reschedule(bench, doubtful, LATER)
     assert (result.planned, result.assumed) == (3, 1)
 
 
 def test_a_request_that_arrives_at_the_old_time_is_cancelled(bench: Bench, doubtful: CampaignKey) -> None:
-    bench.journal.doubt.resolve(doubtful, Decision.NOT_SENT)
+    bench.journal.doubt.resolve(doubtful, "not-sent")
     reschedule(bench, doubtful, LATER)
     assert bench.send(now_key(bench)).accepted == 4
     (first,) = [message for message in bench.gateway.ledger() if message["text"] == "Hello"]

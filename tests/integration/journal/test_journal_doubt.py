@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_a_released_request_that_was_in_doubt_keeps_its_recipients(desk: Desk) -
     ghost, doubt = desk.journal.doubt.watched(run.campaign, EARLIER)
     assert (ghost.id, ghost.state, ghost.msisdns) == (batch.id, "released", frozenset({A, B, C}))
     assert (doubt.id, doubt.state, doubt.msisdns) == (right.id, "in_doubt", frozenset({C}))
-    desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT)
+    desk.journal.doubt.resolve(run.campaign, "not-sent")
     assert [batch.msisdns for batch in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
 
 
@@ -195,7 +195,7 @@ def test_rejecting_a_message_id_keeps_the_first_time_in_doubt(desk: Desk) -> Non
     assert desk.one("SELECT doubted_at FROM batch") == first
 
 
-@pytest.mark.parametrize("decision", list(Decision))
+@pytest.mark.parametrize("decision", get_args(Decision))
 def test_resolving_settles_only_requests_in_doubt(desk: Desk, decision: Decision) -> None:
     states = ("sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
     run, batches = desk.claimed([(who, text) for text in states for who in (A, B, C)])
@@ -204,7 +204,7 @@ def test_resolving_settles_only_requests_in_doubt(desk: Desk, decision: Decision
     assert desk.journal.doubt.resolve(run.campaign, decision) == 3
     after = {**dict.fromkeys(states, 3)}
     del after["in_doubt"]
-    if decision is Decision.SENT:
+    if decision == "sent":
         after["assumed"] += 3
     else:
         after["planned"] = 3
@@ -217,7 +217,7 @@ def test_many_requests_are_resolved(desk: Desk) -> None:
     run, _ = desk.claimed(desk.personal(2000), send_at=NOON)
     desk.expire(run)
     desk.journal.claims.expire_leases(run.campaign)
-    assert desk.journal.doubt.resolve(run.campaign, Decision.NOT_SENT) == 2000
+    assert desk.journal.doubt.resolve(run.campaign, "not-sent") == 2000
     assert desk.counts(run.campaign) == {"planned": 2000}
     assert desk.one("SELECT count(*) FROM released_recipient") == 2000
 
@@ -225,7 +225,7 @@ def test_many_requests_are_resolved(desk: Desk) -> None:
 def test_an_outcome_after_the_decision_changes_nothing(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "x")])
     desk.settle(batch, "in_doubt")
-    desk.journal.doubt.resolve(run.campaign, Decision.SENT)
+    desk.journal.doubt.resolve(run.campaign, "sent")
     desk.settle(batch, "accepted")
     assert desk.counts(run.campaign) == {"assumed": 1}
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from prefect_mymsp.errors import InputError
 from prefect_mymsp.journal import CampaignKey, Counts, Journal, PurgeResult, Selection
-from prefect_mymsp.models import Decision, ReceivedMessage, RecipientStatus
+from prefect_mymsp.models import ReceivedMessage, RecipientStatus
 from tests.integration.conftest import ACCOUNT
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_summaries_come_newest_first(desk: Desk) -> None:
 
 def test_only_open_campaigns(desk: Desk) -> None:
     key, _ = old(desk, "doubtful")
-    desk.journal.doubt.resolve(key, Decision.SENT)
+    desk.journal.doubt.resolve(key, "sent")
     age(desk)
     desk.record([], "empty")
     desk.record(desk.same(1), "planned")
@@ -244,7 +244,7 @@ def test_a_purged_campaign_cannot_be_continued(desk: Desk) -> None:
     calls = (
         lambda: desk.record(desk.same(2), "over", send_at=key.send_at),
         lambda: desk.journal.claims.start_run(key),
-        lambda: desk.journal.doubt.resolve(key, Decision.NOT_SENT),
+        lambda: desk.journal.doubt.resolve(key, "not-sent"),
         lambda: desk.journal.campaigns.check_not_purged(key),
         lambda: desk.journal.schedule.reschedule(key, now() + timedelta(days=1)),
     )

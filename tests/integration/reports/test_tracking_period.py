@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from prefect_mymsp.journal import Selection
-from prefect_mymsp.models import RecipientStatus, ReportFormat
+from prefect_mymsp.models import RecipientStatus
 from prefect_mymsp.reports.exports import DeliverySelection, export_deliveries
 from prefect_mymsp.reports.new_only import ExportMark
 from prefect_mymsp.reports.targets import FileTarget
@@ -30,7 +30,7 @@ class Exports:
     def __init__(self, desk: Desk, folder: Path) -> None:
         self.desk = desk
         self.day = 0.0
-        self._target = FileTarget(ReportFormat.CSV, folder / "new.csv", folder)
+        self._target = FileTarget("csv", folder / "new.csv", folder)
         _, (self._batch,) = desk.claimed([(A, "x"), (B, "x")])
         desk.settle(self._batch, "accepted")
 

@@ -53,7 +53,7 @@ def test_the_funnel_counts_every_step_from_rows_to_deliveries() -> None:
     assert "Text Hej!" in text
     assert "31 January 2030, 09:30" in text
     assert "Europe/Stockholm" in text
-    assert "prefect-mymsp resolve 'Höst' --credentials NAME" in text
+    assert "prefect-mymsp resolve --credentials NAME 'Höst'" in text
 
 
 @pytest.mark.parametrize("name", ["Höst", "it's; rm -rf / $HOME `id`", "--help", '"quoted"'])
