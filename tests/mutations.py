@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.mutation import (
     Mutation,
+    always,
     drop,
     never,
     preceded_by,
@@ -351,14 +352,14 @@ MUTATIONS = [
         "campaign/updates.py::UpdateReader.read",
         "statement raw_responses add",
         preceded_by("self._client.parse_updates(raw)"),
-        f"{SENDING}/test_update_reader.py -k kept_before_it_is_parsed",
+        f"{SENDING}/test_update_reader.py -k stored_before_it_is_parsed",
     ),
     Mutation(
         "an update counts as read when all that it points to was looked up",
         "campaign/updates.py::UpdateReader._handle",
         "condition _look_up",
         to("await self._look_up(raw, result) or True"),
-        f"{SENDING}/test_update_reader.py -k cannot_be_asked_about",
+        f"{SENDING}/test_update_reader.py -k failed_lookup",
     ),
     Mutation(
         "an inbox counts when two responses agree",
@@ -372,7 +373,7 @@ MUTATIONS = [
         "journal/deliveries.py::Deliveries.open_batches",
         "statement batch_due_at since",
         drop,
-        f"{SENDING}/test_tracking_pass.py -k too_old_is_not_asked_about",
+        f"{SENDING}/test_tracking_pass.py -k past_the_tracking_period_are_not_polled",
     ),
     # -- cancelling and rescheduling ---------------------------------------------------------------------------------
     Mutation(
@@ -394,7 +395,7 @@ MUTATIONS = [
         "campaign/track.py",
         "condition cancelled_at",
         never,
-        f"{SENDING}/test_tracking_pass.py -k turns_up_of_a_cancelled_campaign_is_taken_back",
+        f"{SENDING}/test_tracking_pass.py -k a_pass_cancels_late_arrivals",
     ),
     Mutation(
         "a cancelled campaign is not claimed",
@@ -409,6 +410,20 @@ MUTATIONS = [
         "condition send_at",
         never,
         f"{JOURNAL}/test_journal_schedule.py -k planned_message",
+    ),
+    Mutation(
+        "a completion is reported once",
+        "campaign/progress.py::CompletionLog.is_pending",
+        "return complete messages",
+        without("messages"),
+        f"{SENDING}/test_tracking_pass.py -k completion_is_reported_once",
+    ),
+    Mutation(
+        "only a message with the time that we gave it is rescheduled",
+        "campaign/reschedule.py",
+        "condition rescheduled_to send_at",
+        without("send_at"),
+        f"{SENDING}/test_reschedule.py -k foreign_messages",
     ),
     # -- the journal -------------------------------------------------------------------------------------------------
     Mutation(
@@ -430,21 +445,21 @@ MUTATIONS = [
         "journal/claims.py::_settle_others",
         "call where SENDING IN_DOUBT",
         without("IN_DOUBT"),
-        f"{JOURNAL}/test_journal_settling.py",
+        f"{JOURNAL}/test_journal_settling.py -k may_settle_it_after_its_lease",
     ),
     Mutation(
         "the same text is recorded once for each recipient, on PostgreSQL",
         "journal/recording.py::Recording.add",
         "call execute document on_conflict_do_nothing",
         to("self._connection.execute(statement, {'document': json.dumps(values)})"),
-        f"{JOURNAL}/test_journal_recording.py",
+        f"{JOURNAL}/test_journal_recording.py -k occurs_twice",
     ),
     Mutation(
         "the same text is recorded once for each recipient, on SQLite",
         "journal/recording.py::Recording.add",
         "call execute_many on_conflict_do_nothing",
         to("execute_many(self._connection, statement, values)"),
-        f"{JOURNAL}/test_journal_recording.py",
+        f"{JOURNAL}/test_journal_recording.py -k occurs_twice",
     ),
     Mutation(
         "reading of the inbox continues at the highest id",
@@ -465,15 +480,29 @@ MUTATIONS = [
         "journal/retention.py::Retention.purge",
         "condition unsent",
         without("unsent"),
-        f"{JOURNAL}/test_journal_retention.py",
+        f"{JOURNAL}/test_journal_retention.py -k still_to_be_sent",
+    ),
+    Mutation(
+        "a message that may have been sent is deleted only with its campaign purged",
+        "journal/schema.py",
+        "value _NOT_PURGED -_MESSAGE_STATE",
+        to("'FALSE'"),
+        f"{JOURNAL}/test_journal_settling.py -k claimed_message_cannot_be_deleted",
+    ),
+    Mutation(
+        "reasons in the journal name no numbers",
+        "journal/recording.py",
+        "entry reason mask_numbers",
+        to("reason"),
+        f"{FLOWS}/test_leaks.py",
     ),
     # -- planning and flows ------------------------------------------------------------------------------------------
     Mutation(
         "suppressed numbers get nothing",
-        "campaign/planning.py",
+        "campaign/tally.py",
         "comparison reasons 0",
         to("reasons >= 100"),
-        f"{CAMPAIGN}/test_planning.py -k suppressed",
+        f"{FLOWS}/test_campaign_options.py -k who_is_suppressed",
     ),
     Mutation(
         "messages that must no longer be sent are dropped",
@@ -485,7 +514,7 @@ MUTATIONS = [
     Mutation(
         "a changed text needs permission",
         "campaign/planning.py",
-        "condition allow_changed",
+        "condition allow_changed_text",
         never,
         f"{FLOWS}/test_send_campaign.py -k started_again",
     ),
@@ -494,7 +523,21 @@ MUTATIONS = [
         "flows/steps.py::_check_limits",
         "statement check_limits limits plan",
         drop,
-        f"{FLOWS}/test_campaign_options.py -k limit",
+        f"{FLOWS}/test_campaign_options.py -k beyond_a_limit",
+    ),
+    Mutation(
+        "recipients that differ from the approved ones are not sent",
+        "campaign/safeguards.py::check_same_as_approved",
+        "condition digest",
+        never,
+        f"{FLOWS}/test_campaign_options.py -k what_was_approved",
+    ),
+    Mutation(
+        "a run that starts too late sends nothing",
+        "campaign/safeguards.py::check_start_time",
+        "condition max_late_minutes",
+        always,
+        f"{FLOWS}/test_campaign_options.py -k begins_hours_late",
     ),
     Mutation(
         "a refused campaign is not sent",
@@ -508,7 +551,7 @@ MUTATIONS = [
         "flows/steps.py::check_recipients",
         "statement suppressed approved",
         drop,
-        f"{FLOWS}/test_campaign_options.py -k approved",
+        f"{FLOWS}/test_campaign_options.py -k what_was_approved",
     ),
     Mutation(
         "an interrupted all-or-nothing campaign reports what waits at the gateway",
@@ -517,6 +560,13 @@ MUTATIONS = [
         never,
         f"{FLOWS}/test_doubt.py -k all_or_nothing_that",
     ),
+    Mutation(
+        "Prefect does not retry a task that sends",
+        "tasks.py",
+        "entry retries 0",
+        to("2"),
+        f"{FLOWS}/test_tasks.py -k never_repeat_or_skip",
+    ),
     # -- the client --------------------------------------------------------------------------------------------------
     Mutation(
         "errors do not expose the context that they suppress",
@@ -524,6 +574,27 @@ MUTATIONS = [
         "condition __suppress_context__",
         never,
         "tests/unit/test_errors.py",
+    ),
+    Mutation(
+        "a response that does not come in time is doubt",
+        "client.py",
+        "call NoAnswerError timeout",
+        to("UnreachableError('timeout')"),
+        "tests/unit/test_client.py -k in_doubt_is_said",
+    ),
+    Mutation(
+        "a 5xx response is doubt, whatever its body says",
+        "client.py",
+        "condition 200 300",
+        to("200 <= status < 300 or status >= 500"),
+        "tests/unit/test_client.py -k in_doubt_is_said",
+    ),
+    Mutation(
+        "a connection through a proxy is used once",
+        "client.py",
+        "keyword max_keepalive_connections 0",
+        to("1"),
+        "tests/unit/test_client.py -k through_a_proxy",
     ),
     Mutation(
         "a connection with surplus bytes is not used again",
