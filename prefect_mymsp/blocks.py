@@ -18,11 +18,11 @@ from prefect_mymsp.client import (
     DEFAULT_TIMEZONE,
     MAX_TIMEOUT_S,
     AsyncMyMSPClient,
-    MyMSPClient,
     check_base_url,
     check_timezone,
 )
 from prefect_mymsp.settings import MyMSPSettings
+from prefect_mymsp.sync_client import MyMSPClient
 
 if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal

@@ -1,8 +1,8 @@
-"""The gateway over HTTPS: one synchronous and one asynchronous client over the same protocol functions.
+"""The gateway over HTTPS. Each method is one request.
 
-Each method is one request. A failure lands on one side of the fork drawn in :mod:`prefect_mymsp.errors`: either
-nothing was sent, or it may have been. What provably never reached the gateway, and what it turned away unprocessed
-with HTTP 429, is tried again for ``retry_for_s`` seconds; nothing else ever is. This is the only place that retries.
+Every failure lands on one side of the fork in :mod:`prefect_mymsp.errors`: either nothing was sent, or something may
+have been. A request that provably never reached the gateway, or that the gateway turned away with HTTP 429, is retried
+for ``retry_for_s`` seconds. Nothing else is ever repeated, and nothing else in this package retries.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import ipaddress
 import os
 import random
 import ssl
-import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -39,19 +38,16 @@ from prefect_mymsp.errors import (
     UnreachableError,
 )
 from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
-from prefect_mymsp.transport import (
-    KeepAlivePolicy,
-    SingleConnectionTransport,
-    SyncSingleConnectionTransport,
-    environment_proxy,
-)
+from prefect_mymsp.transport import KeepAlivePolicy, SingleConnectionTransport, environment_proxy
 
 DEFAULT_BASE_URL = "https://mymsp.21st.se/external"
 DEFAULT_TIMEZONE = "Europe/Stockholm"
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_RETRY_FOR_S = 5.0
-#: Requests in flight at once. More lanes cost more than they bring on loopback; at 20 ms they carry 800 a second.
+#: Requests in flight at once. More of them are slower on loopback; at 20 ms latency 16 carry 800 requests a second.
 DEFAULT_CONNECTIONS = 16
+#: The longest timeout. Operating systems have limits of their own.
+MAX_TIMEOUT_S = 86_400.0
 
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded",
@@ -59,50 +55,54 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": "prefect-mymsp",
 }
-#: Shorter than what common servers keep an idle connection open, so that none is written to while it is closing.
-_KEEPALIVE_S = 3.0
-#: The longest wait for an answer: systems cannot count any number of seconds.
-MAX_TIMEOUT_S = 86_400.0
-#: An answer larger than this is not the gateway's; a million recipients fit.
-_MAX_ANSWER_BYTES = 256 * 1024 * 1024
+_CONNECT_TIMEOUT_S = 10.0
+#: Shorter than the keep-alive of common servers, so that no request is written to a connection that is being closed.
+_KEEP_ALIVE_S = 3.0
+#: A larger response does not come from the gateway. A million recipients fit.
+_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
-#: All that a connection may raise; OSError and ValueError are what httpx lets through from below.
+#: Everything that a connection can raise. httpx lets OSError and ValueError through from below.
 _TRANSPORT_FAILURES = (httpx.HTTPError, httpx.StreamError, OSError, ValueError)
 
 T = TypeVar("T")
-L = TypeVar("L")
 
 
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[T]):
-    """One request: where, what, and how its answer is read."""
+    """One request: its endpoint, its body, and the parser of its response.
+
+    Attributes:
+        destructive: Reading removes the data from the gateway, so an error must carry the bytes that were received.
+    """
 
     endpoint: str
     body: bytes = field(repr=False)
     parse: Callable[[protocol.Response], T]
-    #: Reading removes it from the gateway: whatever arrived must come out, even with an error.
     destructive: bool = False
 
 
 def check_base_url(base_url: str) -> str:
-    """The base URL without a trailing slash; a bare host gets the vendor's ``/external``.
+    """Check a base URL, and return it without a trailing slash. A bare host gets the vendor's path ``/external``.
 
     Raises:
-        ConfigurationError: Not https (plain http is for loopback only), or it holds credentials, a query or a fragment.
+        ConfigurationError: It is not https (http is allowed on loopback), or it has credentials, a query or a fragment.
     """
     try:
         url = httpx.URL(base_url.strip())
-        host = url.host  # a host that is no valid IDNA fails here, not above
+        host = url.host  # an invalid IDNA host fails here, not above
     except (httpx.InvalidURL, TypeError, ValueError):
         raise ConfigurationError("base_url is not a URL.") from None
     if url.userinfo or "?" in base_url or "#" in base_url:
-        raise ConfigurationError("base_url must hold neither credentials nor a query; user and password are settings.")
+        raise ConfigurationError(
+            "base_url must not have credentials or a query. User and password are separate settings."
+        )
     if not host or url.scheme not in {"https", "http"} or not 0 < (url.port or 443) < 65536:
         raise ConfigurationError(f"base_url must look like {DEFAULT_BASE_URL}.")
     if url.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
-            f"base_url must be https: over plain http the password and every number and text could be read on the way "
-            f"to {host}. Plain http is for a gateway on this machine only."
+            f"base_url must be https: over plain http, others could read the password, numbers and texts on the way to "
+            f"{host}. Plain http is allowed for a gateway on this machine."
         )
     path = url.raw_path.rstrip(b"/") or b"/external"
     return str(url.copy_with(raw_path=path))
@@ -118,7 +118,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_timezone(timezone: str) -> ZoneInfo:
-    """The zone by its IANA name.
+    """Look up a time zone by its IANA name.
 
     Raises:
         ConfigurationError: There is no such zone.
@@ -127,12 +127,37 @@ def check_timezone(timezone: str) -> ZoneInfo:
         return ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
         raise ConfigurationError(
-            f"There is no time zone {timezone!r}; use an IANA name such as Europe/Stockholm."
+            f"There is no time zone {timezone!r}. Use an IANA name such as Europe/Stockholm."
         ) from None
 
 
-class _Gateway:
-    """What both clients share: settings, the eight calls, and the reading of answers and failures."""
+class _TransportPool:
+    """The transports of a client between two calls of ``aclose``; each carries one request at a time."""
+
+    def __init__(self, connections: int) -> None:
+        self.slots = asyncio.Semaphore(connections)
+        self.transports: list[httpx.AsyncBaseTransport] = []
+        self.idle: list[httpx.AsyncBaseTransport] = []
+        self.closed = False
+        self.retries_stopped = asyncio.Event()
+
+
+class AsyncMyMSPClient:
+    """The gateway's eight endpoints, asynchronously. Use it as an asynchronous context manager.
+
+    Every method can raise these errors:
+
+    * :class:`~prefect_mymsp.errors.InputError`: an argument cannot be sent. Nothing left this machine.
+    * :class:`~prefect_mymsp.errors.RefusedError`: the gateway refused the request. Nothing was sent.
+    * :class:`~prefect_mymsp.errors.UnreachableError`, :class:`~prefect_mymsp.errors.RateLimitedError`: the gateway did
+      not act on the request. Nothing was sent, also not by the retries.
+    * :class:`~prefect_mymsp.errors.InDoubtError`: the gateway may have acted on the request. Calling :meth:`send` again
+      could send the message twice.
+
+    A cancelled call closes its connection; the gateway may have acted on it. A client belongs to one event loop at a
+    time: call :meth:`aclose` before another loop uses it. Each connection has a transport of its own, because httpx's
+    shared pool loses most of its speed beyond eight connections.
+    """
 
     def __init__(
         self,
@@ -145,25 +170,26 @@ class _Gateway:
         retry_for_s: float = DEFAULT_RETRY_FOR_S,
         connections: int = DEFAULT_CONNECTIONS,
     ) -> None:
-        """Make a client; no connection is opened before the first request.
+        """Create a client. It connects with the first request.
 
         Args:
             user: The account's user.
-            password: Its password. Both travel in POST bodies alone.
-            base_url: Where the endpoints live; https, or http on loopback.
-            timezone: IANA zone of the times the gateway writes without one.
-            timeout_s: Seconds to connect, and seconds until a whole answer must have come; a day at most.
-            retry_for_s: Seconds to keep trying what never reached the gateway or was answered with 429.
+            password: The account's password. User and password are sent in POST bodies only.
+            base_url: The address of the endpoints; https, or http on loopback.
+            timezone: IANA zone of the times that the gateway writes without an offset.
+            timeout_s: Seconds to connect, and seconds until the complete response has arrived; a day at most.
+            retry_for_s: Seconds to retry requests that did not reach the gateway or were answered with HTTP 429.
             connections: Requests in flight at once, at most.
 
         Raises:
-            ConfigurationError: A setting is wrong.
+            ConfigurationError: A setting is invalid.
         """
         if not user or not password:
-            raise ConfigurationError("User and password must not be empty.")
+            raise ConfigurationError("user and password must not be empty.")
         if not 0 < timeout_s <= MAX_TIMEOUT_S or not retry_for_s >= 0 or connections < 1:
             raise ConfigurationError(
-                "timeout_s and connections must be above zero, retry_for_s not below, and timeout_s a day at most."
+                f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:,.0f}, retry_for_s at least 0, and connections "
+                "at least 1."
             )
         self._login = protocol.Login(user, password)
         self.base_url = check_base_url(base_url)
@@ -172,524 +198,52 @@ class _Gateway:
         self.timeout_s = timeout_s
         self.retry_for_s = retry_for_s
         self.connections = connections
-        # On loopback the environment's proxies are not for us: plain http through one would show it the password.
-        self._trust_env = self.base_url.startswith("https")
-        self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
+        self._is_https = self.base_url.startswith("https")
+        self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
+        self._timezone = timezone
         self._urls: dict[str, httpx.URL] = {}
-        self._reuse = KeepAlivePolicy()
-        self._prepare()
-
-    def _prepare(self) -> None: ...
-
-    @cached_property
-    def _context(self) -> ssl.SSLContext:
-        if not self.base_url.startswith("https"):
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx's own costs 20 ms
-        context = httpx.create_ssl_context()  # certifi's CAs, or those SSL_CERT_FILE and SSL_CERT_DIR name
-        context.set_alpn_protocols(["http/1.1"])
-        return context
-
-    def _another(self, lane: Callable[..., L], proxied: Callable[..., L]) -> L:
-        """A connection to be: our own, or httpx's when the environment names a proxy."""
-        proxy = environment_proxy(self._host) if self._trust_env else None
-        if proxy is None:
-            return lane(self._context, self._reuse, keepalive_s=_KEEPALIVE_S)
-        try:
-            # What an answer leaves over would be the beginning of the next one: no connection is used twice here.
-            limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
-            return proxied(verify=self._context, limits=limits, proxy=proxy)
-        except (ImportError, ValueError, httpx.InvalidURL):
-            # Its URL may hold a password.
-            raise ConfigurationError("The environment names a proxy that httpx cannot use as it is.") from None
+        self._keep_alive = KeepAlivePolicy()
+        self._pool = _TransportPool(connections)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
 
-    # -- the eight calls ---------------------------------------------------------------------------------------
-
-    def _send(
-        self,
-        recipients: str | Iterable[str],
-        text: str,
-        sender: str | None,
-        send_at: datetime | None,
-        flash: bool,
-        destination_port: int | None,
-    ) -> _Call[str]:
-        body = protocol.build_send(
-            self._login,
-            recipients,
-            text,
-            originator=sender,
-            send_at=send_at,
-            flash=flash,
-            destination_port=destination_port,
+    def clone(self) -> AsyncMyMSPClient:
+        """Return a client with the same settings and with connections of its own, for another event loop."""
+        return AsyncMyMSPClient(
+            self._login.user,
+            self._login.password,
+            base_url=self.base_url,
+            timezone=self._timezone,
+            timeout_s=self.timeout_s,
+            retry_for_s=self.retry_for_s,
+            connections=self.connections,
         )
-        return _Call(protocol.SEND, body, protocol.parse_send)
-
-    def _result(self, message_id: str) -> _Call[SmsResult]:
-        body = protocol.build_result(self._login, message_id)
-        return _Call(protocol.RESULT, body, lambda answer: protocol.parse_result(answer, str(message_id)))
-
-    def _delivery_time(self, message_id: str) -> _Call[datetime | None]:
-        body = protocol.build_scheduled_time(self._login, message_id)
-        return _Call(
-            protocol.SCHEDULED_TIME, body, lambda answer: protocol.parse_scheduled_time(answer, str(message_id))
-        )
-
-    def _scheduled(self) -> _Call[list[ScheduledMessage]]:
-        return _Call(protocol.SCHEDULED, protocol.build_scheduled(self._login), protocol.parse_scheduled)
-
-    def _reschedule(self, message_id: str, send_at: datetime) -> _Call[None]:
-        body = protocol.build_reschedule(self._login, message_id, send_at)
-        return _Call(
-            protocol.RESCHEDULE, body, lambda answer: protocol.parse_acknowledgement(answer, protocol.RESCHEDULE)
-        )
-
-    def _cancel(self, message_id: str) -> _Call[None]:
-        body = protocol.build_cancel(self._login, message_id)
-        return _Call(protocol.CANCEL, body, lambda answer: protocol.parse_acknowledgement(answer, protocol.CANCEL))
-
-    def _inbox(self, after_id: str | int) -> _Call[list[ReceivedMessage]]:
-        return _Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox)
-
-    def _read_inbox(self, after_id: str | int) -> _Call[Inbox]:
-        return _Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox_lenient)
-
-    def _collect(self) -> _Call[bytes]:
-        return _Call(
-            protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_raw_updates, destructive=True
-        )
-
-    def _updates(self) -> _Call[Updates]:
-        return _Call(protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_updates, destructive=True)
-
-    def parse_updates(self, raw: bytes) -> Updates:
-        """Read what :meth:`fetch_raw_updates` returned; its charset is guessed, since no header is kept.
-
-        Raises:
-            ProtocolError: It is no answer of ``getMsgUpdates``.
-            RefusedError: It is a refusal.
-        """
-        return protocol.parse_updates(protocol.Response(raw, None, self.zone))
-
-    # -- answers and failures ----------------------------------------------------------------------------------
-
-    def _request(self, call: _Call[T]) -> httpx.Request:
-        url = self._urls.get(call.endpoint)
-        if url is None:
-            url = self._urls[call.endpoint] = httpx.URL(f"{self.base_url}/{call.endpoint}")
-        extensions = {"timeout": self._timeout.as_dict()}
-        return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
-
-    def _heard(
-        self,
-        call: _Call[T],
-        lane: httpx.AsyncBaseTransport | httpx.BaseTransport,
-        response: httpx.Response,
-        body: bytes,
-    ) -> T:
-        """The answer's value, or the error it stands for.
-
-        After anything but a success the connection is not used again: a refusal may come once more, and late. The next
-        request would look refused, and its message would be sent again. Likewise after an id that came before: from
-        then on each answer may be the one to the request before.
-        """
-        own = (
-            lane if isinstance(lane, (SingleConnectionTransport, SyncSingleConnectionTransport)) else None
-        )  # httpx's are used once
-        try:
-            value = self._read(call, response, body)
-        except MyMSPError:
-            if own is not None:
-                own.leave()
-            raise
-        if own is not None and call.endpoint == protocol.SEND:
-            if value == own.last_message_id:
-                own.leave()
-            own.last_message_id = str(value)
-        return value
-
-    def _read(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
-        """The answer's value, or the error it stands for."""
-        status = response.status_code
-        raw = body if call.destructive else None
-        try:
-            body = _unpacked(response, body)
-        except ValueError:
-            raise ProtocolError(
-                f"{call.endpoint}: the answer cannot be decompressed.", reason="unreadable", raw=raw
-            ) from None
-        raw = body if call.destructive else None
-        answer = protocol.Response(body, response.headers.get("content-type"), self.zone)
-        try:
-            if 200 <= status < 300:
-                return call.parse(answer)
-            if status == 429:
-                after = _retry_after_s(response.headers.get("retry-after"))
-                asked = "" if after is None else f" and asked to wait {after:.0f} s"
-                raise RateLimitedError(
-                    f"{call.endpoint}: the gateway has too much to do (HTTP 429){asked}.", retry_after_s=after
-                )
-            if 400 <= status < 500:
-                # A plain N and a code is the gateway's own refusal, whatever status carries it. Never an A.
-                with contextlib.suppress(ProtocolError):
-                    protocol.parse_acknowledgement(answer, call.endpoint)
-            raise UnexpectedStatusError(
-                f"{call.endpoint}: the gateway answered HTTP {status}, which does not say what became of the request.",
-                status=status,
-                raw=raw,
-            )
-        except ProtocolError as error:
-            error.raw = raw
-            raise
-
-    def _failure(self, call: _Call[T], error: Exception, arrived: bytes) -> MyMSPError:
-        """Which side of the fork a transport failure lands on; the answer to "was it sent?"."""
-        host = self._host
-        if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
-            return UnreachableError(f"{call.endpoint}: no connection to {host} in time.")
-        if isinstance(error, httpx.ProxyError):
-            return UnreachableError(f"{call.endpoint}: the proxy on the way to {host} refused.")
-        if isinstance(error, httpx.ConnectError):
-            what = "TLS failed" if _is_tls(error) else "no connection"
-            return UnreachableError(f"{call.endpoint}: {what} to {host} ({_cause(error)}).")
-        if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
-            return UnreachableError(f"{call.endpoint}: the request could not be made ({type(error).__name__}).")
-        raw = arrived if call.destructive else None
-        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-            return NoAnswerError(
-                f"{call.endpoint}: no whole answer within {self.timeout_s:g} s.", reason="timeout", raw=raw
-            )
-        return NoAnswerError(
-            f"{call.endpoint}: the connection was lost before the answer had come ({type(error).__name__}).",
-            reason="connection-lost",
-            raw=raw,
-        )
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a connection failure, by its name: texts of other libraries may hold anything."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if not isinstance(error, OSError) or error.strerror is None:
-        return type(error).__name__
-    # asyncio writes addresses there; what TLS and the resolver write has numbers of its own.
-    if error.errno is not None and error.errno in errno.errorcode and type(error).__module__ == "builtins":
-        return os.strerror(error.errno)
-    return str(error.strerror)
-
-
-def _is_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header in either of its forms (RFC 9110, 10.2.3)."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        when = parsedate_to_datetime(text)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-class _Patience:
-    """When to try again what was not sent: doubling pauses with jitter, or what the gateway asks for."""
-
-    def __init__(self, retry_for_s: float) -> None:
-        self._until = time.monotonic() + retry_for_s
-        self._pause_s = 0.2
-
-    def pause_after(self, error: UnreachableError | RateLimitedError) -> float:
-        """Seconds to wait before the next try.
-
-        Raises:
-            UnreachableError: Patience ends before the next try would begin.
-            RateLimitedError: Likewise.
-        """
-        pause = self._pause_s * random.uniform(0.75, 1.25)  # noqa: S311  jitter, not a secret
-        self._pause_s = min(self._pause_s * 2, 10.0)
-        if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
-            pause = error.retry_after_s + pause * 0.1
-        if time.monotonic() + pause > self._until:
-            raise error
-        return pause
-
-
-def _unpacked(response: httpx.Response, body: bytes) -> bytes:
-    """The body without the compression that nobody asked for.
-
-    Raises:
-        ValueError: It cannot be decompressed, or not to its end: an id would lose its last digits.
-    """
-    coding = response.headers.get("content-encoding", "").strip().lower()
-    if not body or coding not in {"gzip", "x-gzip", "deflate"}:
-        return body  # servers are known to write a charset here
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two, as its first bytes say
-    try:
-        unpacked = unpacking.decompress(body, _MAX_ANSWER_BYTES)
-    except zlib.error as error:
-        raise ValueError(coding) from error
-    if not unpacking.eof or unpacking.unused_data:
-        raise ValueError(coding)
-    return unpacked
-
-
-def _append(arrived: bytearray, chunk: bytes, late: bool, deadline: float) -> bool:
-    """Take a piece of an answer; returns whether it came late, so that it must have been the last."""
-    arrived += chunk
-    if len(arrived) > _MAX_ANSWER_BYTES:
-        raise httpx.ReadError("answer too large")
-    # Each piece has a timeout of its own: a gateway that answers a byte at a time would hold a connection for ever. But
-    # what is whole when it comes late says what became of the request.
-    if late:
-        raise httpx.ReadTimeout("answer too slow")
-    return time.monotonic() > deadline
-
-
-class MyMSPClient(_Gateway):
-    """The eight endpoints, synchronously. Use it as a context manager; it may be shared between threads.
-
-    Every method raises :class:`~prefect_mymsp.errors.InputError` for what cannot be sent,
-    :class:`~prefect_mymsp.errors.RefusedError` when the gateway refuses,
-    :class:`~prefect_mymsp.errors.UnreachableError` or :class:`~prefect_mymsp.errors.RateLimitedError` when the gateway
-    did not act, and :class:`~prefect_mymsp.errors.InDoubtError` when it may have.
-
-    Example:
-        ```python
-        from prefect_mymsp.client import MyMSPClient
-
-        def hello(user: str, password: str) -> str:
-            with MyMSPClient(user, password) as client:
-                return client.send(["46701740605"], "Hello!")
-        ```
-    """
-
-    def _prepare(self) -> None:
-        self._lock = threading.Lock()
-        self._free = threading.Semaphore(self.connections)
-        self._idle: list[httpx.BaseTransport] = []
-        self._made: list[httpx.BaseTransport] = []
-        self._hurried = threading.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; the next call would open new ones."""
-        with self._lock:
-            made = self._made
-            self._prepare()
-        for lane in made:
-            lane.close()
-
-    def stop_retrying(self) -> None:
-        """Try nothing again from now on: calls that wait to do so fail at once, as not sent."""
-        self._hurried.set()
-
-    @contextlib.contextmanager
-    def _lane(self) -> Iterator[httpx.BaseTransport]:
-        with self._free:
-            with self._lock:
-                made = self._made
-                if self._idle:
-                    lane = self._idle.pop()
-                else:
-                    lane = self._another(SyncSingleConnectionTransport, httpx.HTTPTransport)
-                    made.append(lane)
-            try:
-                yield lane
-            finally:
-                with self._lock:
-                    if made is self._made:
-                        self._idle.append(lane)
-                    else:  # closed by close() in the meantime
-                        lane.close()
-
-    def _run(self, call: _Call[T]) -> T:
-        patience = _Patience(self.retry_for_s)
-        while True:
-            try:
-                with self._lane() as lane:
-                    return self._once(call, lane)
-            except (UnreachableError, RateLimitedError) as error:
-                if self._hurried.wait(patience.pause_after(error)):
-                    raise
-
-    def _once(self, call: _Call[T], lane: httpx.BaseTransport) -> T:
-        arrived, late = bytearray(), False
-        deadline = time.monotonic() + self.timeout_s
-        try:
-            response = lane.handle_request(self._request(call))
-            with contextlib.closing(response):
-                for chunk in response.iter_raw():
-                    late = _append(arrived, chunk, late, deadline)
-        except _TRANSPORT_FAILURES as error:
-            raise self._failure(call, error, bytes(arrived)) from None
-        return self._heard(call, lane, response, bytes(arrived))
-
-    def send(
-        self,
-        recipients: str | Iterable[str],
-        text: str,
-        *,
-        sender: str | None = None,
-        send_at: datetime | None = None,
-        flash: bool = False,
-        destination_port: int | None = None,
-    ) -> str:
-        """Send a text to one or several recipients (4.1). After an InDoubtError, do not simply call it again.
-
-        Args:
-            recipients: MSISDNs (country code and number, digits) or names of recipient groups at the gateway.
-            text: 1 to 765 characters.
-            sender: A registered sender; None for the account's own.
-            send_at: Aware time to send it at, rounded up to the minute; None for now.
-            flash: Show it at once instead of storing it in the phone.
-            destination_port: Port on the phone, 1 to 65535; None for an ordinary SMS.
-
-        Returns:
-            The message id.
-        """
-        return self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
-
-    def fetch_result(self, message_id: str) -> SmsResult:
-        """How far a message has come, a status for each recipient (4.2)."""
-        return self._run(self._result(message_id))
-
-    def get_scheduled_time(self, message_id: str) -> datetime | None:
-        """When a message will be sent, in UTC; None when it has no delivery time (4.3.1)."""
-        return self._run(self._delivery_time(message_id))
-
-    def list_scheduled(self) -> list[ScheduledMessage]:
-        """All messages that wait for their delivery time, in the gateway's order (4.3.2)."""
-        return self._run(self._scheduled())
-
-    def reschedule(self, message_id: str, send_at: datetime) -> None:
-        """Give a waiting message another delivery time, aware, rounded up to the minute (4.3.4)."""
-        return self._run(self._reschedule(message_id, send_at))
-
-    def cancel(self, message_id: str) -> None:
-        """Cancel a waiting message (4.3.5)."""
-        return self._run(self._cancel(message_id))
-
-    def fetch_inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
-        """Received messages with an id above ``after_id``, not sorted (4.4). Reading does not remove them."""
-        return self._run(self._inbox(after_id))
-
-    def fetch_inbox_lenient(self, after_id: str | int = 0) -> Inbox:
-        """As :meth:`fetch_inbox`, but a record that cannot be read does not hide the others."""
-        return self._run(self._read_inbox(after_id))
-
-    def fetch_raw_updates(self) -> bytes:
-        """What has not been collected yet (4.5), unread; reading removes it from the gateway.
-
-        Keep it durably, then look into it with :meth:`parse_updates`. An InDoubtError from here carries in ``raw``
-        what had arrived.
-        """
-        return self._run(self._collect())
-
-    def fetch_updates(self) -> Updates:
-        """What has not been collected yet; reading removes it from the gateway (4.5). Keep ``raw`` before using it.
-
-        An InDoubtError from here carries in ``raw`` what had arrived.
-        """
-        return self._run(self._updates())
-
-
-class AsyncMyMSPClient(_Gateway):
-    """The eight endpoints, asynchronously: the methods of :class:`MyMSPClient`, awaited, with the same errors.
-
-    Holds ``connections`` lanes, each a single connection over one shared TLS context: httpx's shared pool loses most
-    of its speed beyond eight connections. A cancelled call leaves its connection. It belongs to one event loop at a
-    time: close it before another one uses it.
-    """
-
-    def _prepare(self) -> None:
-        self._idle: list[httpx.AsyncBaseTransport] = []
-        self._made: list[httpx.AsyncBaseTransport] = []
-        self._free: asyncio.Semaphore | None = None
-        self._hurried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; the next call would open new ones."""
-        made = self._made
-        self._prepare()
-        for lane in made:
-            await lane.aclose()
+        """Close the connections. A later call opens new ones.
+
+        Calls in flight fail as in doubt. Calls that wait for a connection or for a retry fail as not sent.
+        """
+        pool, self._pool = self._pool, _TransportPool(self.connections)
+        pool.closed = True
+        pool.retries_stopped.set()
+        for transport in pool.transports:
+            await transport.aclose()
 
     def stop_retrying(self) -> None:
-        """Try nothing again from now on; see :meth:`MyMSPClient.stop_retrying`."""
-        self._hurried.set()
+        """Retry nothing from now on. Calls that wait for a retry fail at once, as not sent."""
+        self._pool.retries_stopped.set()
 
-    @contextlib.asynccontextmanager
-    async def _lane(self) -> AsyncIterator[httpx.AsyncBaseTransport]:
-        if self._free is None:
-            self._free = asyncio.Semaphore(self.connections)
-        async with self._free:
-            made = self._made
-            if self._idle:
-                lane = self._idle.pop()  # the one used last has the connection most likely to be open still
-            else:
-                lane = self._another(SingleConnectionTransport, httpx.AsyncHTTPTransport)
-                made.append(lane)
-            try:
-                yield lane
-            finally:
-                if made is self._made:
-                    self._idle.append(lane)
-                else:  # closed by aclose() in the meantime
-                    await lane.aclose()
-
-    async def _run(self, call: _Call[T]) -> T:
-        patience = _Patience(self.retry_for_s)
-        while True:
-            try:
-                async with self._lane() as lane:
-                    return await self._once(call, lane)
-            except (UnreachableError, RateLimitedError) as error:
-                pause = patience.pause_after(error)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurried.wait(), pause)
-                    raise
-
-    async def _once(self, call: _Call[T], lane: httpx.AsyncBaseTransport) -> T:
-        arrived, late = bytearray(), False
-        deadline = time.monotonic() + self.timeout_s
-        try:
-            # A lane bounds the head as a whole; through a proxy httpx bounds each read of it, and this all of them.
-            async with asyncio.timeout(2 * self.timeout_s + 10.0):
-                response = await lane.handle_async_request(self._request(call))
-                async with contextlib.aclosing(response):
-                    async for chunk in response.aiter_raw():
-                        late = _append(arrived, chunk, late, deadline)
-        except _TRANSPORT_FAILURES as error:
-            raise self._failure(call, error, bytes(arrived)) from None
-        return self._heard(call, lane, response, bytes(arrived))
+    # ---- the endpoints -----------------------------------------------------------------------------------------------
 
     async def send(
         self,
@@ -701,41 +255,361 @@ class AsyncMyMSPClient(_Gateway):
         flash: bool = False,
         destination_port: int | None = None,
     ) -> str:
-        """Send a text; see :meth:`MyMSPClient.send`."""
-        return await self._run(self._send(recipients, text, sender, send_at, flash, destination_port))
+        """Send a text to one or more recipients (4.1).
+
+        After an :class:`~prefect_mymsp.errors.InDoubtError` the message may have been sent: another call could send it
+        again.
+
+        Args:
+            recipients: MSISDNs (country code and number, digits only), or names of recipient groups at the gateway.
+            text: 1 to 765 characters.
+            sender: A sender that is registered with the gateway; None for the account's own.
+            send_at: When the gateway sends the message, aware, rounded up to the minute; None for now.
+            flash: Show the message at once instead of storing it in the phone.
+            destination_port: Port on the phone, 1 to 65535; None for an ordinary SMS.
+
+        Returns:
+            The message id.
+        """
+        # A request body holds the password: no local variable, which a debugger or an error reporter would show.
+        return await self._run(
+            _Call(
+                protocol.SEND,
+                protocol.build_send(
+                    self._login,
+                    recipients,
+                    text,
+                    originator=sender,
+                    send_at=send_at,
+                    flash=flash,
+                    destination_port=destination_port,
+                ),
+                protocol.parse_send,
+            )
+        )
 
     async def fetch_result(self, message_id: str) -> SmsResult:
-        """How far a message has come; see :meth:`MyMSPClient.fetch_result`."""
-        return await self._run(self._result(message_id))
+        """Fetch the result of a message, with a status for each recipient (4.2)."""
+        return await self._run(
+            _Call(
+                protocol.RESULT,
+                protocol.build_result(self._login, message_id),
+                lambda response: protocol.parse_result(response, str(message_id)),
+            )
+        )
 
     async def get_scheduled_time(self, message_id: str) -> datetime | None:
-        """When a message will be sent; see :meth:`MyMSPClient.get_scheduled_time`."""
-        return await self._run(self._delivery_time(message_id))
+        """Get the time at which a message will be sent, in UTC; None if it has none (4.3.1)."""
+        return await self._run(
+            _Call(
+                protocol.SCHEDULED_TIME,
+                protocol.build_scheduled_time(self._login, message_id),
+                lambda response: protocol.parse_scheduled_time(response, str(message_id)),
+            )
+        )
 
     async def list_scheduled(self) -> list[ScheduledMessage]:
-        """All waiting messages; see :meth:`MyMSPClient.list_scheduled`."""
-        return await self._run(self._scheduled())
+        """List all messages that wait for their scheduled time, in the gateway's order (4.3.2)."""
+        return await self._run(
+            _Call(protocol.SCHEDULED, protocol.build_scheduled(self._login), protocol.parse_scheduled)
+        )
 
     async def reschedule(self, message_id: str, send_at: datetime) -> None:
-        """Give a waiting message another time; see :meth:`MyMSPClient.reschedule`."""
-        return await self._run(self._reschedule(message_id, send_at))
+        """Change the time of a scheduled message (4.3.4). The time is aware, and rounded up to the minute."""
+        return await self._run(
+            _Call(
+                protocol.RESCHEDULE,
+                protocol.build_reschedule(self._login, message_id, send_at),
+                lambda response: protocol.parse_acknowledgement(response, protocol.RESCHEDULE),
+            )
+        )
 
     async def cancel(self, message_id: str) -> None:
-        """Cancel a waiting message; see :meth:`MyMSPClient.cancel`."""
-        return await self._run(self._cancel(message_id))
+        """Cancel a scheduled message (4.3.5)."""
+        return await self._run(
+            _Call(
+                protocol.CANCEL,
+                protocol.build_cancel(self._login, message_id),
+                lambda response: protocol.parse_acknowledgement(response, protocol.CANCEL),
+            )
+        )
 
     async def fetch_inbox(self, after_id: str | int = 0) -> list[ReceivedMessage]:
-        """Received messages; see :meth:`MyMSPClient.fetch_inbox`."""
-        return await self._run(self._inbox(after_id))
+        """Fetch received messages with an id above ``after_id``, in no order (4.4). They stay at the gateway.
+
+        One record that cannot be read makes the whole call fail; see :meth:`fetch_inbox_lenient`.
+        """
+        return await self._run(_Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox))
 
     async def fetch_inbox_lenient(self, after_id: str | int = 0) -> Inbox:
-        """Received messages, whatever else there is; see :meth:`MyMSPClient.fetch_inbox_lenient`."""
-        return await self._run(self._read_inbox(after_id))
+        """Fetch received messages as :meth:`fetch_inbox` does, and records that cannot be read as text."""
+        return await self._run(
+            _Call(protocol.INBOX, protocol.build_inbox(self._login, after_id), protocol.parse_inbox_lenient)
+        )
 
     async def fetch_raw_updates(self) -> bytes:
-        """What has not been collected yet, unread; see :meth:`MyMSPClient.fetch_raw_updates`."""
-        return await self._run(self._collect())
+        """Fetch the updates that were not fetched before, as bytes (4.5). This removes them from the gateway.
+
+        Store the bytes durably before :meth:`parse_updates`. An :class:`~prefect_mymsp.errors.InDoubtError` has the
+        bytes that were received in ``raw``.
+        """
+        return await self._run(
+            _Call(protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_raw_updates, destructive=True)
+        )
 
     async def fetch_updates(self) -> Updates:
-        """What has not been collected yet; see :meth:`MyMSPClient.fetch_updates`."""
-        return await self._run(self._updates())
+        """Fetch the updates that were not fetched before (4.5). This removes them from the gateway.
+
+        Store ``raw`` before you use the updates. An :class:`~prefect_mymsp.errors.InDoubtError` has the bytes that were
+        received in ``raw``.
+        """
+        return await self._run(
+            _Call(protocol.UPDATES, protocol.build_updates(self._login), protocol.parse_updates, destructive=True)
+        )
+
+    def parse_updates(self, raw: bytes) -> Updates:
+        """Parse the bytes of :meth:`fetch_raw_updates`. The charset is detected, since the header is not stored.
+
+        Raises:
+            ProtocolError: They are not a response of ``getMsgUpdates``.
+            RefusedError: They are a refusal.
+        """
+        return protocol.parse_updates(protocol.Response(raw, None, self.zone))
+
+    # ---- one call: retries, connections, the response ----------------------------------------------------------------
+
+    async def _run(self, call: _Call[T]) -> T:
+        """Make a request, and retry it as long as it provably was not processed."""
+        retries = _RetrySchedule(self.retry_for_s)
+        pool = self._pool
+        while True:
+            try:
+                async with self._transport(pool, call.endpoint) as transport:
+                    return await self._attempt(call, transport)
+            except (UnreachableError, RateLimitedError) as error:
+                pause_s = retries.pause_after(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(pool.retries_stopped.wait(), pause_s)
+                    raise
+
+    @contextlib.asynccontextmanager
+    async def _transport(self, pool: _TransportPool, endpoint: str) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        async with pool.slots:
+            if pool.closed:
+                raise UnreachableError(f"{endpoint}: the client was closed before the request was sent.")
+            if pool.idle:
+                transport = pool.idle.pop()  # the one used last is the most likely to be connected still
+            else:
+                transport = self._new_transport()
+                pool.transports.append(transport)
+            try:
+                yield transport
+            finally:
+                pool.idle.append(transport)
+
+    def _new_transport(self) -> httpx.AsyncBaseTransport:
+        """A transport of our own; httpx's if the environment configures a proxy."""
+        # On loopback a proxy would get the password in plain text.
+        proxy = environment_proxy(self._host) if self._is_https else None
+        if proxy is None:
+            return SingleConnectionTransport(self._tls_context, self._keep_alive, keep_alive_s=_KEEP_ALIVE_S)
+        try:
+            # httpx would read what is left over after a response as the next one: no connection is used twice here.
+            limits = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+            return httpx.AsyncHTTPTransport(verify=self._tls_context, limits=limits, proxy=proxy)
+        except (ImportError, ValueError, httpx.InvalidURL):
+            # The proxy's URL may contain a password.
+            raise ConfigurationError("The environment configures a proxy that httpx cannot use.") from None
+
+    @cached_property
+    def _tls_context(self) -> ssl.SSLContext:
+        if not self._is_https:
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx's context takes 20 ms
+        context = httpx.create_ssl_context()  # the CAs of certifi, or of SSL_CERT_FILE and SSL_CERT_DIR
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    async def _attempt(self, call: _Call[T], transport: httpx.AsyncBaseTransport) -> T:
+        """Make one request and read its response."""
+        received = bytearray()
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            # Our transport limits the time for the whole head; through a proxy httpx limits each read of it, and this
+            # limits all of them.
+            async with asyncio.timeout(2 * self.timeout_s + 10.0):
+                response = await transport.handle_async_request(self._request(call))
+                async with contextlib.aclosing(response):
+                    late = False
+                    async for chunk in response.aiter_raw():
+                        received += chunk
+                        if len(received) > _MAX_RESPONSE_BYTES:
+                            raise httpx.ReadError("the response is too large")
+                        # Every read has a timeout of its own: a gateway that sends byte by byte would hold the
+                        # connection forever. But a late chunk that completes the response says what became of the
+                        # request, so only what follows a late chunk is an error.
+                        if late:
+                            raise httpx.ReadTimeout("the response is too slow")
+                        late = time.monotonic() > deadline
+        except _TRANSPORT_FAILURES as error:
+            raise self._transport_error(call, error, bytes(received)) from None
+        try:
+            value = self._parse(call, response, bytes(received))
+        except MyMSPError:
+            # A refusal may arrive twice, and late. On the same connection it would look like the next response, and an
+            # accepted message would be sent again.
+            if isinstance(transport, SingleConnectionTransport):
+                transport.abort()
+            raise
+        if call.endpoint == protocol.SEND and isinstance(transport, SingleConnectionTransport):
+            # The same id again: from now on each response may belong to the request before.
+            if value == transport.last_message_id:
+                transport.abort()
+            transport.last_message_id = str(value)
+        return value
+
+    def _request(self, call: _Call[T]) -> httpx.Request:
+        url = self._urls.get(call.endpoint)
+        if url is None:
+            url = self._urls[call.endpoint] = httpx.URL(f"{self.base_url}/{call.endpoint}")
+        extensions = {"timeout": self._timeout.as_dict()}
+        return httpx.Request("POST", url, headers=_HEADERS, content=call.body, extensions=extensions)
+
+    def _parse(self, call: _Call[T], response: httpx.Response, body: bytes) -> T:
+        """Return the value of a complete response, or raise the error that it means."""
+        raw = body if call.destructive else None
+        try:
+            body = _decompress(response, body)
+        except ValueError:
+            raise ProtocolError(
+                f"{call.endpoint}: the response cannot be decompressed.", reason="unreadable", raw=raw
+            ) from None
+        raw = body if call.destructive else None
+        try:
+            return self._parse_status(call, response, body, raw)
+        except ProtocolError as error:
+            error.raw = raw
+            raise
+
+    def _parse_status(self, call: _Call[T], response: httpx.Response, body: bytes, raw: bytes | None) -> T:
+        status = response.status_code
+        answer = protocol.Response(body, response.headers.get("content-type"), self.zone)
+        if 200 <= status < 300:
+            return call.parse(answer)
+        if status == 429:
+            retry_after_s = _retry_after_s(response.headers.get("retry-after"))
+            request = "" if retry_after_s is None else f" and asks to wait {retry_after_s:.0f} s"
+            raise RateLimitedError(
+                f"{call.endpoint}: the gateway is overloaded (HTTP 429){request}.", retry_after_s=retry_after_s
+            )
+        if 400 <= status < 500:
+            # N and a code is the gateway's refusal, whatever the status. An A is never trusted here.
+            with contextlib.suppress(ProtocolError):
+                protocol.parse_acknowledgement(answer, call.endpoint)
+        raise UnexpectedStatusError(
+            f"{call.endpoint}: the gateway returned HTTP {status}, which does not say what became of the request.",
+            status=status,
+            raw=raw,
+        )
+
+    def _transport_error(self, call: _Call[T], error: Exception, received: bytes) -> MyMSPError:
+        """Map a failed connection to one side of the fork: was anything sent?"""
+        endpoint, host = call.endpoint, self._host
+        # The request cannot have left.
+        if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
+            return UnreachableError(f"{endpoint}: the connection to {host} timed out.")
+        if isinstance(error, httpx.ProxyError):
+            return UnreachableError(f"{endpoint}: the proxy refused the connection to {host}.")
+        if isinstance(error, httpx.ConnectError):
+            problem = "TLS failed" if _is_tls(error) else "no connection"
+            return UnreachableError(f"{endpoint}: {problem} to {host} ({_cause(error)}).")
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
+            return UnreachableError(f"{endpoint}: the request is invalid ({type(error).__name__}).")
+        # It may have left.
+        raw = received if call.destructive else None
+        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+            return NoAnswerError(
+                f"{endpoint}: no complete response within {self.timeout_s:g} s.", reason="timeout", raw=raw
+            )
+        return NoAnswerError(
+            f"{endpoint}: the connection ended before the complete response ({type(error).__name__}).",
+            reason="connection-lost",
+            raw=raw,
+        )
+
+
+class _RetrySchedule:
+    """When to retry what was not sent: after doubling pauses with jitter, or when the gateway asks for it."""
+
+    def __init__(self, retry_for_s: float) -> None:
+        self._ends_at = time.monotonic() + retry_for_s
+        self._pause_s = _FIRST_PAUSE_S
+
+    def pause_after(self, error: UnreachableError | RateLimitedError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            UnreachableError: The time for retries ends before the next attempt.
+            RateLimitedError: Likewise.
+        """
+        pause_s = self._pause_s * random.uniform(0.75, 1.25)  # noqa: S311  jitter, not a secret
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
+            pause_s = error.retry_after_s + pause_s * 0.1
+        if time.monotonic() + pause_s > self._ends_at:
+            raise error
+        return pause_s
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """The seconds of a Retry-After header in either of its forms (RFC 9110, 10.2.3); None if it is unusable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        retry_at = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if retry_at.tzinfo is None:
+        retry_at = retry_at.replace(tzinfo=UTC)
+    return max(0.0, (retry_at - datetime.now(UTC)).total_seconds())
+
+
+def _decompress(response: httpx.Response, body: bytes) -> bytes:
+    """Undo a compression, although the request does not accept any.
+
+    Raises:
+        ValueError: The body cannot be decompressed completely: an id would lose its last digits.
+    """
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    if not body or coding not in {"gzip", "x-gzip", "deflate"}:
+        return body  # some servers write a charset into this header
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, by the first bytes
+    try:
+        decompressed = decompressor.decompress(body, _MAX_RESPONSE_BYTES)
+    except zlib.error as error:
+        raise ValueError(coding) from error
+    if not decompressor.eof or decompressor.unused_data:
+        raise ValueError(coding)
+    return decompressed
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a connection failure, without the texts of other libraries."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, OSError) or error.strerror is None:
+        return type(error).__name__
+    # asyncio puts addresses into strerror. The errors of TLS and of the resolver have numbers of their own.
+    if error.errno is not None and error.errno in errno.errorcode and type(error).__module__ == "builtins":
+        return os.strerror(error.errno)
+    return str(error.strerror)
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

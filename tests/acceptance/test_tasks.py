@@ -18,7 +18,7 @@ from prefect.settings import (
 )
 
 from prefect_mymsp import MyMSPCredentials, tasks
-from prefect_mymsp.client import AsyncMyMSPClient, MyMSPClient
+from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import (
     InDoubtError,
     NoAnswerError,
@@ -29,6 +29,7 @@ from prefect_mymsp.errors import (
 )
 from prefect_mymsp.models import ScheduledMessage, SmsResult
 from prefect_mymsp.sandbox import Fault, Sandbox
+from prefect_mymsp.sync_client import MyMSPClient
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 
