@@ -43,6 +43,7 @@ def test_the_import_is_light() -> None:
         "prefect_mymsp.models",
         "prefect_mymsp.notifications",
         "prefect_mymsp.settings",
+        "prefect_mymsp.sync_client",
         "prefect_mymsp.phone",
         "prefect_mymsp.protocol",
         "prefect_mymsp.protocol.codes",
