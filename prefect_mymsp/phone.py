@@ -13,6 +13,7 @@ import unicodedata
 from prefect_mymsp.errors import InputError
 
 __all__ = [
+    "GROUP_SIGN",
     "MAX_GROUP_NAME_LENGTH",
     "MSISDN_MAX_DIGITS",
     "MSISDN_MIN_DIGITS",
@@ -70,6 +71,8 @@ def gateway_digits(recipient: str) -> str:
 
 # ---- groups --------------------------------------------------------------------------------------------------------
 
+#: Stands before the name of a group where the journal has an MSISDN otherwise.
+GROUP_SIGN = "@"
 #: The journal stores a group as ``@name`` in 200 characters.
 MAX_GROUP_NAME_LENGTH = 199
 

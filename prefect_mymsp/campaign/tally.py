@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from prefect_mymsp.campaign.plan import DUPLICATE_SCHEMA, SUPPRESSED_SCHEMA, Plan, Sample
 from prefect_mymsp.journal import PlannedChunk, text_digest
-from prefect_mymsp.phone import mask_number
+from prefect_mymsp.phone import GROUP_SIGN, mask_number
 from prefect_mymsp.recipients import REJECTED_ROW_SCHEMA
 from prefect_mymsp.segments import SegmentCount, count_segments
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.campaign.suppression import SuppressedNumbers
     from prefect_mymsp.journal import EarlierMessage
     from prefect_mymsp.templates import RenderedChunk
-
-#: Stands before the name of a group in the journal, in place of an MSISDN.
-GROUP_SIGN = "@"
 
 _SAMPLES = 3
 _SHOWN_ROWS = 5

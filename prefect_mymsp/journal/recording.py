@@ -19,7 +19,7 @@ from prefect_mymsp.journal.claim_queries import rows_of_document
 from prefect_mymsp.journal.conditions import message_is_planned
 from prefect_mymsp.journal.database import RECORDING, advisory_lock, execute_many, insert, slices
 from prefect_mymsp.journal.records import CampaignKey, EarlierMessage, PlannedChunk, SourceCounts, text_digest
-from prefect_mymsp.phone import check_group_name, mask_numbers
+from prefect_mymsp.phone import GROUP_SIGN, check_group_name, mask_numbers
 from prefect_mymsp.states import PERHAPS_SENT_STATES, PLANNED
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Recording:
         self.add(
             PlannedChunk(
                 rows=[0] * len(names),
-                msisdns=[f"@{name}" for name in checked],
+                msisdns=[f"{GROUP_SIGN}{name}" for name in checked],
                 text_of=[0] * len(names),
                 texts=[text],
                 digests=[text_digest(text)],

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from prefect_mymsp.models import JoinedMSISDNs
+from prefect_mymsp.phone import GROUP_SIGN
 from prefect_mymsp.times import DEFAULT_TRACKING_DAYS
 
 
@@ -231,7 +232,7 @@ class Batch(NamedTuple):
     @property
     def recipients(self) -> str:
         """The recipients in the form the client takes; a recipient group by its name."""
-        return self.joined[1:] if self.joined[0] == "@" else JoinedMSISDNs(self.joined)
+        return self.joined[1:] if self.joined.startswith(GROUP_SIGN) else JoinedMSISDNs(self.joined)
 
     @property
     def msisdns(self) -> tuple[str, ...]:
@@ -290,7 +291,7 @@ class WatchedBatch:
     @property
     def group(self) -> bool:
         """Whether it is for a recipient group, whose members only the gateway knows."""
-        return any(msisdn.startswith("@") for msisdn in self.msisdns)
+        return any(msisdn.startswith(GROUP_SIGN) for msisdn in self.msisdns)
 
 
 @dataclass(frozen=True, slots=True)

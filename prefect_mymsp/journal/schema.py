@@ -42,7 +42,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from prefect_mymsp.phone import MSISDN_MAX_DIGITS, MSISDN_MIN_DIGITS
+from prefect_mymsp.phone import GROUP_SIGN, MSISDN_MAX_DIGITS, MSISDN_MIN_DIGITS
 from prefect_mymsp.states import (
     EMPTIED_STATES,
     IDENTIFIED_STATES,
@@ -194,8 +194,11 @@ batch = Table(
     Index("ix_batch_message_id", "campaign_id", "message_id", unique=True),
 )
 
-_IS_GROUP = "substr(msisdn, 1, 1) = '@'"
-_IS_MSISDN = f"length(msisdn) BETWEEN {MSISDN_MIN_DIGITS} AND {MSISDN_MAX_DIGITS} AND ltrim(msisdn, '0123456789') = ''"
+_IS_GROUP = f"substr(msisdn, 1, 1) = '{GROUP_SIGN}'"
+_IS_MSISDN = (
+    f"length(msisdn) BETWEEN {MSISDN_MIN_DIGITS} AND {MSISDN_MAX_DIGITS} "
+    "AND ltrim(msisdn, '0123456789') = '' AND substr(msisdn, 1, 1) <> '0'"
+)
 
 message = Table(
     "message",
@@ -232,7 +235,7 @@ Index("ix_message_batch", message.c.batch_id, message.c.msisdn)
 def is_group(msisdn: ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a message goes to a recipient group. Written so that the index on these few messages is used."""
     first: ColumnElement[int] = literal_column("1")
-    return func.substr(msisdn, first, first) == literal_column("'@'")
+    return func.substr(msisdn, first, first) == literal_column(f"'{GROUP_SIGN}'")
 
 
 _to_group = is_group(message.c.msisdn)

@@ -185,7 +185,7 @@ def test_a_group_with_the_longest_name_can_be_resolved(desk: Desk) -> None:
     assert ghost.msisdns == {"@" + "x" * 199}
 
 
-@pytest.mark.parametrize("msisdn", ["4670", "0701x40605", "@", "", "4" * 16])
+@pytest.mark.parametrize("msisdn", ["4670", "0701740605", "0701x40605", "@", "", "4" * 16])
 def test_a_recipient_must_be_an_msisdn_or_a_group(desk: Desk, msisdn: str) -> None:
     desk.record(desk.same(1))
     desk.refused("INSERT INTO message (campaign_id, row, msisdn, text_id) VALUES (1, 1, :who, 1)", who=msisdn)
