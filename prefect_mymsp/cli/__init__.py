@@ -6,18 +6,16 @@ import inspect
 import os
 import re
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from prefect_mymsp.cli_support import (
+from prefect_mymsp.cli.local import QUIET_SERVER, demo, sandbox
+from prefect_mymsp.cli.support import (
     DECISION,
     DONE,
     INTERRUPTED,
@@ -50,9 +48,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Counts
     from prefect_mymsp.reports import CampaignReport
 
-#: For the server that Prefect starts when none is configured: it sends no usage statistics.
-_QUIET_SERVER = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-
 app = App(
     name="prefect-mymsp",
     help="""Send SMS campaigns through myMSP, and follow their deliveries.
@@ -66,8 +61,13 @@ app = App(
     help_epilogue="Try it without an account: prefect-mymsp demo",
     version_flags=["--version"],
 )
-inbox_app = App(name="inbox", help="Fetch, show and export received messages.")
+inbox_app = App(
+    name="inbox",
+    help="Fetch new received messages, store and show them. A reply of STOP opts its sender out of campaigns.",
+)
 app.command(inbox_app)
+app.command(sandbox)
+app.command(demo)
 
 
 @app.command
@@ -409,63 +409,6 @@ def inbox_report(
     show_exported(console, exported)
 
 
-@app.command
-def sandbox(
-    *,
-    port: Annotated[int, Parameter(help="Port to listen on. 0 picks a free one.")] = 8025,
-    speed: Annotated[float, Parameter(help="Speed of deliveries; 2 is twice real time.")] = 1.0,
-) -> None:
-    """Run a gateway on this machine that sends nothing. Stop it with Ctrl-C.
-
-    It has all eight endpoints of the vendor's API. Use it to develop and test.
-    """
-    from prefect_mymsp.sandbox.accounts import DEFAULT_PASSWORD, DEFAULT_USER
-    from prefect_mymsp.sandbox.server import serve
-
-    console = Console()
-
-    def show_address(url: str) -> None:
-        console.print(f"[bold]myMSP sandbox[/bold] at {url}")
-        console.print(f"  base URL   {url}/external")
-        console.print(f"  user       {DEFAULT_USER}")
-        console.print(f"  password   {DEFAULT_PASSWORD}")
-        console.print("Numbers 46701740605 to 46701740699 simulate different outcomes; see docs/sandbox.md.")
-        console.print("No message leaves this machine. Press Ctrl-C to stop.")
-
-    serve(port=port, speed=speed, on_ready=show_address)
-
-
-@app.command
-def demo(
-    *, folder: Annotated[Path | None, Parameter(help="Folder to work in. Default: a new temporary folder.")] = None
-) -> int:
-    """Send a sample campaign through a sandbox on this machine, and report it.
-
-    Prefect runs in the demo's own folder. Your profile, server and journal are not touched.
-    """
-    try:
-        home = folder.expanduser().absolute() if folder else Path(tempfile.mkdtemp(prefix="prefect-mymsp-demo-"))
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        Console(stderr=True).print(f"The folder cannot be used: {error.strerror}.")
-        return REFUSED
-    # In a new process: this one has already read the settings of the user's profile.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    environment |= {
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "",
-        **_QUIET_SERVER,
-    }
-    command = [sys.executable, "-m", "prefect_mymsp.demo"]
-    try:
-        return subprocess.run(command, env=environment, cwd=home, check=False).returncode
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
 def _cli_terms() -> dict[str, str]:
     """Names of parameters and flows, and how the command line spells them."""
     names = {
@@ -487,7 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The arguments after ``prefect-mymsp``; by default those of the process.
     """
-    for name, value in _QUIET_SERVER.items():
+    for name, value in QUIET_SERVER.items():
         os.environ.setdefault(name, value)
     try:
         result = app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False)
@@ -501,7 +444,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         result = INTERRUPTED
     sys.exit(result if isinstance(result, int) else DONE)
-
-
-if __name__ == "__main__":
-    main()
