@@ -11,7 +11,6 @@ from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.protocol import NO_SUCH_MESSAGE, SENT_ALREADY
-from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey
-    from prefect_mymsp.times import Clock
 
 #: How often a message is cancelled when the response does not say whether that worked.
 _MAX_ATTEMPTS = 5
@@ -48,7 +46,6 @@ async def cancel_at_gateway(
     *,
     timeout_s: float = 90.0,
     reconcile: ReconcileOptions | None = None,
-    clock: Clock = SYSTEM_CLOCK,
 ) -> Cancelled:
     """Cancel everything of a campaign that waits at the gateway. Afterwards journal and gateway agree.
 
@@ -61,10 +58,10 @@ async def cancel_at_gateway(
         campaign: The campaign to cancel.
         timeout_s: Seconds to wait for other runs and for doubt, at most. The lease of a dead run ends earlier.
         reconcile: How doubt is settled.
-        clock: The clock to wait by.
     """
     journal, thread, options = context.journal, context.thread, reconcile or ReconcileOptions()
-    reconciler = Reconciler(context, campaign, options, clock)
+    clock = context.clock
+    reconciler = Reconciler(context, campaign, options)
     canceller = _Canceller(context.client)
     ends_at = clock.monotonic() + timeout_s
     while True:

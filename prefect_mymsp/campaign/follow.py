@@ -15,13 +15,12 @@ from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.campaign.result_poller import ResultPoller
 from prefect_mymsp.campaign.updates import UpdateReader
 from prefect_mymsp.errors import RefusedError
-from prefect_mymsp.times import SYSTEM_CLOCK, tracking_period
+from prefect_mymsp.times import tracking_period
 
 if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import ProgressListener
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey, Counts, Journal
-    from prefect_mymsp.times import Clock
 
 #: Batches that are polled at a time.
 _PAGE = 500
@@ -123,20 +122,19 @@ class CampaignFollower:
         campaign: CampaignKey,
         options: FollowOptions,
         listener: ProgressListener | None = None,
-        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._context = context
         self._journal, self._thread = context.journal, context.thread
         self._campaign = campaign
         self._options = options
         self._listener = listener
-        self._clock = clock
+        self._clock = context.clock
         self._poller = ResultPoller(
-            context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute, clock=clock
+            context, deadline_s=options.deadline_s, requests_per_minute=options.requests_per_minute
         )
-        since = clock.now() - tracking_period(options.tracking_days)
+        since = self._clock.now() - tracking_period(options.tracking_days)
         self._update_reader = UpdateReader(context, self._poller, since, exclude=campaign)
-        self._reconciler = Reconciler(context, campaign, ReconcileOptions(), clock)
+        self._reconciler = Reconciler(context, campaign, ReconcileOptions())
         self.unanswered = 0
         self.updates_refusal: RefusedError | None = None
 

@@ -30,7 +30,7 @@ from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal import Outcome
 from prefect_mymsp.protocol import NO_SUCH_MESSAGE
 from prefect_mymsp.states import ACCEPTED, IN_DOUBT, RELEASED
-from prefect_mymsp.times import SYSTEM_CLOCK, floor_minute
+from prefect_mymsp.times import floor_minute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from prefect_mymsp.campaign.matching import Action
     from prefect_mymsp.campaign.options import ReconcileOptions
     from prefect_mymsp.journal import CampaignKey
-    from prefect_mymsp.times import Clock
 
 
 class Reconciler:
@@ -56,13 +55,12 @@ class Reconciler:
         context: CampaignContext,
         campaign: CampaignKey,
         options: ReconcileOptions,
-        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._campaign = campaign
         self._late_arrival = timedelta(seconds=options.late_arrival_s)
         self._cutoff = timedelta(seconds=options.cutoff_before_delivery_s)
-        self._clock = clock
+        self._clock = context.clock
         self._history = ListingHistory()
         #: Recipients of messages that are not known to be ours, by id. They do not change.
         self._recipients: dict[str, frozenset[str]] = {}

@@ -15,7 +15,7 @@ from prefect_mymsp.campaign.options import ReconcileOptions
 from prefect_mymsp.campaign.reconciler import Reconciler
 from prefect_mymsp.errors import InDoubtError, InputError, NotSentError, RefusedError
 from prefect_mymsp.protocol import NO_SUCH_MESSAGE, SENT_ALREADY
-from prefect_mymsp.times import SYSTEM_CLOCK, ceil_minute, floor_minute, require_aware
+from prefect_mymsp.times import ceil_minute, floor_minute, require_aware
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.journal import CampaignKey, ScheduledBatch
-    from prefect_mymsp.times import Clock
 
 #: Requests whose new time is recorded in one transaction.
 _PAGE = 100
@@ -57,7 +56,6 @@ async def reschedule_at_gateway(
     send_at: datetime,
     *,
     rounds: int = 5,
-    clock: Clock = SYSTEM_CLOCK,
 ) -> Rescheduled:
     """Move a scheduled campaign to another delivery time. Afterwards journal and gateway agree.
 
@@ -66,7 +64,6 @@ async def reschedule_at_gateway(
         campaign: The campaign to move; no run may be sending it.
         send_at: The new delivery time, aware and in the future. It is rounded up to a whole minute.
         rounds: How often a request is attempted whose response says nothing.
-        clock: The clock that tells what is in the future.
 
     Returns:
         What was moved and what was not. The campaign's delivery time is the new one.
@@ -79,12 +76,12 @@ async def reschedule_at_gateway(
         InDoubtError: Likewise.
         JournalError: The journal failed. Reschedule to the same time again to complete what was begun.
     """
-    if require_aware(send_at, "send_at") <= clock.now():
+    if require_aware(send_at, "send_at") <= context.clock.now():
         raise InputError("send_at is not in the future. To stop the campaign, cancel it.")
     journal, thread, client = context.journal, context.thread, context.client
     await thread(journal.claims.expire_leases, campaign)
     # This settles what the list can settle. The rest needs a person.
-    await Reconciler(context, campaign, ReconcileOptions(), clock).reconcile()
+    await Reconciler(context, campaign, ReconcileOptions()).reconcile()
     minutes = {
         message.message_id: floor_minute(message.send_at)
         for message in await client.list_scheduled()

@@ -23,7 +23,6 @@ from prefect_mymsp.errors import InDoubtError, NotSentError, RefusedError
 from prefect_mymsp.journal import Outcome
 from prefect_mymsp.models import SmsResult
 from prefect_mymsp.states import ACCEPTED
-from prefect_mymsp.times import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.journal import OpenBatch
-    from prefect_mymsp.times import Clock
 
 #: Requests in a row without a response after which the gateway is left alone for a while.
 MAX_UNANSWERED = 20
@@ -111,13 +109,14 @@ class ResultPoller:
         deadline_s: float,
         requests_per_minute: int,
         max_requests: int | None = None,
-        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
         self._account = context.account
-        self._clock = clock
+        self._clock = context.clock
         self.budget = PollBudget(
-            ends_at=clock.monotonic() + deadline_s, requests_per_minute=requests_per_minute, max_requests=max_requests
+            ends_at=self._clock.monotonic() + deadline_s,
+            requests_per_minute=requests_per_minute,
+            max_requests=max_requests,
         )
         self.remaining: deque[OpenBatch] = deque()
         self.complete = True

@@ -152,7 +152,7 @@ class _Sender:
             max_request_s=self._client.timeout_s + self._client.retry_for_s,
         )
         self._rate = None if options.worker_rate is None else SendRate(options.worker_rate)
-        self._reconciler = Reconciler(context, run.campaign, options.reconcile, self._clock)
+        self._reconciler = Reconciler(context, run.campaign, options.reconcile)
 
     async def run(self) -> None:
         """Send everything that is planned, or stop for a reason.

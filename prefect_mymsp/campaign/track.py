@@ -76,8 +76,8 @@ async def track_account(
     Returns:
         How far the campaigns have come. The journal has everything that was learned.
     """
-    with CampaignContext(journal, client, account) as context:
-        return await _TrackingPass(context, options or TrackOptions(), clock).run()
+    with CampaignContext(journal, client, account, clock) as context:
+        return await _TrackingPass(context, options or TrackOptions()).run()
 
 
 class ReconcileRounds:
@@ -153,19 +153,18 @@ def order_turns(campaign_ids: Iterable[int], last_turn: int | None) -> list[int]
 class _TrackingPass:
     """One pass."""
 
-    def __init__(self, context: CampaignContext, options: TrackOptions, clock: Clock) -> None:
+    def __init__(self, context: CampaignContext, options: TrackOptions) -> None:
         self._context = context
         self._journal, self._thread = context.journal, context.thread
         self._account = context.account
         self._options = options
-        self._clock = clock
-        self._since = clock.now() - tracking_period(options.tracking_days)
+        self._clock = context.clock
+        self._since = self._clock.now() - tracking_period(options.tracking_days)
         self._poller = ResultPoller(
             context,
             deadline_s=options.deadline_s,
             requests_per_minute=options.requests_per_minute,
             max_requests=options.max_requests,
-            clock=clock,
         )
 
     async def run(self) -> TrackingResult:
@@ -206,7 +205,7 @@ class _TrackingPass:
             ends_at=self._poller.budget.ends_at,
             interval_s=options.interval_s,
         )
-        pending = [Reconciler(self._context, campaign, options, self._clock) for campaign in campaigns]
+        pending = [Reconciler(self._context, campaign, options) for campaign in campaigns]
         while pending:
             for reconciler in pending:
                 await reconciler.reconcile()
@@ -218,7 +217,7 @@ class _TrackingPass:
     async def _cancel_late_arrivals(self, campaign: CampaignKey) -> None:
         """Cancel what has turned up at the gateway since a campaign was cancelled."""
         if await self._thread(self._journal.schedule.batches, campaign, self._clock.now()):
-            await cancel_at_gateway(self._context, campaign, timeout_s=0.0, clock=self._clock)
+            await cancel_at_gateway(self._context, campaign, timeout_s=0.0)
 
     async def _poll(self, campaigns: Sequence[CampaignKey]) -> bool:
         """Poll each open batch once, campaign by campaign in turns; returns whether some were left out."""

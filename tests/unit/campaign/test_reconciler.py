@@ -31,7 +31,7 @@ class Desk:
         self.journal = journal
         self.client = ScriptedClient()
         self.clock = ManualClock()
-        self.context = stack.enter_context(CampaignContext(journal, self.client.as_client(), ACCOUNT))
+        self.context = stack.enter_context(CampaignContext(journal, self.client.as_client(), ACCOUNT, self.clock))
         self.campaign: CampaignKey
         self.reconciler: Reconciler
 
@@ -40,7 +40,7 @@ class Desk:
         self.campaign = record(self.journal, [(msisdn, text) for msisdn, text, _ in requests], NINE)
         states = [(IN_DOUBT, None) if message_id is None else (ACCEPTED, message_id) for _, _, message_id in requests]
         batch_ids = claim_and_settle(self.journal, self.campaign, states)
-        self.reconciler = Reconciler(self.context, self.campaign, ReconcileOptions(), self.clock)
+        self.reconciler = Reconciler(self.context, self.campaign, ReconcileOptions())
         if late:
             self.clock.advance(60.0)
         return batch_ids

@@ -17,7 +17,7 @@ from tests.clock import ManualClock
 from tests.unit.campaign.scripted import ACCOUNT, ScriptedClient, record_accepted, result
 
 A, B = "46701740605", "46701740606"
-REFUSED_ACCOUNT = RefusedError(7, "not authorized", "getSmsResult")
+REFUSED_ACCOUNT = RefusedError(7, "not authorized", "getSmsResult", scope="account")
 NO_RESPONSE = InDoubtError("lost", reason="connection-lost")
 
 
@@ -90,9 +90,9 @@ def poll(journal: Journal, client: ScriptedClient, clock: ManualClock, **options
     """Poll everything that is open once."""
 
     async def run() -> tuple[ResultPoller, int]:
-        with CampaignContext(journal, client.as_client(), ACCOUNT) as context:
+        with CampaignContext(journal, client.as_client(), ACCOUNT, clock) as context:
             budget: dict[str, Any] = {"deadline_s": 60.0, "requests_per_minute": 60, **options}
-            poller = ResultPoller(context, clock=clock, **budget)
+            poller = ResultPoller(context, **budget)
             campaign = journal.campaigns.get(ACCOUNT, "autumn")
             assert campaign is not None
             return poller, await poller.poll(journal.deliveries.open_batches(campaign))
