@@ -39,7 +39,7 @@ def test_a_table_matches_the_schema(title: str) -> None:
 def test_every_format_and_every_added_column_is_named() -> None:
     formats = re.findall(r"^\| `(\w+)` \| [^|]+ \| (?:`prefect-mymsp\[reports\]`)? ?\|$", PAGE, re.MULTILINE)
     assert sorted(formats) == sorted(get_args(ReportFormat))
-    section = PAGE[PAGE.index("## Rows of a table") :]
+    section = PAGE[PAGE.index("## Database tables") :]
     assert re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section, re.MULTILINE) == [KEY, "account", FINAL, EXPORTED_AT]
 
 
