@@ -1,4 +1,4 @@
-"""Claims: in the file's order, each message once, durable before anybody sees them."""
+"""Claims come in the order of the file, each message once, and are durable before they return."""
 
 from __future__ import annotations
 
@@ -192,13 +192,13 @@ def test_nothing_of_a_cancelled_campaign_is_claimed(desk: Desk) -> None:
     run = desk.journal.claims.start_run(campaign)
     desk.journal.claims.claim(run, requests=1, batch_size=1)
     desk.journal.campaigns.cancel(campaign)
-    desk.journal.campaigns.cancel(campaign)  # twice is once
+    desk.journal.campaigns.cancel(campaign)  # a second time changes nothing
     with pytest.raises(CampaignCancelledError, match="'autumn' was cancelled"):
         desk.journal.claims.claim(run, requests=1, batch_size=1)
     with pytest.raises(CampaignCancelledError):
         desk.journal.claims.claim(desk.journal.claims.start_run(campaign), requests=1, batch_size=1)
     assert desk.counts(campaign) == {"planned": 2, "sending": 1}
-    desk.claimed(desk.personal(1), name="winter")  # others are not concerned
+    desk.claimed(desk.personal(1), name="winter")  # other campaigns are not affected
 
 
 def test_no_claim_is_in_progress_when_cancel_returns(desk: Desk) -> None:
@@ -233,7 +233,7 @@ def test_no_claim_is_in_progress_when_cancel_returns(desk: Desk) -> None:
 
 
 def _claim_all(url: str, campaign: CampaignKey, requests: int, batch_size: int) -> list[tuple[int, str, str]]:
-    """Until nothing is left: (batch, MSISDN, text)."""
+    """Claim until nothing is left; returns (batch, MSISDN, text)."""
     with Journal(url) as journal:
         return _claim_until_empty(journal, campaign, requests, batch_size)
 
@@ -241,23 +241,23 @@ def _claim_all(url: str, campaign: CampaignKey, requests: int, batch_size: int) 
 def _claim_until_empty(
     journal: Journal, campaign: CampaignKey, requests: int, batch_size: int
 ) -> list[tuple[int, str, str]]:
-    run, found = journal.claims.start_run(campaign), list[tuple[int, str, str]]()
+    run, claims = journal.claims.start_run(campaign), list[tuple[int, str, str]]()
     while True:
         batches = journal.claims.claim(run, requests=requests, batch_size=batch_size)
-        found += [(batch.id, msisdn, batch.text) for batch in batches for msisdn in batch.msisdns]
+        claims += [(batch.id, msisdn, batch.text) for batch in batches for msisdn in batch.msisdns]
         if (
             not batches and not journal.campaigns.counts(campaign).planned
-        ):  # what another one is just looking at may come free
-            return found
+        ):  # a message that another run is looking at may become free
+            return claims
 
 
-def _each_once(desk: Desk, campaign: CampaignKey, found: list[list[tuple[int, str, str]]]) -> None:
-    everything = [claim for several in found for claim in several]
+def _assert_each_message_once(desk: Desk, campaign: CampaignKey, claims: list[list[tuple[int, str, str]]]) -> None:
+    all_claims = [claim for run_claims in claims for claim in run_claims]
     expected = desk.sql("SELECT batch_id, msisdn, body FROM message JOIN text ON text.id = message.text_id")
-    assert Counter(everything) == Counter(expected)
-    assert max(Counter(claim[1:] for claim in everything).values()) == 1
-    owners = [{batch for batch, _, _ in several} for several in found]
-    assert sum(map(len, owners)) == len(set().union(*owners))
+    assert Counter(all_claims) == Counter(expected)
+    assert max(Counter(claim[1:] for claim in all_claims).values()) == 1
+    batch_ids = [{batch for batch, _, _ in run_claims} for run_claims in claims]
+    assert sum(map(len, batch_ids)) == len(set().union(*batch_ids))
     assert desk.counts(campaign) == {"sending": len(expected)}
 
 
@@ -272,23 +272,23 @@ def test_eight_threads_claim_each_message_once(desk: Desk, batch_size: int) -> N
         return _claim_until_empty(journal, campaign, 5 + index, batch_size)
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(claim, range(8)))
-    _each_once(desk, campaign, found)
+        claims = list(pool.map(claim, range(8)))
+    _assert_each_message_once(desk, campaign, claims)
 
 
 @pytest.mark.parametrize(("requests", "batch_size"), [(16, 1), (3, 20)])
 def test_two_processes_claim_each_message_once(desk: Desk, requests: int, batch_size: int) -> None:
     pairs = [*desk.personal(400), *desk.same(90, "one"), *desk.same(90, "two")]
     campaign = desk.record(pairs, batch_size=batch_size)
-    found = desk.in_processes(_claim_all, [campaign, requests, batch_size], [campaign, requests, batch_size])
-    _each_once(desk, campaign, found)
+    claims = desk.in_processes(_claim_all, [campaign, requests, batch_size], [campaign, requests, batch_size])
+    _assert_each_message_once(desk, campaign, claims)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_two_claims_at_the_same_instant_stay_separate(
     desk: Desk, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clocks may be coarse, and may be set back: nothing may be told apart by the time alone."""
+    """A clock may be coarse or set back, so the time alone does not identify a claim."""
     run = desk.journal.claims.start_run(desk.record(desk.same(8), batch_size=batch_size))
     now = datetime.now(UTC)
     monkeypatch.setattr("prefect_mymsp.journal.claims._now", lambda: now)
@@ -314,28 +314,28 @@ def test_a_claim_is_committed_before_it_returns(desk: Desk) -> None:
     assert desk.state(halves[0]) == "sending"
 
 
-def _claim_and_wait(url: str, campaign: CampaignKey, told: Connection) -> None:
+def _claim_and_wait(url: str, campaign: CampaignKey, results: Connection) -> None:
     journal = Journal(url)
     batches = journal.claims.claim(journal.claims.start_run(campaign), requests=5, batch_size=1)
-    told.send([(batch.id, batch.msisdns, batch.text) for batch in batches])
+    results.send([(batch.id, batch.msisdns, batch.text) for batch in batches])
     time.sleep(60)
 
 
 def test_a_claim_survives_a_process_killed_right_after_it(desk: Desk, forkserver: ForkServerContext) -> None:
     campaign = desk.record(desk.personal(8))
     desk.journal.close()
-    ours, theirs = forkserver.Pipe(duplex=False)
-    child = forkserver.Process(target=_claim_and_wait, args=(desk.url, campaign, theirs))
+    receiver, sender = forkserver.Pipe(duplex=False)
+    child = forkserver.Process(target=_claim_and_wait, args=(desk.url, campaign, sender))
     child.start()
-    theirs.close()
-    assert ours.poll(60)
-    claimed = ours.recv()
+    sender.close()
+    assert receiver.poll(60)
+    claimed = receiver.recv()
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join(30)
     assert child.exitcode == -signal.SIGKILL
     child.close()
-    ours.close()
+    receiver.close()
     with desk.open() as other:
         assert other.campaigns.counts(campaign).sending == 5
         assert other.deliveries.recipients([batch for batch, _, _ in claimed]) == {
@@ -369,7 +369,7 @@ def test_last_active_is_when_a_run_was_alive_last(desk: Desk) -> None:
     run = desk.journal.claims.start_run(campaign, lease_s=30.0)
     alive = desk.journal.claims.last_active(campaign)
     assert alive is not None
-    assert timedelta(seconds=29) < alive - before < timedelta(seconds=40)  # until its lease ends, should it die
+    assert timedelta(seconds=29) < alive - before < timedelta(seconds=40)  # until its lease ends
     desk.journal.claims.end_run(run)
     ended = desk.journal.claims.last_active(campaign)
     assert ended is not None

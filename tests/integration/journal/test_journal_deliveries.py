@@ -1,4 +1,4 @@
-"""Following and answers: what the gateway says of messages, and what the journal tells of them."""
+"""Statuses and results of accepted requests are recorded and read."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_open_batches_come_in_pages_without_final_ones(desk: Desk) -> None:
         desk.settle(batch, "accepted")
     desk.journal.deliveries.record_statuses({}, archived=[batches[3].id])
     expected = [batch.id for index, batch in enumerate(batches[:8]) if index != 3]
-    found, after = list[int](), 0
+    batch_ids, after = list[int](), 0
     while page := desk.journal.deliveries.open_batches(run.campaign, after=after, limit=3):
         assert len(page) <= 3
-        found += [one.id for one in page]
+        batch_ids += [one.id for one in page]
         after = page[-1].id
-    assert found == expected
+    assert batch_ids == expected
     everything = desk.journal.deliveries.open_batches(run.campaign)
     assert [claim.message_id for claim in everything] == [str(7_000_000 + number) for number in expected]
     assert all(claim.claimed_at <= claim.settled_at and not claim.confirmed for claim in everything)

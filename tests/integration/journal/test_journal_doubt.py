@@ -1,4 +1,4 @@
-"""Doubt: what was interrupted, what is watched, what evidence and people make of it."""
+"""Requests in doubt: interrupted, watched, settled by evidence or by a person."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ def test_only_claims_with_an_ended_lease_are_put_in_doubt(desk: Desk) -> None:
 
 def test_expiring_leases_leaves_settled_requests_and_other_campaigns_alone(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
-    other, (theirs,) = desk.claimed(desk.same(1), name="winter")
+    other, (other_batch,) = desk.claimed(desk.same(1), name="winter")
     desk.settle(batches[0], "accepted")
     desk.settle(batches[1], "refused")
     desk.expire(run)
     desk.expire(other)
     assert desk.journal.claims.expire_leases(run.campaign) == 1
-    assert [desk.state(batch) for batch in (*batches, theirs)] == ["accepted", "refused", "in_doubt", "sending"]
+    assert [desk.state(batch) for batch in (*batches, other_batch)] == ["accepted", "refused", "in_doubt", "sending"]
 
 
 def test_ending_a_run_puts_its_unsettled_requests_in_doubt(desk: Desk) -> None:
     campaign = desk.record(desk.personal(3))
     ending, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
     done, lost = desk.journal.claims.claim(ending, requests=2, batch_size=1)
-    (theirs,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
+    (other_batch,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
     desk.settle(done, "accepted")
     desk.journal.claims.end_run(ending)
-    assert [desk.state(batch) for batch in (done, lost, theirs)] == ["accepted", "in_doubt", "sending"]
+    assert [desk.state(batch) for batch in (done, lost, other_batch)] == ["accepted", "in_doubt", "sending"]
     assert desk.reason(lost) == "interrupted"
     desk.journal.claims.end_run(ending)
     assert desk.counts(campaign) == {"accepted": 1, "in_doubt": 1, "sending": 1}
 
 
-def _take_over(url: str, campaign: CampaignKey) -> int:
+def _expire_leases(url: str, campaign: CampaignKey) -> int:
     with Journal(url) as journal:
         return journal.claims.expire_leases(campaign)
 
@@ -68,25 +68,25 @@ def _take_over(url: str, campaign: CampaignKey) -> int:
 def test_two_processes_expire_leases_once(desk: Desk) -> None:
     run, _ = desk.claimed(desk.personal(50))
     desk.expire(run)
-    assert sorted(desk.in_processes(_take_over, [run.campaign], [run.campaign])) == [0, 50]
+    assert sorted(desk.in_processes(_expire_leases, [run.campaign], [run.campaign])) == [0, 50]
 
 
 def test_a_run_knows_that_others_have_requests_in_flight(desk: Desk) -> None:
     campaign = desk.record(desk.personal(2))
-    mine, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
-    desk.journal.claims.claim(mine, requests=1, batch_size=1)
-    assert not desk.journal.claims.others_sending(campaign, mine)
+    run, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
+    desk.journal.claims.claim(run, requests=1, batch_size=1)
+    assert not desk.journal.claims.others_sending(campaign, run)
     assert desk.journal.claims.others_sending(campaign, other)
-    (theirs,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
-    assert desk.journal.claims.others_sending(campaign, mine)
-    desk.settle(theirs, "in_doubt")
-    assert not desk.journal.claims.others_sending(campaign, mine)
+    (other_batch,) = desk.journal.claims.claim(other, requests=1, batch_size=1)
+    assert desk.journal.claims.others_sending(campaign, run)
+    desk.settle(other_batch, "in_doubt")
+    assert not desk.journal.claims.others_sending(campaign, run)
     third = desk.journal.claims.start_run(desk.record(desk.same(1), "winter"))
     desk.journal.claims.claim(third, requests=1, batch_size=1)
-    assert not desk.journal.claims.others_sending(campaign, mine)
+    assert not desk.journal.claims.others_sending(campaign, run)
 
 
-# -- what is watched ---------------------------------------------------------------------------------------------------
+# -- watched ---------------------------------------------------------------------------------------------------------
 
 
 def test_scheduled_requests_once_in_doubt_or_in_flight_are_watched(desk: Desk) -> None:
@@ -119,8 +119,8 @@ def test_a_released_request_that_was_in_doubt_keeps_its_recipients(desk: Desk) -
     left, right = desk.journal.claims.claim(run, requests=2, batch_size=2)
     desk.settle(left, "accepted")
     desk.settle(right, "in_doubt")
-    ghost, doubt = desk.journal.doubt.watched(run.campaign, EARLIER)
-    assert (ghost.id, ghost.state, ghost.msisdns) == (batch.id, "released", frozenset({A, B, C}))
+    released, doubt = desk.journal.doubt.watched(run.campaign, EARLIER)
+    assert (released.id, released.state, released.msisdns) == (batch.id, "released", frozenset({A, B, C}))
     assert (doubt.id, doubt.state, doubt.msisdns) == (right.id, "in_doubt", frozenset({C}))
     desk.journal.doubt.resolve(run.campaign, "not-sent")
     assert [batch.msisdns for batch in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
@@ -148,10 +148,10 @@ def test_many_requests_are_watched(desk: Desk) -> None:
 
 
 def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
-    run, (ours,) = desk.claimed([(A, "x")])
+    run, (own,) = desk.claimed([(A, "x")])
     _, (sister,) = desk.claimed([(A, "x")], name="winter")
     _, (stranger,) = desk.claimed([(A, "x")], name="spring", account="f" * 32)
-    for batch, message_id in ((ours, "1"), (sister, "2"), (stranger, "3")):
+    for batch, message_id in ((own, "1"), (sister, "2"), (stranger, "3")):
         desk.settle(batch, "accepted", message_id=message_id)
     desk.journal.schedule.mark_cancelled([sister.id])
     assert desk.journal.doubt.known_message_ids(run.campaign, ["1", "2", "3", "4"]) == {"1", "2"}
@@ -172,7 +172,7 @@ def test_rejecting_a_message_id_puts_the_request_in_doubt(desk: Desk) -> None:
     assert desk.counts(run.campaign) == {"in_doubt": 1, "sending": 1}
     desk.settle(other, "accepted", message_id="99")  # the id is free
     assert desk.state(other) == "accepted"
-    desk.settle(batch, "accepted", message_id="100")  # and what was said of the wrong id is forgotten
+    desk.settle(batch, "accepted", message_id="100")  # what was recorded for the wrong id is gone
     opened = {batch.id: batch for batch in desk.journal.deliveries.open_batches(run.campaign)}
     assert not opened[batch.id].confirmed
 
@@ -238,9 +238,9 @@ def test_scheduled_requests_are_accepted_and_in_the_future(desk: Desk) -> None:
     run, batches = desk.claimed([(A, text) for text in states], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
-    ((message_id, found),) = desk.journal.schedule.batches(run.campaign, EARLIER).items()
-    assert (message_id, found.id, found.send_at) == (str(7_000_000 + batches[1].id), batches[1].id, NOON)
-    assert abs(found.settled_at - datetime.now(UTC)) < timedelta(minutes=1)
+    ((message_id, scheduled),) = desk.journal.schedule.batches(run.campaign, EARLIER).items()
+    assert (message_id, scheduled.id, scheduled.send_at) == (str(7_000_000 + batches[1].id), batches[1].id, NOON)
+    assert abs(scheduled.settled_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert desk.journal.schedule.batches(run.campaign, NOON) == {}
     at_once, (plain,) = desk.claimed([(A, "x")], name="winter")
     desk.settle(plain, "accepted")

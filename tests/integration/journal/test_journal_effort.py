@@ -1,4 +1,4 @@
-"""How much work the journal makes: four times the rows may cost four times as much, not sixteen.
+"""The cost of the journal's work: four times the rows may cost four times as much, not sixteen.
 
 SQLite counts the instructions of its own machine, so that nothing here depends on a clock.
 """
@@ -24,7 +24,7 @@ _TICK = 1000
 
 
 class Effort:
-    """Counts SQLite's instructions while something runs."""
+    """Count SQLite's instructions while a function runs."""
 
     def __init__(self, journal: Journal) -> None:
         self.ticks = 0
@@ -44,7 +44,7 @@ class Effort:
 
 
 def _efforts(path: Path, rows: int, personal: bool) -> dict[str, int]:
-    """What each step of a campaign costs."""
+    """Measure each step of a campaign."""
     with Journal(path) as journal:
         effort = Effort(journal)
 
@@ -53,24 +53,24 @@ def _efforts(path: Path, rows: int, personal: bool) -> dict[str, int]:
                 texts = (f"Hello {row}" if personal else "Hello" for row in range(rows))
                 recording.add(Desk.block([(f"46700{row:06d}", text) for row, text in enumerate(texts)]))
 
-        found = {"record": effort.of(record)}
+        costs = {"record": effort.of(record)}
         campaign = journal.campaigns.get("a", "autumn")
         assert campaign is not None
         run = journal.claims.start_run(campaign)
         requests = rows if personal else rows // BATCH
         batches = []
-        found["claim"] = effort.of(
+        costs["claim"] = effort.of(
             lambda: batches.extend(journal.claims.claim(run, requests=requests, batch_size=BATCH))
         )
         assert sum(batch.size for batch in batches) == rows
         outcomes = [Outcome(batch.id, "accepted", NOON, str(7_000_000 + batch.id)) for batch in batches]
-        found["settle"] = effort.of(lambda: journal.claims.settle(outcomes))
+        costs["settle"] = effort.of(lambda: journal.claims.settle(outcomes))
         statuses = {
             batch.id: [RecipientStatus(who, NOON, "delivered", NOON) for who in batch.msisdns] for batch in batches
         }
-        found["note statuses"] = effort.of(lambda: journal.deliveries.record_statuses(statuses))
+        costs["note statuses"] = effort.of(lambda: journal.deliveries.record_statuses(statuses))
         assert journal.campaigns.counts(campaign).delivered == rows
-    return found
+    return costs
 
 
 @pytest.mark.parametrize("personal", [False, True], ids=["one text", "personal"])
@@ -81,7 +81,7 @@ def test_four_times_the_rows_cost_four_times_as_much(tmp_path: Path, personal: b
 
 
 def test_a_status_finds_its_message_in_a_large_batch(tmp_path: Path) -> None:
-    """A batch of hundreds is not searched for each of its recipients."""
+    """The hundreds of messages of a request are not scanned for each recipient."""
     one_text, personal = (
         _efforts(tmp_path / f"{personal}.db", 4 * BATCH, personal)["note statuses"] for personal in (False, True)
     )

@@ -1,4 +1,4 @@
-"""What came back, and what is remembered of it: the inbox, the suppression list, bookmarks, notices."""
+"""The inbox, raw responses, suppressions, bookmarks and the limit on notifications."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_message_is_stored_once(desk: Desk) -> None:
     assert ids(received.store(ACCOUNT, [message(1), message(2), message(3)], stop)) == [2]
     assert received.store(ACCOUNT, [message(1, "another text")], stop) == []
     assert received.store(ACCOUNT, [], stop) == []
-    assert ids(received.store(OTHER, [message(1)], stop)) == [1]  # another account's ids are its own
+    assert ids(received.store(OTHER, [message(1)], stop)) == [1]  # another account has ids of its own
     assert [row[1] for part in received.rows(ACCOUNT) for row in part] == ["3", "1", "2"]
 
 
@@ -131,10 +131,10 @@ def test_an_error_stores_nothing(desk: Desk) -> None:
 
 def _store(url: str, first: int, count: int) -> int:
     with Journal(url) as journal:
-        found = 0
+        stored = 0
         for start in range(first, first + count, 7):
-            found += len(journal.inbox.store(ACCOUNT, [message(number) for number in range(start, start + 14)], stop))
-        return found
+            stored += len(journal.inbox.store(ACCOUNT, [message(number) for number in range(start, start + 14)], stop))
+        return stored
 
 
 def test_two_processes_store_each_message_once(desk: Desk) -> None:
@@ -145,7 +145,7 @@ def test_two_processes_store_each_message_once(desk: Desk) -> None:
 
 
 def test_numbers_in_the_journal_ascend(desk: Desk) -> None:
-    """Who has read up to one must not miss a lower one that comes later."""
+    """A reader that has read up to a number must not miss a lower one that is stored later."""
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(_: ReceivedMessage) -> bool:
@@ -176,7 +176,7 @@ def test_an_opt_out_suppresses_its_sender(desk: Desk) -> None:
             message(2, "Do not stop", "46701740607"),
             message(3, "stop", "+46701740608"),
             message(4, "STOP", "46701740606"),
-            message(5, "STOP", "Acme"),  # nobody can be kept from writing to a name
+            message(5, "STOP", "Acme"),  # a sender name cannot be suppressed
             message(6, "STOP", None),
         ],
         stop,
@@ -268,13 +268,13 @@ def test_bookmarks(desk: Desk) -> None:
 
 def test_the_limit_counts_notifications_in_a_period(desk: Desk) -> None:
     admit: Callable[..., bool] = desk.journal.notifications.try_acquire
-    told = [admit(ACCOUNT, "failure", at_most=2, per_s=60, now=NOON + timedelta(seconds=s)) for s in (0, 1, 2, 59)]
-    assert told == [True, True, False, False]
+    admitted = [admit(ACCOUNT, "failure", at_most=2, per_s=60, now=NOON + timedelta(seconds=s)) for s in (0, 1, 2, 59)]
+    assert admitted == [True, True, False, False]
     assert admit(ACCOUNT, "another topic", at_most=1, per_s=60, now=NOON)
     assert admit(OTHER, "failure", at_most=1, per_s=60, now=NOON)
-    # The first has left the window, the second has not; what was not admitted does not count.
-    told = [admit(ACCOUNT, "failure", at_most=2, per_s=60, now=NOON + timedelta(seconds=s)) for s in (60, 60, 61)]
-    assert told == [True, False, True]
+    # The first has left the period, the second has not; refused notifications do not count.
+    admitted = [admit(ACCOUNT, "failure", at_most=2, per_s=60, now=NOON + timedelta(seconds=s)) for s in (60, 60, 61)]
+    assert admitted == [True, False, True]
     assert not admit(ACCOUNT, "failure", at_most=0, per_s=60)
     assert admit(ACCOUNT, "now", at_most=1, per_s=0.5)
 

@@ -1,4 +1,4 @@
-"""The journal against a model of itself: whatever is done in whatever order, nobody gets a message twice."""
+"""The journal against a model: in any order of calls, no message is sent twice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = itertools.count()
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Runs that claim, settle, split, die and are taken over; people who decide; a gateway that tells."""
+    """Runs claim, settle, split and die; people decide; the gateway reports statuses."""
 
     desk: Desk
 
@@ -52,7 +52,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.dead = set[int]()
         self.owner = dict[int, int]()
         self.cancelled = False
-        self.moving = set[int]()  # those the gateway has not been told of
+        self.moving = set[int]()  # those whose new time the gateway does not have yet
         self.delivered = set[Pair]()
         self.seen = dict[int, str]()
         self.campaign: CampaignKey = self.desk.record([], self.name, send_at=send_at)
@@ -62,7 +62,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.settle([0], "accepted")
         self.settle([1], "in_doubt")
 
-    # -- what the journal is asked to do -----------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.cancelled)
     @rule(pairs=PAIRS)
@@ -76,7 +76,7 @@ class JournalMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.cancelled)
     @rule()
     def withdraw(self) -> None:
-        """The source has shrunk to nothing: what nobody claimed is forgotten."""
+        """The source has become empty: unclaimed messages are dropped."""
         with self.desk.recording(self.name, send_at=self.send_at, batch_size=self.batch_size) as recording:
             recording.drop_planned([number for number, _ in recording.planned_before()])
         self.pairs &= set(self.holder)
@@ -142,7 +142,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 99))
     def stolen_id(self, index: int) -> None:
-        """The gateway answers with an id that another batch has."""
+        """The gateway returns a message id that another request has."""
         number = self._batch(index)
         taken = [
             other for other, state in self.states.items() if state in {"accepted", "cancelled"} and other != number
@@ -210,17 +210,17 @@ class JournalMachine(RuleBasedStateMachine):
         number = self._batch(index)
         if number is None or self.states[number] != "accepted":
             return
-        told = sorted(self.members[number])[:count]
-        statuses = [RecipientStatus(msisdn, NOON, "delivered", NOON) for msisdn, _ in told]
+        reported = sorted(self.members[number])[:count]
+        statuses = [RecipientStatus(msisdn, NOON, "delivered", NOON) for msisdn, _ in reported]
         strangers = [RecipientStatus("46701740699", NOON, "delivered", NOON)]
         changed = self.desk.journal.deliveries.record_statuses({number: statuses + strangers})
-        assert changed == len(set(told) - self.delivered)
-        self.delivered |= set(told)
+        assert changed == len(set(reported) - self.delivered)
+        self.delivered |= set(reported)
 
     @precondition(lambda self: self.send_at is not None)
     @rule(hours=st.integers(1, 9), tells=st.booleans())
     def reschedule(self, hours: int, tells: bool) -> None:
-        """When nobody sends any more; the gateway is told of it, or the process dies before that."""
+        """Reschedule when no run is sending; the gateway is told, or the process dies before that."""
         for run in self.runs:
             self.desk.journal.claims.end_run(run)
             self.dead.add(run.id)
@@ -245,10 +245,10 @@ class JournalMachine(RuleBasedStateMachine):
                 self.desk.journal.schedule.mark_rescheduled(sorted(accepted))
             else:
                 self.moving |= accepted
-        found = self.desk.journal.campaigns.get(self.campaign.account, self.name)
-        assert found is not None
-        assert found.send_at == self.send_at
-        self.campaign = found
+        campaign = self.desk.journal.campaigns.get(self.campaign.account, self.name)
+        assert campaign is not None
+        assert campaign.send_at == self.send_at
+        self.campaign = campaign
         self.start()
 
     @rule(really=st.integers(0, 9))
@@ -258,7 +258,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.cancelled = True
 
     def teardown(self) -> None:
-        """When all is over its people are forgotten, and the counts are what they were."""
+        """At the end the campaign is purged, and its counts stay."""
         if not hasattr(self, "campaign"):
             return
         self.desk.journal.campaigns.cancel(self.campaign)
@@ -272,12 +272,12 @@ class JournalMachine(RuleBasedStateMachine):
             earlier = ", ".join(f"{column} = {column} - 2000000000000000" for column in columns)
             self.desk.sql(f"UPDATE {table} SET {earlier}")
         counts = self.desk.journal.campaigns.counts(self.campaign)
-        told = self.desk.journal.retention.purge(self.campaign.account, datetime.now(UTC) - timedelta(days=90))
-        assert (told.campaigns, told.messages, told.skipped) == (1, len(self.pairs), ())
+        result = self.desk.journal.retention.purge(self.campaign.account, datetime.now(UTC) - timedelta(days=90))
+        assert (result.campaigns, result.messages, result.skipped) == (1, len(self.pairs), ())
         assert self.desk.journal.campaigns.counts(self.campaign) == counts
         assert self.desk.one("SELECT count(*) FROM message WHERE campaign_id = :id", id=self.campaign.id) == 0
 
-    # -- what must be true at any moment -----------------------------------------------------------------------
+    # -- invariants --------------------------------------------------------------------------------------------
 
     @invariant()
     def states_are_as_expected_and_add_up(self) -> None:
@@ -290,17 +290,17 @@ class JournalMachine(RuleBasedStateMachine):
     @invariant()
     def batches_change_by_the_legal_ways_only(self) -> None:
         select = "SELECT id, state FROM batch WHERE campaign_id = :id"
-        found = dict(self.desk.sql(select, id=self.campaign.id))
-        found = {number: state for number, state in found.items() if state != "planned"}
-        assert found == self.states
-        for number, state in found.items():
+        states = dict(self.desk.sql(select, id=self.campaign.id))
+        states = {number: state for number, state in states.items() if state != "planned"}
+        assert states == self.states
+        for number, state in states.items():
             before = self.seen.get(number, "sending")
             assert state == before or state in TRANSITIONS.get(before, ()), (number, before, state)
-        self.seen = found
+        self.seen = states
 
     @invariant()
     def nobody_may_get_a_message_twice(self) -> None:
-        """Counted over what was handed out to be sent, not over what the journal says of it now."""
+        """Count what was handed out to be sent, not what the journal shows now."""
         carriers: defaultdict[Pair, list[int]] = defaultdict(list)
         for number, pairs in self.members.items():
             if self.states[number] in MAY_HAVE_SENT:
@@ -331,7 +331,7 @@ def test_the_journal_agrees_with_its_model(desk: Desk) -> None:
             stateful_step_count=30,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # making a failing example smaller takes minutes on a database
+            phases=[Phase.generate],  # shrinking a failing example takes minutes on a database
             suppress_health_check=list(HealthCheck),
         ),
     )

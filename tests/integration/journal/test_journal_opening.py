@@ -1,4 +1,4 @@
-"""Opening: what cannot be a journal says why without giving a secret away, and what can is set up to be honest."""
+"""Opening a journal: unusable URLs are refused without showing a secret, and connections are set up for durability."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CANARY = "kanarie-Gulsparv-51c2"
 MSISDN = "46701740605"
 
 
-def _told(error: BaseException) -> str:
-    """All a person or a log gets to see of an error."""
+def _shown(error: BaseException) -> str:
+    """All the text that a person or a log sees of an error."""
     return "\n".join([str(error), repr(error), *traceback.format_exception(error)])
 
 
@@ -98,8 +98,8 @@ def test_a_password_in_the_urls_query_is_hidden(key: str) -> None:
 
 
 def _without_canary(error: BaseException) -> None:
-    """Source lines of this file may quote it; what the package says may not."""
-    lines = [line for line in _told(error).splitlines() if "Journal(f" not in line]
+    """Source lines of this file may quote the secret; the package's errors may not."""
+    lines = [line for line in _shown(error).splitlines() if "Journal(f" not in line]
     assert CANARY not in "\n".join(lines)
 
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
         match=r"could not be opened .*file is not a database\)\. .*every message would be sent again",
     ) as caught:
         Journal(path)
-    assert CANARY not in _told(caught.value)
+    assert CANARY not in _shown(caught.value)
     assert path.read_bytes() == before
 
 
@@ -154,8 +154,8 @@ def test_errors_do_not_show_recorded_data(desk: Desk) -> None:
         call_: Callable[[], object] = call
         with pytest.raises(JournalError, match=f"could not be {what}") as caught:
             call_()
-        assert CANARY not in _told(caught.value)
-        assert MSISDN not in _told(caught.value)
+        assert CANARY not in _shown(caught.value)
+        assert MSISDN not in _shown(caught.value)
 
 
 @pytest.mark.parametrize("missing", ["psycopg"])
@@ -229,7 +229,7 @@ def test_opening_again_finds_the_campaign(desk: Desk) -> None:
 def test_every_sqlite_connection_has_the_pragmas(
     tmp_path: Path, sqlite_pragmas: Callable[[sqlite3.Connection], dict[str, Any]]
 ) -> None:
-    """Also those that the pool opens for other threads, and those after a first start or a dispose."""
+    """This includes connections for other threads, and those after a first start or a dispose."""
     with Journal(tmp_path / "journal.db") as journal:
         barrier = threading.Barrier(8)
 
@@ -241,9 +241,9 @@ def test_every_sqlite_connection_has_the_pragmas(
 
         for _ in range(2):
             with ThreadPoolExecutor(8) as pool:
-                found = list(pool.map(read, range(8)))
-            assert len({number for number, _ in found}) == 8
-            assert [pragmas for _, pragmas in found] == [
+                settings = list(pool.map(read, range(8)))
+            assert len({number for number, _ in settings}) == 8
+            assert [pragmas for _, pragmas in settings] == [
                 {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
             ] * 8
             journal.close()

@@ -1,4 +1,4 @@
-"""Recording: all or nothing, once whatever happens, and compared with what was there before."""
+"""Recording is all or nothing, records each message once, and compares with earlier messages."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ def test_a_cancelled_campaign_is_not_continued(desk: Desk) -> None:
 
 
 def test_accounts_do_not_share_campaigns(desk: Desk) -> None:
-    ours = desk.record([(A, "one")])
+    own = desk.record([(A, "one")])
     with desk.recording(account=OTHER_ACCOUNT, sender="Shop") as recording:
         assert recording.messages_before == 0
         recording.add(desk.block([(A, "one")]))
         assert recording.added() == 1
-    assert recording.campaign.id != ours.id
+    assert recording.campaign.id != own.id
 
 
 def test_each_distinct_text_is_stored_once(desk: Desk) -> None:
@@ -134,8 +134,8 @@ def test_more_texts_than_one_statement_can_name(desk: Desk) -> None:
 
 @pytest.mark.parametrize("msisdn", ["4670", "4670174060512345"])
 def test_a_number_of_impossible_length_is_refused_and_not_quoted(desk: Desk, msisdn: str) -> None:
-    told = desk.refusal(desk.record, [(msisdn, "one")])
-    assert msisdn not in told
+    error = desk.refusal(desk.record, [(msisdn, "one")])
+    assert msisdn not in error
     assert desk.one("SELECT count(*) FROM campaign") == 0
 
 
@@ -149,7 +149,7 @@ def test_changed_texts_are_those_of_recipients_with_another_claimed_text(desk: D
     assert batch.msisdns == (A, B)
     with desk.recording() as recording:
         recording.add(desk.block([(A, "new"), (B, "old"), (C, "new")]))
-        # B's stands as it was, C's first was never claimed.
+        # B's message is unchanged, C's first message was never claimed.
         assert recording.find_changed_texts() == [EarlierMessage(A, text_digest("old"), 2)]
         assert recording.added() == 2
 
@@ -166,7 +166,7 @@ def test_unclaimed_earlier_messages_can_be_dropped(desk: Desk) -> None:
             EarlierMessage(C, text_digest("late"), 4),
         ]
         recording.drop_planned([number for number, one in before if one.msisdn == C])
-        assert recording.added() == 0  # one more, one less
+        assert recording.added() == 0  # one added, one dropped
     rows = desk.rows(campaign)
     assert sorted((row[1], row[2]) for row in rows) == [(A, "planned"), (A, "sending"), (B, "planned")]
 
@@ -205,7 +205,7 @@ def test_repeats_name_the_campaigns_that_sent_the_same_texts(desk: Desk) -> None
         recording.add(desk.block([(A, "same"), (B, "same"), (C, "changed")]))
         assert sorted(recording.find_repeats(LONG_AGO)) == [("morning", 2), ("noon", 1)]
         assert recording.find_repeats(datetime.now(UTC) + timedelta(seconds=1)) == []
-    with desk.recording("again") as recording:  # what it had before is no repeat
+    with desk.recording("again") as recording:  # the campaign's own earlier messages are no repeats
         recording.add(desk.block([(A, "same"), (B, "same"), (C, "changed")]))
         assert recording.find_repeats(LONG_AGO) == []
 
@@ -234,25 +234,25 @@ def _record(url: str, account: str, name: str, block: PlannedChunk, times: int) 
 
 def test_two_processes_recording_one_campaign_record_each_row_once(desk: Desk) -> None:
     forwards = desk.personal(3000)
-    desk.journal.close()  # it exists, with everything
-    found = desk.in_processes(
+    desk.journal.close()  # the database exists now
+    counts = desk.in_processes(
         _record,
         ["a" * 32, "autumn", desk.block(forwards), 2],
         ["a" * 32, "autumn", desk.block(forwards[::-1]), 2],
     )
-    assert sorted(found) == [(0, 3000), (3000, 0)]
+    assert sorted(counts) == [(0, 3000), (3000, 0)]
     assert desk.one("SELECT count(*) FROM message") == 3000
     assert desk.one("SELECT count(*) FROM campaign") == 1
 
 
 def test_two_processes_recording_the_same_texts_do_not_deadlock(desk: Desk) -> None:
-    """Crosswise, the way in which two transactions would wait for each other."""
+    """They insert in opposite orders, which would deadlock without a lock."""
     texts = desk.personal(3000)
     desk.journal.close()
-    found = desk.in_processes(
+    counts = desk.in_processes(
         _record, ["a" * 32, "one", desk.block(texts), 1], ["a" * 32, "two", desk.block(texts[::-1]), 1]
     )
-    assert found == [(0, 3000), (0, 3000)]
+    assert counts == [(0, 3000), (0, 3000)]
     assert desk.one("SELECT count(*) FROM text") == 3000
 
 
@@ -266,8 +266,8 @@ def test_eight_threads_recording_one_campaign_record_each_row_once(desk: Desk) -
             return recording.messages_before, recording.added()
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(record, range(8)))
-    assert sum(new for _, new in found) == 207
+        counts = list(pool.map(record, range(8)))
+    assert sum(new for _, new in counts) == 207
     assert desk.one("SELECT count(*) FROM message") == 207
 
 
@@ -280,7 +280,7 @@ def test_claims_wait_for_a_recording_and_reads_do_not(desk: Desk) -> None:
             recording.add(desk.block([(A, "another")]))
             assert desk.journal.campaigns.counts(campaign).messages == 3
             claiming = pool.submit(desk.journal.claims.claim, run, requests=10, batch_size=2)
-            if not desk.on_sqlite:  # which has one writer at a time
+            if not desk.on_sqlite:  # SQLite has one writer at a time
                 desk.settle(first, "accepted")
             with pytest.raises(TimeoutError):
                 claiming.result(0.2)

@@ -1,4 +1,4 @@
-"""The journal read by column, and the frames that are made of it."""
+"""Messages read by column, and the frames made of them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def dtypes(frame: pd.DataFrame) -> dict[str, str]:
     return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
 
 
-def told(desk: Desk, selection: Selection, column: str) -> list[Any]:
-    """One column of the messages in a selection."""
+def column_of(desk: Desk, selection: Selection, column: str) -> list[Any]:
+    """Return one column of the messages in a selection."""
     return [
         value for part in desk.journal.report_queries.messages(ACCOUNT, selection, chunk=2) for value in part[column]
     ]
@@ -61,11 +61,11 @@ def test_messages_are_selected_by_account_and_campaign(desk: Desk) -> None:
     desk.record(desk.same(4), "other", account="f" * 32)
     more = desk.record(desk.same(5), "first")
     assert more.id == first.id
-    assert told(desk, Selection(), "campaign") == [first.id] * 3 + [second.id] * 2 + [first.id] * 2
-    assert told(desk, Selection(campaigns=[first.id]), "row") == [2, 3, 4, 5, 6]
-    assert told(desk, Selection(campaigns=[second.id, 4711]), "msisdn") == [A, B]
+    assert column_of(desk, Selection(), "campaign") == [first.id] * 3 + [second.id] * 2 + [first.id] * 2
+    assert column_of(desk, Selection(campaigns=[first.id]), "row") == [2, 3, 4, 5, 6]
+    assert column_of(desk, Selection(campaigns=[second.id, 4711]), "msisdn") == [A, B]
     for nobody in (Selection(campaigns=[]), Selection(campaigns=[4711])):
-        assert told(desk, nobody, "row") == []
+        assert column_of(desk, nobody, "row") == []
 
 
 def test_a_period_selects_by_the_time_of_the_request(desk: Desk) -> None:
@@ -75,11 +75,11 @@ def test_a_period_selects_by_the_time_of_the_request(desk: Desk) -> None:
     desk.claimed([(C, "x")], name="later")
     desk.record([(D, "x")], "never")
     after = datetime.now(UTC)
-    assert told(desk, Selection(since=before), "msisdn") == [A, B, C]
-    assert told(desk, Selection(since=between), "msisdn") == [C]
-    assert told(desk, Selection(since=before, until=between), "msisdn") == [A, B]
-    assert told(desk, Selection(since=after), "msisdn") == []
-    assert told(desk, Selection(until=after), "msisdn") == [A, B, C]
+    assert column_of(desk, Selection(since=before), "msisdn") == [A, B, C]
+    assert column_of(desk, Selection(since=between), "msisdn") == [C]
+    assert column_of(desk, Selection(since=before, until=between), "msisdn") == [A, B]
+    assert column_of(desk, Selection(since=after), "msisdn") == []
+    assert column_of(desk, Selection(until=after), "msisdn") == [A, B, C]
 
 
 def test_final_outcomes(desk: Desk) -> None:
@@ -88,29 +88,29 @@ def test_final_outcomes(desk: Desk) -> None:
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     now = datetime.now(UTC)
-    closed = told(desk, Selection(), "final_at")
+    closed = column_of(desk, Selection(), "final_at")
     soon = now.timestamp() * 1e6
     assert [None if at is None else at <= soon for at in closed] == [False, True, None, None, True, True, None]
     assert closed[0] / 1e6 == pytest.approx((now + TRACKED).timestamp(), abs=60)
-    assert told(desk, Selection(final_until=now), "state") == ["refused", "assumed", "cancelled"]
+    assert column_of(desk, Selection(final_until=now), "state") == ["refused", "assumed", "cancelled"]
     delivered(desk, batches[0].id, A, now)
     known = datetime.now(UTC)
-    assert told(desk, Selection(final_since=now, final_until=known), "state") == ["accepted"]
-    assert told(desk, Selection(final_since=known), "state") == []
+    assert column_of(desk, Selection(final_since=now, final_until=known), "state") == ["accepted"]
+    assert column_of(desk, Selection(final_since=known), "state") == []
 
 
 def test_the_time_of_a_recorded_delivery_stays(desk: Desk) -> None:
-    """An outcome becomes final once: what is new is told by it."""
+    """An outcome becomes final once: exports of new outcomes rely on it."""
     now = datetime.now(UTC).replace(microsecond=0)
     _, (batch,) = desk.claimed([(A, "x"), (B, "x")])
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, now)
-    first, other = told(desk, Selection(), "final_at")
+    first, other = column_of(desk, Selection(), "final_at")
     assert first < other
     delivered(desk, batch.id, A, now - timedelta(minutes=1))
-    assert told(desk, Selection(), "final_at") == [first, other]
+    assert column_of(desk, Selection(), "final_at") == [first, other]
     delivered(desk, batch.id, B, now)
-    assert told(desk, Selection(), "final_at")[0] == first
+    assert column_of(desk, Selection(), "final_at")[0] == first
 
 
 def test_archived_and_overdue_messages_become_final(desk: Desk) -> None:
@@ -120,11 +120,11 @@ def test_archived_and_overdue_messages_become_final(desk: Desk) -> None:
     desk.journal.deliveries.record_statuses({}, archived=[away.id])
     past = int((datetime.now(UTC) - TRACKED - timedelta(hours=1)).timestamp() * 1e6)
     desk.sql("UPDATE batch SET claimed_at = :at WHERE id = :id", at=past, id=old.id)
-    assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
+    assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
     desk.sql("UPDATE batch SET send_at = :at WHERE id = :id", at=int(LATER.timestamp() * 1e6), id=old.id)
-    assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
+    assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
     delivered(desk, old.id, B, datetime.now(UTC))
-    assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
+    assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
 
 
 def test_a_delivery_without_a_recorded_time_takes_the_requests(desk: Desk) -> None:
@@ -132,9 +132,9 @@ def test_a_delivery_without_a_recorded_time_takes_the_requests(desk: Desk) -> No
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, datetime.now(UTC))
     desk.sql("UPDATE message SET status_changed_at = NULL")
-    assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
+    assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
     desk.sql("UPDATE batch SET final_at = NULL")
-    assert told(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
+    assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A]
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_every_frame_has_its_schema_whether_empty_or_not(desk: Desk) -> None:
 
 
 def test_deliveries_are_in_the_order_of_the_source_and_join_to_it(desk: Desk) -> None:
-    """A source's other columns come back by row, also when the journal met the rows in another order."""
+    """A source's other columns can be joined by row, also if the rows were recorded in another order."""
     source = pd.DataFrame({"name": ["Åsa", "Bo", "Carin", "Disa"], "mobile": [A, B, C, D]}, index=range(2, 6))
     with desk.recording() as recording:
         recording.add(desk.block([(C, "x"), (D, "x")], first_row=4))
@@ -266,7 +266,7 @@ def test_rejected_rows_are_kept_without_their_values(desk: Desk) -> None:
     assert frame["reason"].tolist()[1] == (
         "it can be read as 07••••••05 or as +46•••••••05: write it with its plus sign or its zero"
     )
-    with desk.recording() as recording:  # mended
+    with desk.recording() as recording:  # corrected
         recording.record_source(SourceCounts(9, 0, 0, 0), [])
     assert recorded_rejected_rows_frame(desk.journal, recording.campaign).empty
 
@@ -332,7 +332,7 @@ def test_shared_text_is_the_only_text_of_a_campaign(desk: Desk) -> None:
 
 @pytest.mark.timeout(110)
 def test_a_large_frame_needs_bounded_memory(desk: Desk) -> None:
-    """A million must stay below a gigabyte: a hundred thousand here, and Python's own objects counted."""
+    """A million messages need less than a gigabyte: a hundred thousand are measured here."""
     texts = [f"text {index}" for index in range(10)]
     with desk.recording() as recording:
         for part in range(10):
@@ -340,7 +340,7 @@ def test_a_large_frame_needs_bounded_memory(desk: Desk) -> None:
                 (f"4670174{number:04d}", text) for number in range(part * 1000, part * 1000 + 1000) for text in texts
             ]
             recording.add(desk.block(pairs, first_row=part * 10_000 + 2))
-    deliveries_frame(desk.journal)  # what it imports does not count
+    deliveries_frame(desk.journal)  # imports do not count
     tracemalloc.start()
     try:
         frame = deliveries_frame(desk.journal, recording.campaign)

@@ -1,4 +1,4 @@
-"""Campaigns at a glance, and forgetting their people: the counts stay to the last number, nobody's number does."""
+"""Summaries of campaigns, and purging: personal data is deleted, the counts stay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TABLES = (
 
 
 def held(desk: Desk, campaign: CampaignKey) -> int:
-    """How many messages of a campaign the journal can tell of."""
+    """Count the messages of a campaign that the journal still has."""
     parts = desk.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
     return sum(len(part["msisdn"]) for part in parts)
 
@@ -46,7 +46,7 @@ def now() -> datetime:
 
 
 def age(desk: Desk, days: int = 100) -> None:
-    """Let everything in the journal have happened long ago."""
+    """Move every time in the journal to the distant past."""
     by = days * 86_400_000_000
     for table, columns in {
         "campaign": ("created_at",),
@@ -59,12 +59,12 @@ def age(desk: Desk, days: int = 100) -> None:
 
 
 def everything(desk: Desk) -> str:
-    """All that is in the journal's tables, as text."""
+    """Return the contents of all tables as text."""
     return "\n".join(str(desk.sql(f"SELECT * FROM {table}")) for table in TABLES)
 
 
 def old(desk: Desk, name: str = "autumn", text: str = "Same for all", **how: object) -> tuple[CampaignKey, Counts]:
-    """A campaign in which everything has happened that can, long ago, and its counts."""
+    """Record an old campaign with messages in every state; returns it with its counts."""
     run, batches = desk.claimed(
         [(str(46701740610 + index), text) for index in range(16)], name=name, batch_size=2, **how
     )
@@ -78,7 +78,7 @@ def old(desk: Desk, name: str = "autumn", text: str = "Same for all", **how: obj
     desk.journal.claims.end_run(run)
     for half in desk.sql("SELECT id FROM batch WHERE state = 'sending'"):
         desk.settle(half[0], "refused")
-    desk.journal.campaigns.cancel(run.campaign)  # what was released is never sent
+    desk.journal.campaigns.cancel(run.campaign)  # released messages will never be sent
     age(desk)
     return run.campaign, desk.journal.campaigns.counts(run.campaign)
 
@@ -132,8 +132,8 @@ def test_only_open_campaigns(desk: Desk) -> None:
     _, (final,) = desk.claimed(desk.same(1), name="final")
     desk.settle(final, "accepted")
     desk.journal.deliveries.record_statuses({}, archived=[final.id])
-    found = {campaign.key.name for campaign in desk.journal.campaigns.summaries(ACCOUNT, open_only=True)}
-    assert found == {"doubtful", "planned", "sending", "in doubt", "accepted"}
+    names = {campaign.key.name for campaign in desk.journal.campaigns.summaries(ACCOUNT, open_only=True)}
+    assert names == {"doubtful", "planned", "sending", "in doubt", "accepted"}
     assert sending.msisdns
 
 
@@ -156,8 +156,8 @@ def test_a_purge_keeps_every_count(desk: Desk) -> None:
     key, counts = old(desk)
     assert replace(counts, messages=0) != replace(counts, messages=0, planned=0)
     before = desk.sql("SELECT * FROM batch ORDER BY id")
-    told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
-    assert told == PurgeResult(campaigns=1, messages=16, texts=1, received=0, raw_responses=0, skipped=())
+    result = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
+    assert result == PurgeResult(campaigns=1, messages=16, texts=1, received=0, raw_responses=0, skipped=())
     assert desk.journal.campaigns.counts(key) == counts
     (one,) = desk.journal.campaigns.summaries(ACCOUNT)
     assert (one.counts, one.open) == (counts, False)
@@ -198,16 +198,16 @@ def test_a_purged_text_is_not_sent_empty_by_the_next_campaign(desk: Desk) -> Non
 
 
 def test_messages_still_to_be_sent_are_not_purged(desk: Desk) -> None:
-    """Unless nobody will ever send it."""
+    """A cancelled campaign is purged: nobody will send it."""
     waits = desk.record(desk.same(3), "waits")
     _, (batch,) = desk.claimed(desk.same(3), name="on its way")
     stopped = desk.record(desk.same(4), "stopped")
     desk.journal.campaigns.cancel(stopped)
     counts = desk.journal.campaigns.counts(stopped)
     age(desk)
-    told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
-    assert (told.campaigns, told.messages) == (1, 4)
-    assert sorted(told.skipped) == ["on its way", "waits"]
+    result = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
+    assert (result.campaigns, result.messages) == (1, 4)
+    assert sorted(result.skipped) == ["on its way", "waits"]
     assert desk.journal.campaigns.counts(stopped) == counts
     assert desk.journal.campaigns.counts(waits).planned == 3
     assert desk.state(batch) == "sending"
@@ -216,7 +216,7 @@ def test_messages_still_to_be_sent_are_not_purged(desk: Desk) -> None:
 
 
 def test_messages_in_no_batch_are_counted_after_the_purge(desk: Desk) -> None:
-    """Of a cancelled campaign, messages may be in no batch at all."""
+    """Messages of a cancelled campaign may be in no batch."""
     _, batches = desk.claimed(desk.same(5), name="loose", batch_size=3)
     for batch in batches:
         desk.settle(batch, "released")
@@ -251,7 +251,7 @@ def test_a_purged_campaign_cannot_be_continued(desk: Desk) -> None:
     for call in calls:
         with pytest.raises(InputError, match="The messages of campaign 'over' were purged"):
             call()
-    # What comes in late changes no count.
+    # A late status changes no count.
     desk.journal.deliveries.record_statuses({batch.id: [RecipientStatus(desk.number(0), NOON, "delivered", NOON)]})
     assert desk.journal.campaigns.counts(key) == counts
 
@@ -285,8 +285,8 @@ def test_received_texts_are_purged_and_suppressions_stay(desk: Desk) -> None:
     age(desk)
     recent = desk.journal.raw_responses.add(ACCOUNT, b"A new")
     received.store(OTHER, [ReceivedMessage("1", long_ago, None, None, "SMS", "46701740608", None, None, "Hi")], bool)
-    told = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
-    assert (told.received, told.raw_responses) == (2, 2)
+    result = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
+    assert (result.received, result.raw_responses) == (2, 2)
     assert [row[1:2] + row[6:] for part in received.rows(ACCOUNT) for row in part] == [
         ("7", "SMS", None, None, None, ""),
         ("8", "SMS", None, None, None, ""),
@@ -295,7 +295,7 @@ def test_received_texts_are_purged_and_suppressions_stay(desk: Desk) -> None:
     assert desk.journal.raw_responses.unparsed(ACCOUNT) == [(recent, b"A new")]
     assert [row[-1] for part in received.rows(OTHER) for row in part] == ["Hi"]
     assert desk.journal.suppressions.msisdns(ACCOUNT) == {"46701740605"}
-    # Nor is it stored a second time, and the cursor stays.
+    # A purged message is not stored again, and the cursor stays.
     again = ReceivedMessage("8", None, "demo", "WIN", "SMS", "46701740606", "Bo", "Holiday", "Long ago")
     assert received.store(ACCOUNT, [again], bool) == []
     assert received.cursor(ACCOUNT) == 9
@@ -312,7 +312,7 @@ def test_an_unusable_time_is_refused(desk: Desk, before: datetime) -> None:
 
 
 def test_no_purged_data_is_left_in_the_file(desk: Desk) -> None:
-    """Not in pages that were freed, nor in the write-ahead log: as one would look who has got hold of the disk."""
+    """Neither freed pages nor the write-ahead log hold it: somebody who has the disk finds nothing."""
     if not desk.on_sqlite:
         return
     path = Path(str(sa.make_url(desk.url).database))
@@ -320,7 +320,7 @@ def test_no_purged_data_is_left_in_the_file(desk: Desk) -> None:
     random.Random(1).shuffle(numbers)
     with desk.recording("big") as recording:
         recording.add(desk.block([(number, f"Dear {number[-5:]}, your code is 9{number[-5:]}") for number in numbers]))
-    with desk.recording("big") as recording:  # the source has shrunk: these go by another way
+    with desk.recording("big") as recording:  # the source has become shorter: these messages are dropped
         recording.drop_planned([number for number, _ in recording.planned_before()][2500:])
     run = desk.journal.claims.start_run(recording.campaign)
     assert len(desk.journal.claims.claim(run, requests=9999, batch_size=1)) == 2500
@@ -334,14 +334,14 @@ def test_no_purged_data_is_left_in_the_file(desk: Desk) -> None:
     desk.journal.suppressions.remove(ACCOUNT, ["46766666666"])
     secrets = [number.encode() for number in numbers] + [b"your code is", b"diary", b"46755555555", b"46766666666"]
 
-    def found() -> int:
+    def occurrences() -> int:
         files = b"".join(one.read_bytes() for one in path.parent.glob(f"{path.name}*"))
         return sum(secret in files for secret in secrets)
 
-    assert found() > 2500
+    assert occurrences() > 2500
     age(desk)
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).messages == 2500
-    assert found() == 0
+    assert occurrences() == 0
     assert desk.journal.campaigns.counts(recording.campaign) == counts
 
 

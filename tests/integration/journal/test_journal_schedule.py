@@ -43,11 +43,11 @@ def test_a_scheduled_request_has_two_times_until_it_is_marked(desk: Desk) -> Non
     key = desk.journal.campaigns.get(ACCOUNT, "autumn")
     assert key is not None
     assert key.send_at == LATER
-    assert desk.journal.schedule.reschedule(run.campaign, LATER) == waiting  # nothing has been told yet
+    assert desk.journal.schedule.reschedule(run.campaign, LATER) == waiting  # the gateway has not been told yet
     desk.journal.schedule.mark_rescheduled([waiting[first].id], [waiting[second].id])
     assert times(desk) == [(first, LATER, None), (second, SOON, None)]
     assert desk.journal.schedule.reschedule(run.campaign, LATER) == {}
-    desk.journal.schedule.mark_rescheduled([waiting[first].id])  # told twice
+    desk.journal.schedule.mark_rescheduled([waiting[first].id])  # a second time changes nothing
     assert times(desk) == [(first, LATER, None), (second, SOON, None)]
 
 
@@ -58,7 +58,7 @@ def test_an_unfinished_rescheduling_comes_first(desk: Desk) -> None:
     desk.journal.schedule.reschedule(run.campaign, LATER)
     with pytest.raises(InputError, match=r"is still being rescheduled to 2041-05-01 15:00 UTC"):
         desk.journal.schedule.reschedule(run.campaign, LATER + timedelta(hours=1))
-    desk.sql("UPDATE batch SET rescheduled_to = 1")  # its time has come, so it was sent or waits for the old one
+    desk.sql("UPDATE batch SET rescheduled_to = 1")  # the new time has passed
     assert len(desk.journal.schedule.reschedule(run.campaign, LATER + timedelta(hours=1))) == 1
 
 
@@ -84,7 +84,7 @@ def _start(url: str, _: int) -> bool:
                 claimed = journal.claims.claim(run, requests=1, batch_size=1)
             except InputError:
                 continue
-            # What is claimed for a time is claimed for the campaign's.
+            # A claim uses the campaign's time.
             now = journal.campaigns.get(ACCOUNT, "autumn")
             assert now is not None
             assert [batch.send_at for batch in claimed] == [now.send_at]

@@ -1,4 +1,4 @@
-"""A new journal has the schema that is written down, and a journal of another version is left alone."""
+"""A new journal has the declared schema, and a journal of another version is left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settling: the legal transitions work, all others are refused by the database itself."""
+"""Settling: legal transitions work, and the database refuses all others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ILLEGAL = [(old, new) for old in STATES for new in STATES if old != new and (old
 
 
 def test_the_legal_transitions() -> None:
-    """A transition more is a way more to send twice: the table is here a second time on purpose."""
+    """Each additional transition could send a message twice, so this table repeats them on purpose."""
     assert set(LEGAL) == {
         ("planned", "sending"),
         ("sending", "accepted"),
@@ -76,8 +76,8 @@ def test_the_database_refuses_illegal_transitions(desk: Desk, old: str) -> None:
             desk.sql(change, id=number)
             assert desk.state(number) == new
         else:
-            told = desk.refused(change, id=number)
-            assert told.startswith(f"{RULE}this change of state is not allowed")
+            error = desk.refused(change, id=number)
+            assert error.startswith(f"{RULE}this change of state is not allowed")
             assert desk.sql("SELECT * FROM batch ORDER BY id") == before
 
 
@@ -93,8 +93,8 @@ def test_outcomes_are_recorded(desk: Desk, first: str) -> None:
     for batch, (state, (message_id, code, reason)) in zip(batches, expected.items(), strict=True):
         desk.bring(batch, first)
         desk.journal.claims.settle([Outcome(batch.id, state, NOW, message_id=message_id, code=code, reason=reason)])
-        found = desk.sql("SELECT state, settled_at, message_id, code, reason FROM batch WHERE id = :id", id=batch.id)
-        assert found == [(state, int(NOW.timestamp()) * 1_000_000, message_id, code, reason)]
+        rows = desk.sql("SELECT state, settled_at, message_id, code, reason FROM batch WHERE id = :id", id=batch.id)
+        assert rows == [(state, int(NOW.timestamp()) * 1_000_000, message_id, code, reason)]
     assert desk.counts(run.campaign) == {"accepted": 2, "refused": 2, "in_doubt": 2, "planned": 2}
 
 
@@ -177,7 +177,7 @@ def test_a_claim_records_outcomes_too(desk: Desk) -> None:
     ]
     claimed = desk.journal.claims.claim(run, requests=9, batch_size=1, outcomes=outcomes)
     assert desk.state(first) == "accepted"
-    # What was released in the same moment is among what is claimed.
+    # Messages released in the same transaction are claimed again.
     assert sorted(batch.text for batch in claimed) == ["Hello number 1", "Hello number 2", "Hello number 3"]
 
 
@@ -261,12 +261,12 @@ def test_a_cancelled_requests_message_id_stays_taken(desk: Desk) -> None:
 
 
 def test_another_campaign_may_have_the_same_message_id(desk: Desk) -> None:
-    """The sandbox's ids and the real gateway's may meet in one journal."""
-    _, (ours,) = desk.claimed([(A, SECRET)])
-    _, (theirs,) = desk.claimed([(A, SECRET)], name="winter")
-    desk.settle(ours, "accepted", message_id="99")
-    desk.settle(theirs, "accepted", message_id="99")
-    assert (desk.state(ours), desk.state(theirs)) == ("accepted", "accepted")
+    """One journal may hold ids of the sandbox and of the real gateway."""
+    _, (own,) = desk.claimed([(A, SECRET)])
+    _, (other,) = desk.claimed([(A, SECRET)], name="winter")
+    desk.settle(own, "accepted", message_id="99")
+    desk.settle(other, "accepted", message_id="99")
+    assert (desk.state(own), desk.state(other)) == ("accepted", "accepted")
 
 
 def test_one_message_id_from_eight_threads_is_accepted_once(desk: Desk) -> None:
@@ -292,8 +292,8 @@ def test_a_message_cannot_leave_a_request_that_may_have_sent_it(desk: Desk) -> N
         desk.bring(batch, state)
     for batch in batches:
         for to in ("NULL", "(SELECT max(id) FROM batch)"):
-            told = desk.refused(f"UPDATE message SET batch_id = {to} WHERE batch_id = :id", id=batch.id)
-            assert told.startswith(f"{RULE}a message cannot leave a request that may have sent it")
+            error = desk.refused(f"UPDATE message SET batch_id = {to} WHERE batch_id = :id", id=batch.id)
+            assert error.startswith(f"{RULE}a message cannot leave a request that may have sent it")
 
 
 def test_a_claimed_message_cannot_be_deleted(desk: Desk) -> None:
@@ -330,8 +330,8 @@ def test_an_unknown_state_is_refused(desk: Desk) -> None:
     desk.claimed([(A, SECRET)])
     columns = "campaign_id, run_id, text_id, size, state, claimed_at, settled_at"
     values = "campaign_id, run_id, text_id, size, 'sent', 1, 1"
-    told = desk.refused(f"INSERT INTO batch ({columns}) SELECT {values} FROM batch")
-    assert "ck_batch_state" in told
+    error = desk.refused(f"INSERT INTO batch ({columns}) SELECT {values} FROM batch")
+    assert "ck_batch_state" in error
 
 
 def test_the_same_message_twice_in_a_campaign_is_refused(desk: Desk) -> None:
@@ -341,7 +341,7 @@ def test_the_same_message_twice_in_a_campaign_is_refused(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "needs", "told"),
+    ("state", "needs", "rule"),
     [
         ("accepted", {"message_id": None}, "ck_batch_accepted_has_id"),
         ("refused", {"code": None}, "ck_batch_refused_has_code"),
@@ -353,7 +353,7 @@ def test_the_same_message_twice_in_a_campaign_is_refused(desk: Desk) -> None:
     ],
 )
 def test_a_violated_rule_is_named_without_numbers_or_texts(
-    desk: Desk, state: str, needs: dict[str, str | None], told: str
+    desk: Desk, state: str, needs: dict[str, str | None], rule: str
 ) -> None:
     _, (good, bad) = desk.claimed([(A, SECRET), (B, "Other " + SECRET)])
     outcomes = [
@@ -362,10 +362,10 @@ def test_a_violated_rule_is_named_without_numbers_or_texts(
     ]
     message = desk.refusal(desk.journal.claims.settle, outcomes)
     assert message.startswith("The journal refused a change: ")
-    assert told in message
+    assert rule in message
     for secret in (A, B, "4710", "4711", SECRET, "parameters", "UPDATE", "Failing row"):
         assert secret not in message
-    assert (desk.state(good), desk.state(bad)) == ("sending", "sending")  # all in one transaction
+    assert (desk.state(good), desk.state(bad)) == ("sending", "sending")  # one transaction, so nothing changed
 
 
 def _needs(state: str) -> dict[str, object]:
@@ -378,7 +378,7 @@ def _needs(state: str) -> dict[str, object]:
 
 
 def test_a_value_that_is_too_long_is_refused_and_not_quoted(desk: Desk) -> None:
-    """PostgreSQL holds the lengths, SQLite does not."""
+    """PostgreSQL enforces lengths, SQLite does not."""
     _, (batch,) = desk.claimed([(A, SECRET)])
     long = "9" * 41
     if desk.on_sqlite:

@@ -1,4 +1,4 @@
-"""Where a journal is lost with its container, and where it is not; told from what the kernel says is mounted."""
+"""Where a journal is lost with its container, by the mounts of the system."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def system(tmp_path: Path) -> System:
     return make
 
 
-def told(root: Path, journal: str = "sqlite:////data/mymsp/journal.db", **env: str) -> str | None:
+def warn(root: Path, journal: str = "sqlite:////data/mymsp/journal.db", **env: str) -> str | None:
     return ephemeral_storage_warning(make_url(journal), root=root, env=env)
 
 
@@ -56,7 +56,7 @@ def told(root: Path, journal: str = "sqlite:////data/mymsp/journal.db", **env: s
     ids=["layers", "disk", "another mount", "memory", "hidden mount", "emptyDir"],
 )
 def test_a_file_that_is_lost_with_its_container(system: System, mounts: list[str], where: str) -> None:
-    warning = told(system(*mounts))
+    warning = warn(system(*mounts))
     assert warning is not None
     assert where in warning
     assert "/data/mymsp/journal.db" in warning
@@ -65,15 +65,15 @@ def test_a_file_that_is_lost_with_its_container(system: System, mounts: list[str
 
 @pytest.mark.parametrize("mounts", [[OVERLAY, VOLUME], [OVERLAY, CLAIM], [OVERLAY, MEMORY, HIDDEN]])
 def test_a_file_on_a_volume_gives_no_warning(system: System, mounts: list[str]) -> None:
-    assert told(system(*mounts)) is None
+    assert warn(system(*mounts)) is None
 
 
 def test_a_mount_point_with_a_space(system: System) -> None:
-    assert told(system(OVERLAY, SPACE), "sqlite:////with space/journal.db") is None
+    assert warn(system(OVERLAY, SPACE), "sqlite:////with space/journal.db") is None
 
 
 def test_a_database_server_gives_no_warning(system: System) -> None:
-    assert told(system(OVERLAY), "postgresql://db.example.com/mymsp") is None
+    assert warn(system(OVERLAY), "postgresql://db.example.com/mymsp") is None
 
 
 @pytest.mark.parametrize(
@@ -88,16 +88,16 @@ def test_a_database_server_gives_no_warning(system: System) -> None:
 )
 def test_a_container_is_recognised(system: System, marks: dict[str, str], env: dict[str, str]) -> None:
     root = system(DISK, **{"file": None, **marks})
-    assert told(root, **env) is not None
+    assert warn(root, **env) is not None
 
 
 def test_an_overlay_root_is_a_container(system: System) -> None:
-    assert told(system(OVERLAY, file=None)) is not None
+    assert warn(system(OVERLAY, file=None)) is not None
 
 
 def test_a_machines_own_disk_gives_no_warning(system: System) -> None:
-    assert told(system(DISK, file=None)) is None
+    assert warn(system(DISK, file=None)) is None
 
 
 def test_a_system_without_a_mount_table_gives_no_warning(tmp_path: Path) -> None:
-    assert told(tmp_path, KUBERNETES_SERVICE_HOST="10.96.0.1") is None
+    assert warn(tmp_path, KUBERNETES_SERVICE_HOST="10.96.0.1") is None
