@@ -70,6 +70,7 @@ def test_ctrl_c_with_a_temporary_prefect_server(tmp_path: Path, mymsp_sandbox: S
     environment = {
         **{name: value for name, value in ENVIRONMENT.items() if not name.startswith("PREFECT_")},
         "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_INTEGRATIONS_MYMSP_REPORTS": str(tmp_path / "reports"),
         "PREFECT_INTEGRATIONS_MYMSP_RETRY_FOR_S": "1",
     }

@@ -1,4 +1,4 @@
-"""Every block of code in README.md and docs/ is what it says it is: read, run, and checked for its types.
+"""Every code block in README.md and docs/ is parsed, run and type-checked.
 
 A Python block is run in a folder with the README's ``customers.csv`` and with credentials of the sandbox saved as
 ``default``; what it prints must be what its lines beginning with ``# >`` say. A title makes it a file of that folder,
@@ -179,7 +179,7 @@ CHECKS: dict[str, Callable[[Block], object]] = {
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_blocks_are_what_they_say(page: Path) -> None:
+def test_code_blocks_are_valid(page: Path) -> None:
     for block in blocks_of(page):
         assert block.language in CHECKS, f"{block}: say what it is, one of {', '.join(CHECKS)}"
         try:
@@ -189,7 +189,7 @@ def test_blocks_are_what_they_say(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_commands_named_in_sentences_are_commands(page: Path) -> None:
+def test_commands_in_sentences_exist(page: Path) -> None:
     prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
     for span in re.findall(r"`([^`\n]+)`", prose):
         for words in commands(span) if span.startswith(("prefect ", "prefect-mymsp ")) else ():
@@ -242,7 +242,7 @@ SHOWN_URL = "http://127.0.0.1:8025/external"
     "page", [page for page in PAGES[1:] if any(block.language == "python" for block in blocks_of(page))],
     ids=lambda page: page.name,
 )  # fmt: skip
-def test_a_page_runs(page: Path, folder: Path, gateway: Sandbox) -> None:
+def test_the_code_of_a_page_runs(page: Path, folder: Path, gateway: Sandbox) -> None:
     exec(BEFORE.get(page.name, ""), {})
     for block in blocks_of(page):
         code = block.code.replace(SHOWN_URL, gateway.base_url)
@@ -283,7 +283,7 @@ def _told(code: str) -> list[str]:
 
 @pytest.mark.docs
 @pytest.mark.timeout(300)
-def test_blocks_have_sound_types(tmp_path: Path) -> None:
+def test_python_blocks_pass_mypy(tmp_path: Path) -> None:
     for block in (block for page in PAGES for block in blocks_of(page) if block.language == "python"):
         name = re.sub(r"\W", "_", f"{block.page.stem}_{block.line}")
         (tmp_path / f"{name}.py").write_text(block.code, encoding="utf-8")
@@ -343,7 +343,7 @@ class _Loaded(HTMLParser):
 
 
 @pytest.mark.docs
-def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(PAGES) - 1
     for page in pages:
@@ -377,7 +377,7 @@ def public_names() -> dict[str, Any]:
     return names
 
 
-def test_every_public_name_has_a_place_in_the_reference() -> None:
+def test_every_public_name_is_in_the_reference() -> None:
     asked = re.findall(r"^::: ([\w.]+)$", "".join(page.read_text("utf-8") for page in PAGES), re.MULTILINE)
     names = public_names()
     placed = {id(value) for name, value in names.items() if name in asked or name.rpartition(".")[0] in asked}

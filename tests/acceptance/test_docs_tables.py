@@ -1,4 +1,4 @@
-"""Tables and pictures of the documentation say what the code says."""
+"""Tables and pictures of the documentation match the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def table(page: str, first_column: str) -> list[list[str]]:
-    """The rows of a page's table that begins with this column."""
+    """The rows of the page's table whose first column has this heading."""
     text = (DOCS / page).read_text(encoding="utf-8")
     (found,) = re.findall(rf"^\| {re.escape(first_column)} \|.*\n\|[- |]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE)
     return [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in found.splitlines()]
@@ -33,7 +33,7 @@ def named(cell: str) -> list[str]:
 # ---- errors.md -----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_codes() -> None:
+def test_the_table_of_codes_matches_the_codes() -> None:
     rows = [
         (int(number), meaning, remedy, scope, ENDPOINTS if endpoints == "all" else tuple(named(endpoints)))
         for number, meaning, remedy, scope, endpoints in table("errors.md", "Code")
@@ -48,7 +48,7 @@ def _tree(kind: type[MyMSPError] = MyMSPError, depth: int = 0) -> Iterator[tuple
             yield from _tree(below, depth + 1)
 
 
-def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
+def test_the_table_of_errors_matches_the_error_tree() -> None:
     rows = table("errors.md", "Error")
     assert [(cell.count("·"), *named(cell)) for cell, _, _ in rows] == list(_tree())
     doubtful = {name for _, name in _tree(errors.InDoubtError)}
@@ -60,16 +60,16 @@ def test_every_error_is_there_below_what_it_is_a_kind_of() -> None:
 
 # ---- message-states.md -------------------------------------------------------------------------------------------
 
-WAYS = {(old, new) for old, followers in states.TRANSITIONS.items() for new in followers}
+TRANSITIONS = {(old, new) for old, followers in states.TRANSITIONS.items() for new in followers}
 
 
-def test_every_way_is_there() -> None:
-    told = [(old.replace(" ", "_"), new.replace(" ", "_")) for old, new, _ in table("message-states.md", "From")]
-    assert len(told) == len(set(told))
-    assert set(told) == WAYS
+def test_the_table_of_transitions_is_complete() -> None:
+    listed = [(old.replace(" ", "_"), new.replace(" ", "_")) for old, new, _ in table("message-states.md", "From")]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == TRANSITIONS
 
 
-def test_the_picture_has_every_state_and_every_way() -> None:
+def test_the_picture_has_every_state_and_transition() -> None:
     picture = ET.parse(DOCS / "images" / "states.svg").getroot()
     boxes = {group.attrib["id"]: group.find(f"{SVG}rect") for group in picture.findall(f"{SVG}g")}
     assert set(boxes) == set(states.STATES)
@@ -86,14 +86,14 @@ def test_the_picture_has_every_state_and_every_way() -> None:
             assert left <= x <= left + width
             assert top <= y <= top + height
         drawn.add((old, new))
-    assert drawn == WAYS
+    assert drawn == TRANSITIONS
     for group in picture.findall(f"{SVG}g"):
         name = group.find(f"{SVG}text[@class='name']")
         assert name is not None
         assert name.text == group.attrib["id"].replace("_", " ")
 
 
-def test_the_picture_has_two_lights_and_needs_nothing() -> None:
+def test_the_picture_has_a_dark_mode_and_loads_nothing() -> None:
     text = (DOCS / "images" / "states.svg").read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in text
     assert not re.search(r"<script|href|@import|url\((?!#)", text)
@@ -102,11 +102,11 @@ def test_the_picture_has_two_lights_and_needs_nothing() -> None:
 # ---- the other pages -----------------------------------------------------------------------------------------------
 
 
-def test_security_knows_every_table_of_the_journal() -> None:
+def test_security_lists_every_table_of_the_journal() -> None:
     assert {named(row[0])[0] for row in table("security.md", "Table")} == set(schema.metadata.tables)
 
 
-def test_architecture_knows_every_room() -> None:
+def test_architecture_lists_every_module() -> None:
     rooms = {room for row in table("architecture.md", "Module") for room in named(row[0])}
     package = ROOT / "prefect_mymsp"
     there = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
@@ -114,7 +114,7 @@ def test_architecture_knows_every_room() -> None:
     assert rooms == there - {"__init__", "transport"}
 
 
-def test_contributing_knows_every_marker() -> None:
+def test_contributing_lists_every_marker() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     options = project["tool"]["pytest"]["ini_options"]
     markers = {line.partition(":")[0] for line in options["markers"]}
@@ -125,7 +125,7 @@ def test_contributing_knows_every_marker() -> None:
         assert row[2] == f"`pytest -m {named(row[0])[0]}`"
 
 
-def test_settings_that_are_named_exist() -> None:
+def test_every_setting_in_the_docs_exists() -> None:
     known = {f"PREFECT_INTEGRATIONS_MYMSP_{name}".upper() for name in MyMSPSettings.model_fields}
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         there = set(re.findall(r"PREFECT_INTEGRATIONS_MYMSP_[A-Z_]+", page.read_text(encoding="utf-8")))

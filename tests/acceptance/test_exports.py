@@ -475,7 +475,7 @@ def test_the_artifact_shows_the_charts_of_a_page(
 def test_the_form_has_types_and_descriptions() -> None:
     for exporting in (export_delivery_report, export_inbox_report):
         shown = exporting.parameters.model_dump()
-        assert shown["properties"]["format"]["enum"] == ["csv", "excel", "html", "parquet"]
+        assert shown["properties"]["format"]["enum"] == ["html", "csv", "excel", "parquet"]
         assert shown["definitions"]["Table"]["additionalProperties"] is False
         assert shown["definitions"]["Table"]["required"] == ["name", "database"]
         assert shown["definitions"]["Secret"]["block_type_slug"] == "secret"

@@ -1,4 +1,4 @@
-"""Every code block of the README does what the README says."""
+"""Every code block of the README is run."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def run(code: str) -> tuple[dict[str, Any], str]:
     return names, printed.getvalue()
 
 
-def test_the_readme_has_the_blocks_this_test_knows() -> None:
+def test_the_readme_has_the_expected_blocks() -> None:
     assert [language for language, _ in BLOCKS] == ["bash", "bash", "csv", *["python"] * 5]
 
 
-def test_the_two_commands_are_those_of_ci() -> None:
+def test_ci_runs_the_same_commands() -> None:
     ci = (Path(__file__).parents[2] / ".ci" / "run").read_text(encoding="utf-8")
     demo, tests = (code.strip() for language, code in BLOCKS if language == "bash")
     assert demo.endswith("pip install -e . && .venv/bin/prefect-mymsp demo")
@@ -71,7 +71,7 @@ def test_a_campaign_in_ten_lines(in_a_folder: Path, mymsp_sandbox: Sandbox) -> N
     }
 
 
-def test_a_dataframe(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
+def test_sending_a_dataframe(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
     names, _ = run(python_blocks()[1])
     assert names["report"].delivered == 2
     assert {message["text"] for message in mymsp_sandbox.gateway.ledger()} == {"Hello Disa!", "Hello Egil!"}
@@ -84,19 +84,19 @@ def test_saving_a_block(in_a_folder: Path) -> None:
     assert loaded.user == "demo"
 
 
-def test_the_tasks(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
+def test_tasks(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
     _, printed = run(python_blocks()[3])
     assert printed.strip() == "2 recipients"
     assert len(mymsp_sandbox.gateway.ledger()) == 1
 
 
-def test_the_fixture(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
+def test_the_pytest_fixture(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
     names, _ = run(python_blocks()[4])
     assert names["pytest_plugins"] == ["prefect_mymsp.sandbox.pytest_plugin"]
     names["test_it_is_sent"](mymsp_sandbox)
 
 
-def test_the_tables_name_what_there_is() -> None:
+def test_the_tables_match_the_code() -> None:
     from prefect_mymsp import tasks
 
     rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)

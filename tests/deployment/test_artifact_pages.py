@@ -1,4 +1,4 @@
-"""Prefect's pages with what strangers wrote, in a real browser, in both of its user interfaces. Run by CI."""
+"""Artifacts with hostile values, in a real browser and in both of Prefect's user interfaces. Run by CI."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def page(url: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("interface", ["", "/v2"])
-def test_what_strangers_wrote_is_text(server: Server, tmp_path: Path, interface: str) -> None:
+def test_artifacts_show_hostile_values_as_text(server: Server, tmp_path: Path, interface: str) -> None:
     people = tmp_path / "people.csv"
     quoted = HOSTILE.replace('"', '""')
     people.write_text(f'telefon,"{quoted}"\n0701740605,Bo\n"{quoted}",Ce\n', encoding="utf-8")

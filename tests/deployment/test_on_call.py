@@ -42,21 +42,25 @@ collect_inbox(MyMSPCredentials.load("default"))
 
 
 def ledger(sandbox: Sandbox) -> list[tuple[str, str]]:
-    return [(one["msisdn"], message["text"]) for message in sandbox.gateway.ledger() for one in message["recipients"]]
+    return [
+        (recipient["msisdn"], message["text"])
+        for message in sandbox.gateway.ledger()
+        for recipient in message["recipients"]
+    ]
 
 
 def actions(server: Server, outcome: str) -> list[dict[str, Any]]:
-    """What the server says of the actions of its automations: ``executed`` or ``failed``."""
+    """The server's events about its automations' actions, ``executed`` or ``failed``."""
     with server.client() as client:
         wanted = {"event": {"name": [f"prefect.automation.action.{outcome}"]}, "order": "ASC"}
-        answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
-    found: list[dict[str, Any]] = answer.json()["events"]
-    return found
+        response = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 50})
+    events: list[dict[str, Any]] = response.json()["events"]
+    return events
 
 
 @pytest.fixture
 def program(tmp_path: Path, server: Server, account: str) -> Iterator[Any]:
-    """Writes a program to a file. The account is there as ``default``; the test's automations end with it."""
+    """Writes a program to a file. The account is saved as ``default``; automations are deleted after the test."""
 
     def write(name: str, code: str) -> Path:
         path = tmp_path / f"{name}.py"
@@ -71,7 +75,7 @@ def program(tmp_path: Path, server: Server, account: str) -> Iterator[Any]:
                 client.delete_automation(automation.id)
 
 
-def test_a_failing_flow_texts_the_person_on_call(server: Server, gateway: Sandbox, program: Any) -> None:
+def test_a_failing_flow_sends_notifications_up_to_the_limit(server: Server, gateway: Sandbox, program: Any) -> None:
     before = len(actions(server, "executed"))
     server.run(program("on_call", ON_CALL))
     with server.process(program("nightly", _FAILING)) as failing:
@@ -81,26 +85,26 @@ def test_a_failing_flow_texts_the_person_on_call(server: Server, gateway: Sandbo
     assert number == "46701740605"
     assert re.fullmatch(r"nightly-import\nRun [a-z]+-[a-z]+ is Failed\.", text)
 
-    # And thirty more in a row.
+    # Thirty more failures in a row.
     @flow
-    def restless() -> None: ...
+    def failing_often() -> None: ...
 
     with server.client() as client:
         for _ in range(30):
-            run = client.create_flow_run(restless)
+            run = client.create_flow_run(failing_often)
             client.set_flow_run_state(run.id, Failed(), force=True)
     server.wait_for(lambda: len(actions(server, "executed")) == before + 31)
-    assert [text.partition("\n")[0] for _, text in ledger(gateway)] == ["nightly-import", *["restless"] * 4]
+    assert [text.partition("\n")[0] for _, text in ledger(gateway)] == ["nightly-import", *["failing-often"] * 4]
     assert actions(server, "failed") == []
 
 
-def test_a_lost_answer_is_one_sms(server: Server, gateway: Sandbox, program: Any) -> None:
-    # This number's SMS is accepted, and the answer then lost.
+def test_a_lost_response_causes_no_second_sms(server: Server, gateway: Sandbox, program: Any) -> None:
+    # The gateway accepts this number's SMS and its response is lost.
     server.run(program("on_call", ON_CALL.replace("06 05", "06 60").replace('"on-call"', '"on-call-lost"')))
     with server.process(program("nightly", _FAILING)) as failing:
         assert failing.wait(60) == 1
     (action,) = server.wait_for(lambda: actions(server, "failed"))
-    time.sleep(2)  # the server would have tried again by now
+    time.sleep(2)  # by now the server would have retried
     assert len(ledger(gateway)) == 1
     assert action["payload"]["reason"] == "Notification failed"
     assert "may not have been: sendSms: the connection was lost" in action["payload"]["notification_log"]
@@ -114,8 +118,8 @@ def test_an_sms_starts_a_flow(server: Server, gateway: Sandbox, program: Any) ->
         server.wait_for(client.read_automations)
         deployment = client.read_deployment_by_name("status/by-sms")
         gateway.gateway.receive(originator="46701740606", text="Hello there")
-        asked = gateway.gateway.receive(originator="46701740606", text="status?")
-        for _ in range(2):  # however often the inbox is collected, it starts one run
+        message = gateway.gateway.receive(originator="46701740606", text="status?")
+        for _ in range(2):  # collecting the inbox twice starts one run
             server.run(program("collect", _COLLECTING))
         here = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
 
@@ -125,5 +129,5 @@ def test_an_sms_starts_a_flow(server: Server, gateway: Sandbox, program: Any) ->
 
         server.wait_for(completed)
         (run,) = client.read_flow_runs(flow_run_filter=here)
-    assert run.parameters == {"message_id": asked.message_id}
-    assert ledger(gateway) == [("46701740605", f"All is well. (Asked in message {asked.message_id}.)")]
+    assert run.parameters == {"message_id": message.message_id}
+    assert ledger(gateway) == [("46701740605", f"All is well. (Asked in message {message.message_id}.)")]

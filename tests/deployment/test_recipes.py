@@ -1,4 +1,4 @@
-"""The recipes of ``flows/``: deployed as their file says, scheduled, and run by a worker that has the wheel alone."""
+"""The recipes of ``flows/``: deployed from their file, scheduled, and run by a worker with only the wheel installed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ STOCKHOLM = ZoneInfo("Europe/Stockholm")
 
 
 class Recipes(NamedTuple):
-    """What ``prefect deploy`` made of ``flows/prefect.yaml``.
+    """The deployments of ``flows/prefect.yaml``.
 
     Attributes:
         deployments: By name.
-        next_runs: When each would run next, as Prefect has planned it.
+        next_runs: The scheduled runs of each deployment.
     """
 
     deployments: dict[str, DeploymentResponse]
@@ -59,12 +59,14 @@ def warehouse(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipes(server: Server, installed: Server, worker: Worker, account: str, warehouse: Path) -> Recipes:
-    """The deployments, made in the checkout's folder; their schedules are off again, for they would run meanwhile."""
+    """The deployments, made in the checkout's folder; their schedules are switched off so that they do not run."""
     folder = server.root / "flows"
     installed.run("-m", "prefect", "--no-prompt", "deploy", "--all", folder=folder)
-    described = {one["name"] for one in yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]}
+    described = {
+        deployment["name"] for deployment in yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
+    }
     with server.client() as client:
-        deployments = {one.name: one for one in client.read_deployments() if one.name in described}
+        deployments = {found.name: found for found in client.read_deployments() if found.name in described}
         assert deployments.keys() == described
 
         def planned() -> dict[str, list[datetime]]:
@@ -81,13 +83,13 @@ def recipes(server: Server, installed: Server, worker: Worker, account: str, war
             return found if all(found.values()) else {}
 
         next_runs = server.wait_for(planned)
-        for one in deployments.values():
-            client.update_deployment_schedule(one.id, one.schedules[0].id, active=False)
+        for deployment in deployments.values():
+            client.update_deployment_schedule(deployment.id, deployment.schedules[0].id, active=False)
     return Recipes(deployments, next_runs)
 
 
 def sent(sandbox: Sandbox) -> dict[tuple[str, str], int]:
-    """How often the gateway was given each (MSISDN, text)."""
+    """How often the gateway received each (MSISDN, text)."""
     return dict(sandbox.gateway.summary())
 
 
@@ -101,7 +103,7 @@ def sent(sandbox: Sandbox) -> dict[tuple[str, str], int]:
         ("morning-report", "0 7 * * *", {"hour": 7, "minute": 0}),
     ],
 )
-def test_a_recipes_schedule(recipes: Recipes, name: str, cron: str, at: dict[str, int]) -> None:
+def test_each_recipe_has_its_schedule(recipes: Recipes, name: str, cron: str, at: dict[str, int]) -> None:
     deployment = recipes.deployments[name]
     (schedule,) = deployment.schedules
     assert schedule.active
@@ -138,7 +140,7 @@ def test_tracking_and_the_morning_report(
 
 @contextmanager
 def written_to(file: Path) -> Iterator[None]:
-    """While entered, a file grows by a row now and then; in the end it holds three."""
+    """A file that changes all the time within the block; three rows are added when it ends."""
     file.write_text("phone;name\n")
     done = threading.Event()
 
@@ -177,7 +179,7 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
         assert sent(gateway) == first
         assert sorted(path.name for path in folder.glob("*.csv")) == ["growing.csv"]
         assert len(list((folder / "sent").glob("* monday.csv"))) == 1
-    # The next night: what was still written to; and a file of a name that was there before, with one more person.
+    # The next run sends the file that was changing, and the new row of a file whose name is known.
     (folder / "monday.csv").write_text("phone;name\n0701740605;Anna\n0701740606;Bo\n0701740611;Gun\n")
     worker.ended(worker.begin("nightly-campaign/nightly-campaign", **given))
     second = {("46701740608", "Hello Di"): 1, ("46701740609", "Hello Eva"): 1, ("46701740610", "Hello Fia"): 1}
@@ -187,7 +189,7 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
     assert {datetime.fromisoformat(message["scheduled_at"]) for message in gateway.gateway.ledger()} == {opens}
 
 
-def test_a_file_that_cannot_be_sent_stays_and_the_others_are_sent(
+def test_a_file_that_cannot_be_sent_does_not_stop_the_others(
     worker: Worker, recipes: Recipes, gateway: Sandbox, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_text("who;name\nnobody;Anna\n")
@@ -213,7 +215,7 @@ def test_the_weekly_reminder(worker: Worker, recipes: Recipes, gateway: Sandbox,
         database.execute("CREATE TABLE appointments_of_the_week (phone TEXT, name TEXT, day TEXT)")
         rows = [("070-174 06 13", "Ida", "Monday"), ("+46701740614", "Jan", "Friday")]
         database.executemany("INSERT INTO appointments_of_the_week VALUES (?, ?, ?)", rows)
-    for _ in range(2):  # once more in the same week
+    for _ in range(2):  # the second run is in the same week
         worker.ended(worker.begin("weekly-reminder/weekly-reminder"))
         assert sent(gateway) == {
             ("46701740613", "Hello Ida, we see you on Monday."): 1,
@@ -221,7 +223,7 @@ def test_the_weekly_reminder(worker: Worker, recipes: Recipes, gateway: Sandbox,
         }
 
 
-def test_the_inbox_lands_in_the_warehouse_once(
+def test_each_message_is_added_to_the_warehouse_once(
     worker: Worker, recipes: Recipes, gateway: Sandbox, warehouse: Path
 ) -> None:
     def rows() -> list[tuple[str, ...]]:
@@ -237,12 +239,12 @@ def test_the_inbox_lands_in_the_warehouse_once(
     assert rows() == [("And me?",), ("STOP",), ("Yes please",)]
 
 
-def test_nothing_of_it_can_be_read_in_prefect(server: Server, installed: Server, account: str) -> None:
+def test_prefects_files_hold_no_password_number_or_text(server: Server, installed: Server, account: str) -> None:
     kept = [path for home in (server.home, installed.home) for path in home.rglob("*") if path.is_file()]
-    # Not where they belong, the journal and the reports, nor in what is Prefect's own.
+    # Except the journal and the reports, which hold them, and Prefect's own files.
     kept = [path for path in kept if not {"mymsp", "venv", "ui"} & set(path.parts)]
     assert any(path.name == "prefect.db" for path in kept)
-    # Not 605: that number is in an example of the blocks' own documentation.
+    # Not 605: the blocks' documentation has that number in an example.
     secrets = [account, "46701740606", "0701740606", "46701740613", "070-174 06 13", "Hello Ida", "Anna"]
     for path in kept:
         held = path.read_bytes()

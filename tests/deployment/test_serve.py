@@ -1,4 +1,4 @@
-"""``python flows/serve.py``: one process that schedules and runs all the recipes."""
+"""``python flows/serve.py``: one process that schedules and runs all recipes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def test_all_recipes_are_served_with_their_schedules(
     recipes = yaml.safe_load((server.root / "flows" / "prefect.yaml").read_text())["deployments"]
     (tmp_path / "served.csv").write_text("phone;name\n0701740615;Kim\n")
     with server.client() as client:
-        for one in client.read_deployments():
-            if one.name in {recipe["name"] for recipe in recipes}:
-                client.delete_deployment(one.id)  # what is deployed already would keep its work pool
+        for deployment in client.read_deployments():
+            if deployment.name in {recipe["name"] for recipe in recipes}:
+                client.delete_deployment(deployment.id)  # an existing deployment would keep its work pool
     with installed.process(server.root / "flows" / "serve.py") as serving, server.client() as client:
 
         def served() -> dict[str, DeploymentResponse]:
             assert serving.poll() is None
-            found = {one.name: one for one in client.read_deployments() if one.work_pool_name is None}
-            return found if found.keys() >= {recipe["name"] for recipe in recipes} else {}
+            served = {found.name: found for found in client.read_deployments() if found.work_pool_name is None}
+            return served if served.keys() >= {recipe["name"] for recipe in recipes} else {}
 
         deployments = server.wait_for(served)
         for recipe in recipes:

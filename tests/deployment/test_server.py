@@ -1,4 +1,4 @@
-"""The server of these tests is a real one, with this package installed."""
+"""The Prefect server of these tests, with this package installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deployment
 
 
-def test_a_server_registers_our_blocks_when_it_starts(server: Server) -> None:
-    ours = {"mymsp-credentials", "mymsp-campaign-journal", "mymsp-notification"}
+def test_a_server_registers_the_blocks_when_it_starts(server: Server) -> None:
+    blocks = {"mymsp-credentials", "mymsp-campaign-journal", "mymsp-notification"}
     with server.client() as client:
-        server.wait_for(lambda: ours <= {one.slug for one in client.read_block_types()})
-    told = server.run("-c", "import prefect_mymsp; print(prefect_mymsp.__file__)")
-    assert told.strip() == str(server.root / "prefect_mymsp" / "__init__.py")
+        server.wait_for(lambda: blocks <= {block_type.slug for block_type in client.read_block_types()})
+    path = server.run("-c", "import prefect_mymsp; print(prefect_mymsp.__file__)")
+    assert path.strip() == str(server.root / "prefect_mymsp" / "__init__.py")

@@ -1,7 +1,6 @@
-"""The walk-through, followed as it stands: its files written, each of its commands run, in its order.
+"""The walkthrough, followed as written: its files are created and its commands run, in order.
 
-What a reader has and a test has not is put in its place: the environment, into which the wheel is installed already;
-the sandbox and the server, which a test starts on free ports.
+The test provides its own environment with the wheel installed, and starts the sandbox and the server on free ports.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.deployment
 
 COMPLETED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
 PAGE = ROOT / "docs" / "walkthrough.md"
-#: Commands that the test's own setting has done already; everything else on the page is run.
+#: Commands that the test has done already; all others on the page are run.
 STANDS_FOR = (
     "python3 -m venv .venv",
     ". .venv/bin/activate",
@@ -48,14 +47,14 @@ STANDS_FOR = (
 
 
 class Reader:
-    """Somebody who does what the page says, in an empty folder."""
+    """Follows the page in an empty folder."""
 
     def __init__(self, installed: Server, sandbox: Sandbox, folder: Path) -> None:
         self._installed = installed
         self._sandbox = sandbox
         self.folder = folder
         self.skipped: list[str] = []
-        self.said: dict[str, str] = {}
+        self.output_of: dict[str, str] = {}
 
     def does(self, block: Block, running: ExitStack) -> None:
         code = block.code.replace(SHOWN_URL, self._sandbox.base_url)
@@ -88,7 +87,7 @@ class Reader:
             check=False,
         )
         assert done.returncode == 0, f"{words}:\n{done.stdout}"
-        self.said[" ".join(words)] = done.stdout
+        self.output_of[" ".join(words)] = done.stdout
 
 
 def draw(installed: Server, folder: Path) -> None:
@@ -124,7 +123,7 @@ def sandbox(server: Server, account: str, mymsp_sandbox_server: Sandbox) -> Iter
         MyMSPCredentials(user=mymsp_sandbox_server.user, **theirs).save("default", overwrite=True)
 
 
-def test_every_command_of_the_walk_through(installed: Server, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_walkthrough_as_written(installed: Server, sandbox: Sandbox, tmp_path: Path) -> None:
     reader = Reader(installed, sandbox, tmp_path)
     with ExitStack() as running:
         for block in blocks_of(PAGE):
@@ -132,8 +131,8 @@ def test_every_command_of_the_walk_through(installed: Server, sandbox: Sandbox, 
         if pictures := os.environ.get("PICTURES"):
             draw(installed, Path(pictures))
     assert tuple(reader.skipped) == STANDS_FOR
-    said = list(reader.said.values())
-    assert any("a landline number" in one for one in said)
+    outputs = list(reader.output_of.values())
+    assert any("a landline number" in output for output in outputs)
 
     sent = sorted(
         (recipient["msisdn"], message["text"])

@@ -1,4 +1,4 @@
-"""The wheel in a clean environment with nothing of the checkout in reach: deployed from there, run by its worker."""
+"""The wheel in a clean environment without the checkout: deployed from there, and run by its worker."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ send_campaign.to_deployment(
 """
 
 
-def test_the_wheel_holds_the_package_and_no_recipes(wheel: Path) -> None:
+def test_the_wheel_holds_only_the_package(wheel: Path) -> None:
     held = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in held if not name.endswith(".dist-info")} == {"prefect_mymsp"}
 
 
-def test_nothing_of_the_checkout_is_in_reach(installed: Server) -> None:
+def test_the_checkout_cannot_be_imported(installed: Server) -> None:
     found = json.loads(installed.run("-c", WHERE))
     assert Path(found["prefect_mymsp"]).is_relative_to(installed.home / "venv")
     assert (found["flows"], found["tests"]) == (None, None)
 
 
-def test_the_installed_flow_is_deployed_by_its_name_and_run(
+def test_the_installed_flow_is_deployed_by_its_dotted_name_and_run(
     server: Server, installed: Server, worker: Worker, deployment: str, gateway: Sandbox, tmp_path: Path
 ) -> None:
     people = tmp_path / "people.csv"
