@@ -102,7 +102,7 @@ def draw(installed: Server, folder: Path) -> None:
     ui = installed.api_url.removesuffix("/api")
     pages = {  # name, address, height: of the run, what stands above its log, which names this machine's folders
         "ui-artifacts": (f"{ui}/runs/flow-run/{run.id}", 500),
-        "ui-form": (f"{ui}/deployments/deployment/{evening.id}/run", 1400),
+        "ui-form": (f"{ui}/v2/deployments/deployment/{evening.id}/run", 1400),
     }
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     options += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
