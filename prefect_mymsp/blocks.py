@@ -1,9 +1,10 @@
-"""Blocks: stored configuration that builds a client, and nothing else."""
+"""Blocks: stored configuration that builds a client or opens a journal, and nothing else."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal
 
 
-# A picture of Prefect's own: the gateway has no logo that may be passed on.
+# A picture of Prefect's own: the gateway has no logo that we may distribute.
 LOGO_URL = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
 
 class MyMSPCredentials(CredentialsBlock):
-    """User and password of an account at myMSP, the SMS gateway of 21st Century Mobile.
+    """An account at myMSP, the SMS gateway of 21st Century Mobile.
 
     Example:
         Load stored credentials and send an SMS:
@@ -51,22 +52,22 @@ class MyMSPCredentials(CredentialsBlock):
     _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = "https://pypi.org/project/prefect-mymsp/"  # type: ignore[assignment]
 
-    # A wrong block's error must not quote what else was given.
+    # The error of an invalid block must not quote the other values.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     user: str = Field(default=..., description="The account's user.", min_length=1)
     password: SecretStr = Field(default=..., description="The account's password.", min_length=1)
     base_url: str = Field(
         default=DEFAULT_BASE_URL,
-        description="Where the gateway's endpoints live. Only https, or http on this machine for a sandbox.",
+        description="Address of the gateway. It must be https, or http for a sandbox on this machine.",
     )
     timezone: str = Field(
         default=DEFAULT_TIMEZONE,
-        description="The IANA time zone of the times that the gateway writes without one.",
+        description="IANA time zone of the account. The gateway writes times in it without saying so.",
     )
     timeout_s: float = Field(
         default=DEFAULT_TIMEOUT_S,
-        description="Seconds until a connection must be made, and until a whole answer must have come.",
+        description="Seconds to wait for a connection, and for a complete answer.",
         gt=0,
         le=MAX_TIMEOUT_S,
     )
@@ -110,7 +111,7 @@ class MyMSPCredentials(CredentialsBlock):
 
         Args:
             retry_for_s: Seconds to keep trying what never reached the gateway.
-            connections: Requests in flight at once, at most.
+            connections: Most requests in flight at the same time.
         """
         return AsyncMyMSPClient(
             self.user,
@@ -124,9 +125,9 @@ class MyMSPCredentials(CredentialsBlock):
 
 
 class CampaignJournal(Block):
-    """Where campaigns remember what was sent: a database that several machines can reach.
+    """The database that remembers what campaigns have sent.
 
-    Without this block the journal is an SQLite file in Prefect's home, which a container forgets when it ends.
+    Without this block, the journal is an SQLite file in Prefect's home. A container's files are lost when it stops.
 
     Example:
         Load a stored journal and send a campaign with it:
@@ -134,7 +135,8 @@ class CampaignJournal(Block):
         from prefect_mymsp import CampaignJournal
         from prefect_mymsp.flows import send_campaign
 
-        send_campaign("customers.csv", "Hello!", journal=CampaignJournal.load("BLOCK_NAME"))
+        journal = CampaignJournal.load("BLOCK_NAME")
+        send_campaign("customers.csv", "Hello!", journal=journal)
         ```
     """
 
@@ -147,15 +149,15 @@ class CampaignJournal(Block):
 
     url: SecretStr = Field(
         default=...,
-        description="An SQLAlchemy URL: postgresql://user:password@host/database, or sqlite:///path/to/journal.db.",
+        description="SQLAlchemy URL: postgresql://user:password@host/database, or sqlite:///path/to/journal.db.",
         min_length=1,
     )
 
     def get_journal(self) -> Journal:
-        """The journal, open; use it as a context manager.
+        """Open the journal; use it as a context manager.
 
         Raises:
-            ConfigurationError: The URL cannot be used.
+            ConfigurationError: The journal's URL cannot be used.
             JournalError: The journal cannot be opened.
         """
         from prefect_mymsp.journal import Journal
@@ -163,13 +165,22 @@ class CampaignJournal(Block):
         return Journal(self.url.get_secret_value())
 
 
+def journal_location(block: CampaignJournal | None = None) -> str | Path:
+    """URL or path of a block's journal, or of the journal that the settings name. It may contain a password."""
+    return block.url.get_secret_value() if block is not None else MyMSPSettings().journal_location()
+
+
 @contextlib.contextmanager
 def open_existing_journal(block: CampaignJournal | None = None) -> Iterator[Journal | None]:
-    """As :func:`open_journal`, for who only looks: None, and nothing is created, while its file is not there."""
+    """Open a journal to read it; yields None, and creates nothing, if its SQLite file does not exist.
+
+    Raises:
+        ConfigurationError: The journal's URL cannot be used.
+        JournalError: The journal cannot be opened.
+    """
     from prefect_mymsp.database_urls import database_exists, parse_supported_url
 
-    location = block.url.get_secret_value() if block is not None else MyMSPSettings().journal_location()
-    if not database_exists(parse_supported_url(location, "The journal")):
+    if not database_exists(parse_supported_url(journal_location(block), "The journal")):
         yield None
         return
     with open_journal(block) as journal:
@@ -177,12 +188,12 @@ def open_existing_journal(block: CampaignJournal | None = None) -> Iterator[Jour
 
 
 def open_journal(block: CampaignJournal | None = None) -> Journal:
-    """The journal of a block, or the one that the settings name.
+    """Open the journal of a block, or the journal that the settings name.
 
     Raises:
-        ConfigurationError: Its URL cannot be used.
-        JournalError: It cannot be opened.
+        ConfigurationError: The journal's URL cannot be used.
+        JournalError: The journal cannot be opened.
     """
     from prefect_mymsp.journal import Journal
 
-    return block.get_journal() if block is not None else Journal(MyMSPSettings().journal_location())
+    return Journal(journal_location(block))

@@ -12,22 +12,22 @@ from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, MAX_TRACKING_DAYS
 
 
 class MyMSPSettings(PrefectBaseSettings):
-    """What the flows use unless they are told otherwise."""
+    """Defaults of the flows."""
 
     model_config = build_settings_config(("integrations", "mymsp"))
 
     journal_url: SecretStr | None = Field(
         default=None,
-        description="Where the journal is: an SQLAlchemy URL of SQLite or PostgreSQL. "
+        description="SQLAlchemy URL of the journal, in SQLite or PostgreSQL. "
         "The default is mymsp/journal.db in Prefect's home.",
     )
     reports: Path | None = Field(
         default=None,
-        description="The folder for delivery reports. The default is mymsp/reports in Prefect's home.",
+        description="Folder for delivery reports. The default is mymsp/reports in Prefect's home.",
     )
     retry_for_s: float = Field(
         default=60.0,
-        description="Seconds a campaign keeps trying while the gateway cannot be reached or turns requests away.",
+        description="Seconds for which a campaign retries while the gateway cannot be reached or answers 429.",
         ge=0,
     )
     tracking_days: float = Field(
@@ -39,7 +39,7 @@ class MyMSPSettings(PrefectBaseSettings):
     )
 
     def journal_location(self) -> str | Path:
-        """The journal's URL or path. It may hold a password: do not print it."""
+        """URL or path of the journal. It may contain a password: do not print it."""
         if self.journal_url is not None:
             return self.journal_url.get_secret_value()
         return get_current_settings().home / "mymsp" / "journal.db"

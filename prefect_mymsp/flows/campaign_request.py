@@ -113,7 +113,10 @@ def build_request(
     tracking_days: float = DEFAULT_TRACKING_DAYS,
     now: datetime | None = None,
 ) -> CampaignRequest:
-    """Check the parameters of a campaign. It opens nothing, so a wrong option costs no server and no block.
+    """Check the parameters of a campaign, and that its files are there.
+
+    It needs neither Prefect's API nor the journal, so a mistake is found before a server is started, a block is loaded
+    or the journal is opened.
 
     Args:
         recipients: As in ``send_campaign``, or a DataFrame.
@@ -136,8 +139,11 @@ def build_request(
 
     Raises:
         InputError: A parameter is wrong, or two contradict each other; says which.
+        SourceError: A file does not exist or cannot be opened.
+        TemplateError: The message is not valid.
     """
     from prefect_mymsp.campaign import FollowOptions, Limits, SendOptions
+    from prefect_mymsp.recipients.files import check_path
     from prefect_mymsp.templates import Template
 
     audience, suppression = audience or Audience(), suppression or Suppression()
@@ -155,6 +161,9 @@ def build_request(
         )
     _check_suppression(suppression)
     Template(message, transliterate=transliterate)
+    for path in (recipients, suppression.file):
+        if isinstance(path, str | Path):
+            check_path(str(path))
     return CampaignRequest(
         recipients=recipients,
         message=message,

@@ -20,7 +20,7 @@ from prefect_mymsp.flows.approval import request_approval
 from prefect_mymsp.flows.campaign_request import CampaignRequest, build_request
 from prefect_mymsp.flows.concurrency import scheduled_start, with_concurrency_limit
 from prefect_mymsp.flows.emit_events import emit_if_completed
-from prefect_mymsp.flows.form import Choice, label
+from prefect_mymsp.flows.form import Choice, Group, label
 from prefect_mymsp.flows.options import Advanced, Audience, Safeguards, SendWindow, Speed, Suppression
 from prefect_mymsp.flows.parameters import Credentials, Journal, load_credentials
 from prefect_mymsp.flows.steps import (
@@ -128,6 +128,7 @@ def send_campaign(
     request = request.named(account.timezone, runtime.flow_run.get_scheduled_start_time())
     if dry_run:
         return _rehearse(request, account, journal)
+    require_shared_journal(request.workers, journal)
     with open_journal(journal) as opened:
         request, checked = _start(request, account, opened)
         return _send_and_report(request, account, opened, checked)
@@ -187,6 +188,7 @@ def send_dataframe(
         JournalError: The journal failed; nothing was sent that is not recorded in it.
     """
     options: dict[str, Any] = {name: value for name, value in locals().items() if name != "df"}
+    _check_before_prefect(df, options)
     # Prefect stores this label, so two frames of the same size must differ in it.
     frame_label = f"DataFrame of {len(df)} rows, {uuid.uuid4().hex[:8]}"
     token = _frames.set({**(_frames.get() or {}), frame_label: df})
@@ -195,6 +197,17 @@ def send_dataframe(
         return report
     finally:
         _frames.reset(token)
+
+
+def _check_before_prefect(df: pd.DataFrame, options: dict[str, Any]) -> None:
+    """Refuse wrong options before Prefect starts a server or a run.
+
+    Options that Prefect would convert, such as a mapping for a group, are left for the run to check.
+    """
+    options = {name: options[name] for name in options if name not in {"credentials", "dry_run", "journal"}}
+    groups = [options[name] for name in ("send_window", "audience", "suppression", "safeguards", "speed", "advanced")]
+    if all(group is None or isinstance(group, Group) for group in groups) and not isinstance(options["send_at"], str):
+        build_request(df, **options)
 
 
 def _frame_or_source(recipients: str | Path | None) -> str | Path | pd.DataFrame | None:
@@ -227,7 +240,6 @@ def _start(
     from prefect_mymsp.campaign.safeguards import check_start_time
 
     warn_if_lost_with_container(journal)
-    require_shared_journal(request.workers, journal)
     if request.send_at is None:  # a campaign with a delivery time is not late before that
         campaign = journal.campaigns.get(account.account, request.campaign)
         check_start_time(

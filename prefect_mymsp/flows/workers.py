@@ -16,7 +16,7 @@ from prefect.futures import wait
 from prefect.logging import get_run_logger
 from pydantic import SecretStr
 
-from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, open_journal
+from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials, journal_location, open_journal
 from prefect_mymsp.errors import CampaignStoppedError, InputError, JournalError, MyMSPError
 from prefect_mymsp.flows.campaign_request import CampaignRequest
 from prefect_mymsp.flows.concurrency import with_concurrency_limit
@@ -86,15 +86,16 @@ def send_with_workers(
     return counts
 
 
-def require_shared_journal(workers: int, journal: Journal) -> None:
-    """Refuse several workers when their journal is a file, which other machines do not see.
+def require_shared_journal(workers: int, journal: CampaignJournal | None) -> None:
+    """Refuse several workers when their journal is a file, which other machines do not see. It opens no journal.
 
     Raises:
         InputError: It is a file.
+        ConfigurationError: The journal's URL cannot be used.
     """
-    from prefect_mymsp.database_urls import is_sqlite
+    from prefect_mymsp.database_urls import is_sqlite, parse_database_url
 
-    if workers > 1 and is_sqlite(journal.url):
+    if workers > 1 and is_sqlite(parse_database_url(journal_location(journal), "The journal")):
         raise InputError(
             "workers: more than one worker needs a journal in PostgreSQL that all machines reach. Set journal to a "
             "CampaignJournal block, or PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import shutil
@@ -106,19 +107,43 @@ def open_file(source: str) -> SourceFile:
     return SourceFile(label, None, _copy_remote(source, scheme, label))
 
 
+def check_path(source: str) -> None:
+    """Check that a path names a file that can be opened. Nothing is read from it; URLs and pipes are not checked.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+    if not _URL.match(source):
+        with _path_errors(source):
+            _locate(source)
+
+
 def _open_path(name: str) -> SourceFile:
-    if not name or "\0" in name:
-        raise SourceError("The source's file name is empty or contains a NUL character.")
-    try:
-        path = Path(name).expanduser()
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise SourceError(f"{path}: this is a directory. Give a CSV file in it.")
-        if stat.S_ISREG(mode):
-            with path.open("rb"):
-                return SourceFile(path.name, path, None)
+    with _path_errors(name):
+        path, is_file = _locate(name)
+        if is_file:
+            return SourceFile(path.name, path, None)
         with path.open("rb") as pipe:  # /dev/stdin, <(command): can be read only once
             return SourceFile(path.name, None, _copy(pipe))
+
+
+def _locate(name: str) -> tuple[Path, bool]:
+    """The path of a file that can be opened, and whether it is a regular file."""
+    if not name or "\0" in name:
+        raise SourceError("The source's file name is empty or contains a NUL character.")
+    path = Path(name).expanduser()
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise SourceError(f"{path}: this is a directory. Give a CSV file in it.")
+    if is_file := stat.S_ISREG(mode):
+        path.open("rb").close()
+    return path, is_file
+
+
+@contextlib.contextmanager
+def _path_errors(name: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise SourceError(f"{name}: there is no such file (looked from {Path.cwd()}).") from error
     except PermissionError as error:

@@ -50,7 +50,7 @@ def test_every_parameter_has_a_field_in_the_deployment_form(flow: Any) -> None:
     schema = parameter_schema(flow)
     assert schema.properties
     for name, field in schema.properties.items():
-        assert field["title"] in {name, name.replace("_", " ").capitalize()}
+        assert field["title"].replace("-", " ") == name.replace("_", " ").capitalize()
         assert field.get("description", "").endswith("."), name
         assert has_form(field, schema.definitions), name
     # A deployment by dotted name gets its schema from the source; the form must be the same.
