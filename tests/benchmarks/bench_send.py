@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_send.py [--rows 8000] [--rounds 5] [--baselines]
 
-Each round measures all ways once, so that a machine whose speed drifts does so for all of them; a ratio is taken
-within a round, and the median of the rounds is printed. With --baselines also against httpx as it comes, and what
-people write today: a loop with requests, and one Prefect task for each row.
+Each round measures every variant once, so that a machine whose speed drifts affects all of them. A ratio is taken
+within a round, and the median of the rounds is printed. With --baselines the engine is also compared with plain httpx,
+with a loop over `requests`, and with one Prefect task for each row.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from prefect_mymsp.journal import CampaignKey, Journal, PlannedChunk, text_diges
 
 GATEWAY = Path(__file__).with_name("fast_gateway.py")
 CONNECTIONS = 16
-#: Rows that get a task each: by the number a campaign has, it would take minutes.
+#: Rows that get a task each. A whole campaign would take minutes.
 TASKS = 500
 
 
 @contextlib.contextmanager
 def gateway(latency_s: float) -> Iterator[str]:
-    """A fast gateway in a process of its own; its base URL."""
+    """The base URL of a fast gateway in a process of its own."""
     with subprocess.Popen([sys.executable, str(GATEWAY), str(latency_s)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -54,7 +54,7 @@ def texts_of(rows: int, personal: bool) -> list[str]:
 
 
 def bare(base_url: str, rows: int, batch: int | None) -> float:
-    """Seconds the client needs without a journal."""
+    """Seconds that the client needs without a journal."""
     work = (
         [([f"46700{row:06d}"], f"Hello number {row}, your appointment is tomorrow at noon.") for row in range(rows)]
         if batch is None
@@ -66,14 +66,14 @@ def bare(base_url: str, rows: int, batch: int | None) -> float:
 
     async def run() -> float:
         async with client(base_url) as sender:
-            left = iter(work)
+            remaining = iter(work)
 
-            async def lane() -> None:
-                for recipients, text in left:
+            async def send_remaining() -> None:
+                for recipients, text in remaining:
                     await sender.send(recipients, text)
 
             began = time.perf_counter()
-            await asyncio.gather(*(lane() for _ in range(CONNECTIONS)))
+            await asyncio.gather(*(send_remaining() for _ in range(CONNECTIONS)))
             return time.perf_counter() - began
 
     return asyncio.run(run())
@@ -97,7 +97,7 @@ def recorded(journal: Journal, name: str, rows: int, personal: bool) -> Campaign
 
 
 def journalled(base_url: str, rows: int, batch: int | None) -> float:
-    """Seconds the engine needs, its journal on this machine's disk, every intent durable before its request."""
+    """Seconds that the engine needs with a journal on disk, every intent durable before its request."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, Journal(Path(folder) / "journal.db") as journal:
         campaign = recorded(journal, "bench", rows, personal=batch is None)
 
@@ -117,22 +117,16 @@ def form_of(row: int) -> dict[str, str]:
 
 
 def httpx_alone(base_url: str, rows: int) -> float:
-    """Seconds of httpx as it comes, an AsyncClient a connection: its own pool is slower with this many."""
+    """Seconds of plain httpx with one AsyncClient per connection: its pool is slower with this many connections."""
 
     async def run() -> float:
-        left = iter(range(rows))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; httpx's own costs 20 ms
+        remaining = iter(range(rows))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; a default one costs 20 ms
 
-        async def lane(http: httpx.AsyncClient) -> None:
-            for row in left:
-                form = {
-                    "user": "user",
-                    "pwd": "password",
-                    "recipients": f"46700{row:06d}",
-                    "msg": f"Hello number {row}",
-                }
-                answer = await http.post(f"{base_url}/sendSms", data=form)
-                assert answer.text.startswith("A")
+        async def send_remaining(http: httpx.AsyncClient) -> None:
+            for row in remaining:
+                response = await http.post(f"{base_url}/sendSms", data=form_of(row))
+                assert response.text.startswith("A")
 
         async with contextlib.AsyncExitStack() as clients:
             opened = [
@@ -140,7 +134,7 @@ def httpx_alone(base_url: str, rows: int) -> float:
                 for _ in range(CONNECTIONS)
             ]
             began = time.perf_counter()
-            await asyncio.gather(*map(lane, opened))
+            await asyncio.gather(*map(send_remaining, opened))
             return time.perf_counter() - began
 
     return asyncio.run(run())
@@ -152,17 +146,13 @@ def requests_loop(base_url: str, rows: int) -> float:
 
     began = time.perf_counter()
     for row in range(rows):
-        answer = requests.post(
-            f"{base_url}/sendSms",
-            data=form_of(row),
-            timeout=30,
-        )
-        assert answer.text.startswith("A")
+        response = requests.post(f"{base_url}/sendSms", data=form_of(row), timeout=30)
+        assert response.text.startswith("A")
     return time.perf_counter() - began
 
 
 def task_per_row(base_url: str, rows: int) -> float:
-    """Seconds of a flow with a task for each row on Prefect's thread runner, and a running server."""
+    """Seconds of a flow with a task for each row, on Prefect's thread pool and a running server."""
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
     from pydantic import SecretStr
@@ -185,22 +175,22 @@ def task_per_row(base_url: str, rows: int) -> float:
 
 @contextlib.contextmanager
 def prefect_server() -> Iterator[None]:
-    """A Prefect server of its own on a temporary database, running before anything is timed."""
+    """A Prefect server on a temporary database, started before anything is measured."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=60):
         yield
 
 
-def compare(name: str, rows: int, rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+def compare(name: str, rows: int, rounds: int, engine: Callable[[], float], baseline: Callable[[], float]) -> None:
     ratios, rates = [], []
     for _ in range(rounds):
-        gc.collect()  # or the one that happens to run when it is due pays for both
-        mine = ours()
+        gc.collect()  # so that neither pays for the garbage of the other
+        engine_s = engine()
         gc.collect()
-        other = theirs()
-        ratios.append(other / mine)
-        rates.append(rows / mine)
+        baseline_s = baseline()
+        ratios.append(baseline_s / engine_s)
+        rates.append(rows / engine_s)
     print(
         f"{name}: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}), "
         f"{statistics.median(rates):,.0f} rows/s",
@@ -209,7 +199,7 @@ def compare(name: str, rows: int, rounds: int, ours: Callable[[], float], theirs
 
 
 def engine_against_client(url: str, rows: int, rounds: int, latency_s: float) -> None:
-    """The engine with its journal against the bare client, for personal rows and for one text to all."""
+    """Compare the engine with the bare client, for personal rows and for one text for all."""
     compare(
         "  personal rows, journal against bare client",
         rows,
@@ -252,7 +242,7 @@ def main() -> None:
     if arguments.baselines:
         with gateway(0.0) as url:
             compare(
-                "personal rows, journal against httpx as it comes",
+                "personal rows, journal against plain httpx",
                 rows,
                 rounds,
                 lambda: journalled(url, rows, None),

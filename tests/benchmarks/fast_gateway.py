@@ -1,4 +1,4 @@
-"""The least a gateway can be: accepts everything, as fast as Python allows, after a given latency."""
+"""A minimal gateway: accepts every request as fast as Python allows, after a given latency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 class Answering(asyncio.Protocol):
-    """One connection: a request is complete when its body is, and gets an id."""
+    """One connection. Each complete request gets an id."""
 
     next_id = 100_000
     latency_s = 0.0

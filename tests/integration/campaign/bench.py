@@ -30,20 +30,18 @@ from prefect_mymsp.journal import (
 )
 from prefect_mymsp.sandbox import Fault, Sandbox
 
+#: Lookups that do not take long.
 LOOK = ReconcileOptions(late_arrival_s=0.4, interval_s=0.1)
-
-
+#: Lookups without a break; nothing arrives late.
 EAGER = ReconcileOptions(late_arrival_s=0.0, interval_s=0.01)
 
-
 A, B, C, D = "46701740605", "46701740606", "46701740607", "46701740608"
-
-
+#: A delivery time.
 SOON = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
 
 
 class Bench:
-    """A journal, a gateway, and a campaign between them."""
+    """A journal, the sandbox gateway, and what tests do with them."""
 
     def __init__(self, sandbox: Sandbox, journal: Path) -> None:
         self.sandbox = sandbox
@@ -60,9 +58,9 @@ class Bench:
         batch_size: int = 500,
     ) -> CampaignKey:
         texts = list(dict.fromkeys(text for _, text in messages))
-        block = PlannedChunk(
+        chunk = PlannedChunk(
             rows=range(1, len(messages) + 1),
-            msisdns=[who for who, _ in messages],
+            msisdns=[msisdn for msisdn, _ in messages],
             text_of=[texts.index(text) for _, text in messages],
             texts=texts,
             digests=[text_digest(text) for text in texts],
@@ -72,11 +70,11 @@ class Bench:
         with self.journal.recording(
             self.account, name, source="test", sender=None, send_at=send_at, batch_size=batch_size
         ) as recording:
-            recording.add(block)
+            recording.add(chunk)
             return recording.campaign
 
     def messages(self, campaign: CampaignKey, *columns: str) -> list[tuple[object, ...]]:
-        """What the journal tells of a campaign's messages."""
+        """Columns of a campaign's messages in the journal."""
         parts = self.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
         return [row for part in parts for row in zip(*(part[name] for name in columns), strict=True)]
 
@@ -122,6 +120,7 @@ class Bench:
         return asyncio.run(run())
 
     def fault(self, *faults: Fault) -> None:
+        """Faults of the next requests, in place of earlier ones."""
         self.gateway.faults.replace(scripted=faults)
 
     def post(self, recipients: str, text: str, send_at: datetime) -> None:
@@ -134,16 +133,20 @@ class Bench:
 
     @property
     def sent(self) -> dict[tuple[str, str], int]:
+        """How often the gateway sent, or will send, a text to a recipient."""
         return {key: times for key, times in self.gateway.summary().items() if times}
 
     @property
     def requests(self) -> int:
+        """Requests to send, accepted or not."""
         return self.request_count("sendSms")
 
     def request_count(self, endpoint: str) -> int:
+        """Requests to an endpoint."""
         return sum(request.endpoint == endpoint for request in self.gateway.requests)
 
 
+#: Faults that leave a request in doubt.
 DOUBTFUL = [
     Fault("answer_lost"),
     Fault("lost_before"),
@@ -159,6 +162,6 @@ DOUBTFUL = [
 
 
 def scheduled_times(bench: Bench) -> list[datetime | None]:
-    """The delivery times of what the gateway has and has not cancelled, in the order it was accepted."""
-    found = [message["scheduled_at"] for message in bench.gateway.ledger() if not message["cancelled"]]
-    return [None if each is None else datetime.fromisoformat(each) for each in found]
+    """Delivery times of the messages that are not cancelled, in the order they were accepted; None for at once."""
+    times = [message["scheduled_at"] for message in bench.gateway.ledger() if not message["cancelled"]]
+    return [None if time is None else datetime.fromisoformat(time) for time in times]

@@ -1,4 +1,4 @@
-"""A process that sends a campaign and may be killed at any moment; run by the torture test."""
+"""A process that sends a campaign, for tests that kill it at any moment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def send(job: dict[str, Any]) -> None:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Send; the exit code says how it ended."""
+    """Send the campaign. The exit code says how that ended."""
     try:
         asyncio.run(send(job))
     except CampaignStoppedError as stopped:

@@ -55,28 +55,28 @@ def test_rows_with_the_same_text_share_a_request(bench: Bench) -> None:
 
 def test_a_bad_number_is_bisected(bench: Bench) -> None:
     bad = "46701740654"
-    people = [f"46701740{number}" for number in range(605, 635)]
-    campaign = bench.record([(who, "Hello") for who in [*people[:17], bad, *people[17:]]])
+    msisdns = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(msisdn, "Hello") for msisdn in [*msisdns[:17], bad, *msisdns[17:]]])
     counts = bench.send(campaign)
     assert (counts.accepted, counts.refused) == (30, 1)
-    assert bench.sent == {(who, "Hello"): 1 for who in people}
+    assert bench.sent == {(msisdn, "Hello"): 1 for msisdn in msisdns}
     assert [row for row in bench.messages(campaign, "state", "msisdn", "code") if row[0] == "refused"] == [
         ("refused", bad, 28)
     ]
 
 
 def test_an_undocumented_code_is_bisected(bench: Bench) -> None:
-    """It may be one that was cut short, or be about one of them."""
-    people = [f"46701740{number}" for number in range(605, 635)]
-    campaign = bench.record([(who, "Hello") for who in people])
+    """The code may be cut short, or concern one of the recipients."""
+    msisdns = [f"46701740{number}" for number in range(605, 635)]
+    campaign = bench.record([(msisdn, "Hello") for msisdn in msisdns])
     bench.fault(Fault("refuse", code=2, times=2))
     assert bench.send(campaign).accepted == 30
-    assert bench.sent == {(who, "Hello"): 1 for who in people}
+    assert bench.sent == {(msisdn, "Hello"): 1 for msisdn in msisdns}
 
 
 def test_repeated_undocumented_codes_stop_the_campaign(bench: Bench) -> None:
-    people = [f"467017{number:05}" for number in range(512)]
-    campaign = bench.record([(who, "Hello") for who in people])
+    msisdns = [f"467017{number:05}" for number in range(512)]
+    campaign = bench.record([(msisdn, "Hello") for msisdn in msisdns])
     bench.fault(Fault("refuse", code=40, times=10_000))
     with pytest.raises(CampaignStoppedError, match="code 40") as stopped:
         bench.send(campaign, connections=1, max_consecutive_failures=12)
@@ -87,8 +87,8 @@ def test_repeated_undocumented_codes_stop_the_campaign(bench: Bench) -> None:
 
 @pytest.mark.parametrize("code", [7, 11, 12, 22, 23, 24, 25, 33, 35])
 def test_a_refused_account_stops_the_campaign_in_order(bench: Bench, code: int) -> None:
-    people = [f"46701740{number}" for number in range(605, 645)]
-    campaign = bench.record([(who, f"Hello {who}") for who in people])
+    msisdns = [f"46701740{number}" for number in range(605, 645)]
+    campaign = bench.record([(msisdn, f"Hello {msisdn}") for msisdn in msisdns])
     bench.fault(Fault("none", times=10), Fault("refuse", code=code, times=1))
     with pytest.raises(CampaignStoppedError, match=rf"code {code} .*start the same campaign again") as stopped:
         bench.send(campaign, connections=1)
@@ -103,7 +103,7 @@ def test_a_refused_account_stops_the_campaign_in_order(bench: Bench, code: int) 
 def test_repeated_doubt_stops_the_campaign(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(30)])
     bench.fault(Fault("answer_lost", times=30))
-    with pytest.raises(CampaignStoppedError, match="do not arrive whole"):
+    with pytest.raises(CampaignStoppedError, match="do not arrive completely"):
         bench.send(campaign, connections=1, max_consecutive_failures=5)
     assert bench.requests == 5
     counts = bench.journal.campaigns.counts(campaign)
@@ -127,8 +127,8 @@ def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pyt
     assert database is not None
     handle, seen = bench.gateway.handle, list[tuple[str, set[str]]]()
 
-    def looking(method: str, endpoint: str, query: bytes, body: bytes) -> object:
-        # What another process would find, at the moment the request has come.
+    def inspect(method: str, endpoint: str, query: bytes, body: bytes) -> object:
+        # What another process would find when the request arrives.
         with closing(sqlite3.connect(database)) as other:
             rows = other.execute(
                 "SELECT msisdn FROM message JOIN batch ON batch.id = batch_id WHERE state = 'sending'"
@@ -137,7 +137,7 @@ def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pyt
         seen.append((recipients, {row[0] for row in rows}))
         return handle(method, endpoint, query, body)
 
-    monkeypatch.setattr(bench.gateway, "handle", looking)
+    monkeypatch.setattr(bench.gateway, "handle", inspect)
     assert bench.send(campaign).accepted == 3
     assert sorted(recipients for recipients, _ in seen) == [f"{A},{B}", C]
     for recipients, intended in seen:
@@ -145,23 +145,23 @@ def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pyt
 
 
 def test_few_requests_are_claimed_ahead_of_a_slow_gateway(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is claimed is in doubt when its process dies: as many requests wait for a connection as are made at once."""
+    """What is claimed is in doubt if its process dies: as few requests as possible wait for a connection."""
     bench.gateway.configure({"latency_ms": 80})
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(80)])
     claim, claimed, ahead = bench.journal.claims.claim, 0, []
 
-    def watched(run: SendRun, **asked: Any) -> list[Batch]:
+    def count_ahead(run: SendRun, **arguments: Any) -> list[Batch]:
         nonlocal claimed
-        arrived = len(bench.gateway.messages)  # before, since more arrive meanwhile
-        given = claim(run, **asked)
-        claimed += len(given)
+        arrived = len(bench.gateway.messages)  # read first: more arrive during the claim
+        batches = claim(run, **arguments)
+        claimed += len(batches)
         ahead.append(claimed - arrived)
-        return given
+        return batches
 
-    monkeypatch.setattr(bench.journal.claims, "claim", watched)
+    monkeypatch.setattr(bench.journal.claims, "claim", count_ahead)
     assert bench.send(campaign, connections=4).accepted == 80
     assert len(ahead) > 10
-    assert max(ahead) <= 4 * 4  # in flight, two windows, and what arrives during a claim
+    assert max(ahead) <= 4 * 4  # in flight, two windows, and those that arrive during a claim
 
 
 def test_no_claims_are_made_once_all_is_claimed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +169,15 @@ def test_no_claims_are_made_once_all_is_claimed(bench: Bench, monkeypatch: pytes
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(30)])
     claim, empty = bench.journal.claims.claim, 0
 
-    def watched(run: SendRun, **asked: Any) -> list[Batch]:
+    def count_ahead(run: SendRun, **arguments: Any) -> list[Batch]:
         nonlocal empty
-        given = claim(run, **asked)
-        empty += not given
-        return given
+        batches = claim(run, **arguments)
+        empty += not batches
+        return batches
 
-    monkeypatch.setattr(bench.journal.claims, "claim", watched)
+    monkeypatch.setattr(bench.journal.claims, "claim", count_ahead)
     assert bench.send(campaign, connections=4).accepted == 30
-    assert empty <= 2  # when nothing is left, and when all is over
+    assert empty <= 2  # when nothing is left, and at the end
 
 
 def test_a_failing_journal_stops_the_campaign_and_says_how_to_continue(
@@ -186,46 +186,46 @@ def test_a_failing_journal_stops_the_campaign_and_says_how_to_continue(
     bench.gateway.configure({"latency_ms": 50})
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(60)])
 
-    def gone(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise JournalError("The journal could not be written.")
 
     def listener(_: Progress) -> None:
         for name in ("claim", "settle", "renew", "end_run"):
-            monkeypatch.setattr(bench.journal.claims, name, gone)
-        monkeypatch.setattr(bench.journal.campaigns, "counts", gone)
+            monkeypatch.setattr(bench.journal.claims, name, fail)
+        monkeypatch.setattr(bench.journal.campaigns, "counts", fail)
 
     with pytest.raises(JournalError) as caught:
         bench.send(campaign, listener=listener)
-    told = str(caught.value)
-    assert told.startswith("The journal could not be written. This has stopped campaign 'campaign'.")
-    assert "start the same campaign again" in told
+    message = str(caught.value)
+    assert message.startswith("The journal could not be written. This has stopped campaign 'campaign'.")
+    assert "start the same campaign again" in message
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("options", "complaint"),
     [
         ({"batch_size": 0}, "batch_size must be"),
         ({"claim_window_s": 0}, "claim_window_s"),
         ({"destination_port": 65536}, "port"),
     ],
 )
-def test_invalid_options_are_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        SendOptions(**wrong)
+def test_invalid_options_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        SendOptions(**options)
 
 
 def test_messages_that_another_run_releases_are_sent(bench: Bench) -> None:
     bench.gateway.configure({"latency_ms": 900})
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(4)])
     other = bench.journal.claims.start_run(campaign)
-    held = bench.journal.claims.claim(other, requests=2, batch_size=1)
+    claimed = bench.journal.claims.claim(other, requests=2, batch_size=1)
 
-    def give_back() -> None:
+    def release() -> None:
         now = datetime.now(UTC)
-        bench.journal.claims.settle([Outcome(one.id, "released", now, reason="not-started") for one in held])
+        bench.journal.claims.settle([Outcome(batch.id, "released", now, reason="not-started") for batch in claimed])
         bench.journal.claims.end_run(other)
 
-    timer = threading.Timer(0.45, give_back)  # while the two others are waited for
+    timer = threading.Timer(0.45, release)  # while the other two requests are in flight
     timer.start()
     assert bench.send(campaign).accepted == 4
     timer.join()

@@ -61,7 +61,7 @@ def test_claims_of_a_dead_run_are_settled_when_its_lease_ends(bench: Bench) -> N
     campaign = bench.record(messages, send_at=SOON)
     dead = bench.journal.claims.start_run(campaign, lease_s=1.5)
     (first, _second) = bench.journal.claims.claim(dead, requests=2, batch_size=1)
-    bench.post(first.msisdns[0], first.text, SOON)  # one request had left, its answer went to nobody
+    bench.post(first.msisdns[0], first.text, SOON)  # one request had left before the process died
     counts = bench.send(campaign)
     assert (counts.accepted, counts.in_doubt) == (4, 0)
     assert bench.sent == dict.fromkeys(messages, 1)
@@ -76,19 +76,19 @@ def test_a_truncated_id_of_a_scheduled_message_is_settled(bench: Bench) -> None:
     assert set(bench.messages(campaign, "message_id")) == {(message["id"],) for message in bench.gateway.ledger()}
 
 
-def _answering(bench: Bench, monkeypatch: pytest.MonkeyPatch, change: Callable[[str, bytes], bytes]) -> None:
-    """Have the gateway's answers pass through ``change``, which is told the endpoint too."""
+def _change_responses(bench: Bench, monkeypatch: pytest.MonkeyPatch, change: Callable[[str, bytes], bytes]) -> None:
+    """Pass the gateway's responses through ``change(endpoint, body)``."""
     handle = bench.gateway.handle
 
     def changed(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
         answer = handle(method, endpoint, query, body)
-        told = answer.body if answer.dropped else change(endpoint, answer.body)
-        return answer._replace(body=told, announced=len(told))
+        changed_body = answer.body if answer.dropped else change(endpoint, answer.body)
+        return answer._replace(body=changed_body, announced=len(changed_body))
 
     monkeypatch.setattr(bench.gateway, "handle", changed)
 
 
-def _an_hour_off(endpoint: str, answer: bytes) -> bytes:
+def _list_an_hour_early(endpoint: str, answer: bytes) -> bytes:
     if endpoint != "sendlater/getall":
         return answer
     lines = answer.decode().split("\n")
@@ -102,7 +102,7 @@ def test_misread_times_do_not_cause_a_second_message(
 ) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
     campaign = bench.record(messages, send_at=SOON)
-    _answering(bench, monkeypatch, _an_hour_off)
+    _change_responses(bench, monkeypatch, _list_an_hour_early)
     bench.fault(*faults)
     doubtful = any(fault.kind == "answer_lost" for fault in faults)
     counts = _send_for(bench, campaign, 2.5) if doubtful else bench.send(campaign)
@@ -117,7 +117,7 @@ def test_a_message_rescheduled_by_another_system_is_not_sent_again(
     campaign = bench.record([(A, "Hello")], send_at=SOON)
     handle = bench.gateway.handle
 
-    def moved(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
+    def reschedule_at_once(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
         answer = handle(method, endpoint, query, body)
         if endpoint == "sendSms":
             form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}&msgno={answer.body[1:].decode().strip()}"
@@ -125,7 +125,7 @@ def test_a_message_rescheduled_by_another_system_is_not_sent_again(
             assert handle("POST", "sendlater/update", b"", (form + later).encode()).body.startswith(b"A")
         return answer
 
-    monkeypatch.setattr(bench.gateway, "handle", moved)
+    monkeypatch.setattr(bench.gateway, "handle", reschedule_at_once)
     assert bench.send(campaign).accepted == 1
     assert bench.sent == {(A, "Hello"): 1}
 
@@ -147,7 +147,7 @@ def test_a_gateway_that_ignores_delivery_times_sends_once(bench: Bench, monkeypa
 def test_a_missing_result_does_not_prove_absence(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
     campaign = bench.record(messages, send_at=SOON)
-    _answering(bench, monkeypatch, lambda endpoint, answer: b"N\n32" if endpoint == "getSmsResult" else answer)
+    _change_responses(bench, monkeypatch, lambda endpoint, answer: b"N\n32" if endpoint == "getSmsResult" else answer)
     bench.fault(Fault("answer_lost"))
     counts = _send_for(bench, campaign, 2.5)
     assert (counts.accepted, counts.in_doubt) == (1, 1)
@@ -155,7 +155,7 @@ def test_a_missing_result_does_not_prove_absence(bench: Bench, monkeypatch: pyte
 
 
 def _send_for(bench: Bench, campaign: CampaignKey, seconds: float) -> Counts:
-    """Send a campaign whose doubt would be looked up until its delivery time, and leave it."""
+    """Send a campaign whose doubt is looked up until its delivery time, and cancel that after a while."""
 
     async def run() -> None:
         async with bench.client() as client:
@@ -189,9 +189,9 @@ def test_a_cancellation_in_doubt_is_settled(bench: Bench) -> None:
 
 
 def test_messages_of_other_systems_are_not_touched(bench: Bench) -> None:
-    bench.post(B, "Foreign", SOON)  # the same minute, other people
-    bench.post(A, "Foreign", SOON + timedelta(minutes=1))  # the same person, another minute
-    bench.post(f"{A},{B}", "Foreign", SOON)  # more people
+    bench.post(B, "Foreign", SOON)  # the same minute, other recipients
+    bench.post(A, "Foreign", SOON + timedelta(minutes=1))  # the same recipient, another minute
+    bench.post(f"{A},{B}", "Foreign", SOON)  # more recipients
     campaign = bench.record([(C, "Hello"), (D, "Hello D")], send_at=SOON)
     bench.fault(Fault("lost_before"), Fault("answer_lost"))
     assert bench.send(campaign).accepted == 2
@@ -217,7 +217,7 @@ def test_a_truncated_list_does_not_prove_absence(bench: Bench) -> None:
 
 @pytest.mark.parametrize("smpp_time", [12, 16])
 def test_nothing_is_proven_absent_in_the_repeated_hour(bench: Bench, smpp_time: int) -> None:
-    """A time without a zone is read as the first of two: what waits for the second would look absent."""
+    """A time without a zone is read as the first of two, so a message for the second one would look absent."""
     year = datetime.now(UTC).year + 1
     last_sunday = next(day for day in range(31, 24, -1) if datetime(year, 10, day, tzinfo=UTC).weekday() == 6)
     first = datetime(year, 10, last_sunday, 0, 58, tzinfo=UTC)  # 02:58 in summer time; two minutes later it is 02:00
@@ -261,16 +261,16 @@ def test_doubt_waits_for_a_list_while_the_gateway_fails(bench: Bench) -> None:
 
 
 def test_lists_without_their_end_do_not_prove_absence(bench: Bench) -> None:
-    """All that is known to be there is on them: only that there are several in a row tells."""
+    """Such lists hold every message that is known to wait. Only several lists in a row prove absence."""
     first, last = [(A, "Hello"), (B, "Hello B")], (C, "Hello C")
     bench.gateway.configure({"dialect": {"order": "ascending"}})
     assert bench.send(bench.record(first, send_at=SOON), connections=1).accepted == 2
     form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}".encode()
-    so_far = bench.gateway.handle("POST", "sendlater/getall", b"", form).body.rstrip()
-    assert so_far.count(b"\n") == 2
+    list_so_far = bench.gateway.handle("POST", "sendlater/getall", b"", form).body.rstrip()
+    assert list_so_far.count(b"\n") == 2
     campaign = bench.record([last], send_at=SOON)
     bench.fault(
-        Fault("answer_lost"), Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(so_far), times=2)
+        Fault("answer_lost"), Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(list_so_far), times=2)
     )
     eager = ReconcileOptions(late_arrival_s=0.0, interval_s=0.05)
     assert bench.send(campaign, connections=1, reconcile=eager).accepted == 3
@@ -283,7 +283,7 @@ def test_a_request_that_arrives_late_is_cancelled(bench: Bench) -> None:
     bench.fault(Fault("late", delay_s=60.0))
     counts = bench.send(campaign, connections=1)
     assert counts.accepted == 2
-    bench.gateway.clock.advance(120)  # now it is there twice
+    bench.gateway.clock.advance(120)  # the late request has arrived
     assert bench.sent[A, "Hello"] == 2
     bench.follow(campaign, deadline_s=1.5)
     assert bench.sent == {(A, "Hello"): 1, (B, "Hello B"): 1}

@@ -28,12 +28,12 @@ def test_outcomes_are_recorded_when_a_campaign_is_cancelled(bench: Bench, monkey
     campaign = bench.record([(f"46701740{number}", f"Hello {number}") for number in range(605, 705)])
     claim = bench.journal.claims.claim
 
-    def refused(run: SendRun, *, outcomes: Sequence[Outcome] = (), **how: Any) -> list[Batch]:
+    def cancel_first(run: SendRun, *, outcomes: Sequence[Outcome] = (), **arguments: Any) -> list[Batch]:
         if outcomes:
             bench.journal.campaigns.cancel(campaign)
-        return claim(run, outcomes=outcomes, **how)
+        return claim(run, outcomes=outcomes, **arguments)
 
-    monkeypatch.setattr(bench.journal.claims, "claim", refused)
+    monkeypatch.setattr(bench.journal.claims, "claim", cancel_first)
     with pytest.raises(CampaignCancelledError):
         bench.send(campaign)
     counts = bench.journal.campaigns.counts(campaign)
@@ -57,7 +57,7 @@ def test_a_scheduled_campaign_is_cancelled_at_the_gateway(bench: Bench) -> None:
 def test_a_message_with_a_wrong_id_is_cancelled_too(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")], send_at=SOON)
     bench.send(campaign)
-    with bench.journal._database.write() as connection:  # an answer cut short, then a crash
+    with bench.journal._database.write() as connection:  # a response cut short, then a crash
         connection.exec_driver_sql("UPDATE batch SET message_id = '10' WHERE message_id = '100001'")
     bench.journal.campaigns.cancel(campaign)
     assert bench.cancel(campaign) == Cancelled(cancelled=2, sent=0, unknown=0)
@@ -69,7 +69,7 @@ def test_requests_in_doubt_of_a_cancelled_campaign_are_cancelled(bench: Bench) -
     bench.fault(Fault("none"), Fault("answer_lost"), Fault("lost_before"))
     with pytest.raises(CampaignStoppedError):
         bench.send(campaign, connections=1, max_consecutive_failures=2, reconcile=ReconcileOptions(interval_s=60.0))
-    assert bench.journal.campaigns.counts(campaign).in_doubt in {1, 2}  # one of them may have been looked up meanwhile
+    assert bench.journal.campaigns.counts(campaign).in_doubt in {1, 2}  # one of them may have been settled meanwhile
     bench.journal.campaigns.cancel(campaign)
     assert bench.cancel(campaign) == Cancelled(cancelled=2, sent=0, unknown=0)
     assert bench.sent == {}

@@ -27,14 +27,14 @@ from tests.integration.campaign.bench import SOON, A, B, Bench, C, scheduled_tim
 
 
 def in_hours(opens: float, closes: float) -> TimeWindow:
-    """A window of every day that opens and closes so many hours from now."""
+    """A daily window that opens and closes this many hours from now."""
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     opening, closing = (now + timedelta(hours=each) for each in (opens, closes))
     return TimeWindow(opening.time(), closing.time(), ZoneInfo("UTC"))
 
 
 class Until(TimeWindow):
-    """A window that is open until a moment, and again at :data:`SOON`."""
+    """A window that is open until a time, and again from :data:`SOON` on."""
 
     __slots__ = ("moment",)
     moment: datetime
@@ -58,7 +58,7 @@ def test_a_campaign_outside_its_window_is_scheduled_to_the_opening(bench: Bench,
     assert (counts.accepted, counts.in_doubt) == (3, 0)
     assert bench.sent == dict.fromkeys(messages, 1)
     assert set(scheduled_times(bench)) == {window.next_opening(datetime.now(UTC))}
-    # Started again, even within its hours, it has nothing left to send.
+    # Started again, even within its window, it has nothing left to send.
     assert bench.send(campaign, send_window=in_hours(-1, 1)).accepted == 3
     assert bench.requests == requests
 
@@ -76,10 +76,10 @@ def test_no_request_is_begun_shortly_before_the_window_closes(bench: Bench) -> N
 
 
 def test_the_rest_is_scheduled_when_the_window_closes(bench: Bench) -> None:
-    people = [f"46701740{number}" for number in range(605, 645)]
-    campaign = bench.record([(who, f"Hello {who} {number}") for number in range(5) for who in people])
+    msisdns = [f"46701740{number}" for number in range(605, 645)]
+    campaign = bench.record([(msisdn, f"Hello {msisdn} {number}") for number in range(5) for msisdn in msisdns])
     bench.gateway.configure({"latency_ms": 20})
-    ends = datetime.now(UTC) + timedelta(seconds=2.3)  # 1.3 of these a request may take
+    ends = datetime.now(UTC) + timedelta(seconds=2.3)  # of which a request may take 1.3
     counts = bench.send(campaign, connections=2, send_window=Until.of(ends))
     assert (counts.accepted, counts.planned) == (200, 0)
     assert len(bench.sent) == 200
@@ -92,14 +92,14 @@ def test_the_rest_is_scheduled_when_the_window_closes(bench: Bench) -> None:
 
 def test_a_window_that_opens_soon_leaves_time_to_settle_doubt(bench: Bench) -> None:
     minute = timedelta(minutes=1)
-    window = in_hours(1 / 60, 2)  # less than a minute from now
+    window = in_hours(1 / 60, 2)  # in less than a minute
     before = datetime.now(UTC)
     campaign = bench.record([(A, "Hello")])
     bench.fault(Fault("answer_lost"))
     counts = bench.send(campaign, send_window=window)
     (at,) = scheduled_times(bench)
     assert at is not None
-    if at < before + 30 * minute:  # unless the hour struck while this test ran
+    if at < before + 30 * minute:  # unless the window opened while this test ran
         assert counts.in_doubt == 0
         assert before + timedelta(seconds=60) < at <= before + 3 * minute
     assert window.contains(at)
@@ -133,13 +133,13 @@ def test_a_rate_spaces_requests_out(bench: Bench) -> None:
 
 
 def test_a_rate_limits_the_recipients_of_a_request(bench: Bench) -> None:
-    people = [f"46701740{number}" for number in range(605, 635)]
+    msisdns = [f"46701740{number}" for number in range(605, 635)]
     size = SendOptions(messages_per_minute=300).request_size
-    campaign = bench.record([(who, "Hello") for who in people], batch_size=size)
+    campaign = bench.record([(msisdn, "Hello") for msisdn in msisdns], batch_size=size)
     began = datetime.now(UTC)
-    bench.send(campaign, messages_per_minute=300)  # six seconds' worth: all of them
+    bench.send(campaign, messages_per_minute=300)  # enough for six seconds: all of them
     assert [len(message["recipients"]) for message in bench.gateway.ledger()] == [30]
-    assert datetime.now(UTC) - began < timedelta(seconds=4)  # nothing is left to wait for
+    assert datetime.now(UTC) - began < timedelta(seconds=4)  # there is nothing to wait for
     assert SendOptions(messages_per_minute=100).request_size == 10
     assert SendOptions(messages_per_minute=0.5).request_size == 1
     assert SendOptions(batch_size=50).request_size == 50
@@ -149,15 +149,15 @@ def test_messages_that_wait_for_their_turn_are_planned(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(6)])
     seen: list[tuple[int, int]] = []
 
-    def look(progress: Progress) -> None:
+    def count(progress: Progress) -> None:
         counts = bench.journal.campaigns.counts(campaign)
         seen.append((counts.sending, counts.planned))
 
-    bench.send(campaign, listener=look, messages_per_minute=240)  # one every quarter of a second
+    bench.send(campaign, listener=count, messages_per_minute=240)  # one every quarter of a second
     assert all(sending <= 1 for sending, _ in seen)
-    left = [planned for _, planned in seen]
-    assert left[0] >= 4
-    assert left == sorted(left, reverse=True)
+    planned_counts = [planned for _, planned in seen]
+    assert planned_counts[0] >= 4
+    assert planned_counts == sorted(planned_counts, reverse=True)
 
 
 def test_a_cancelled_campaign_does_not_wait_for_its_turn(bench: Bench) -> None:
@@ -171,7 +171,7 @@ def test_a_rate_spreads_scheduled_messages_over_minutes(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(12)], send_at=SOON)
     began = datetime.now(UTC)
     bench.send(campaign, messages_per_minute=5)
-    assert datetime.now(UTC) - began < timedelta(seconds=10)  # nobody waits for it here
+    assert datetime.now(UTC) - began < timedelta(seconds=10)  # the gateway waits, not this process
     minute = timedelta(minutes=1)
     assert Counter(scheduled_times(bench)) == {SOON: 5, SOON + minute: 5, SOON + 2 * minute: 2}
 
@@ -187,40 +187,40 @@ def test_spread_messages_stay_within_the_window(bench: Bench) -> None:
 
 def test_the_gate_is_passed_before_messages_are_claimed(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(7)])
-    asked: list[tuple[int, int]] = []
+    acquired: list[tuple[int, int]] = []
 
     async def acquire(requests: int) -> None:
-        asked.append((requests, bench.journal.campaigns.counts(campaign).sending))
+        acquired.append((requests, bench.journal.campaigns.counts(campaign).sending))
         await asyncio.sleep(0.05)
 
     assert bench.send(campaign, gate=RateGate(acquire, max_requests=2)).accepted == 7
-    # Seven requests, two at a time, and nobody is asked when nothing is left.
-    assert [requests for requests, _ in asked] == [2, 2, 2, 2]
-    assert asked[0][1] == 0
+    # Seven requests, two at a time, and the gate is not asked when nothing is left.
+    assert [requests for requests, _ in acquired] == [2, 2, 2, 2]
+    assert acquired[0][1] == 0
 
 
 def test_a_slow_gate_is_asked_for_more_requests_at_a_time(bench: Bench) -> None:
     campaign = bench.record([(f"4670000{row:04}", f"text {row}") for row in range(300)])
-    asked: list[int] = []
+    acquired: list[int] = []
 
     async def acquire(requests: int) -> None:
-        asked.append(requests)
+        acquired.append(requests)
         await asyncio.sleep(0.1)
 
     assert bench.send(campaign, gate=RateGate(acquire, max_requests=64)).accepted == 300
-    # From eight on, each time up to twice as many: asking costs time, and that is no reason to ask for few.
-    assert max(asked) >= 32
-    assert len(asked) < 20
+    # Up to twice as many each time: the time that the gate takes does not count as a slow gateway.
+    assert max(acquired) >= 32
+    assert len(acquired) < 20
 
 
 def test_a_failing_gate_stops_the_campaign_in_order(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(7)])
-    asked = 0
+    acquired = 0
 
     async def acquire(requests: int) -> None:
-        nonlocal asked
-        asked += requests
-        if asked > 3:
+        nonlocal acquired
+        acquired += requests
+        if acquired > 3:
             raise ConfigurationError("The gate is gone.")
 
     with pytest.raises(CampaignStoppedError, match=r"The gate is gone.*start the same campaign again") as stopped:

@@ -1,4 +1,4 @@
-"""An interrupted sending leaves in order: nothing more is begun, what is in flight is settled, nothing is held."""
+"""An interrupted sending shuts down in order: no request is begun, and those in flight are settled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prefect_mymsp.journal import CampaignKey, Counts, Journal, PlannedChunk, te
 from prefect_mymsp.sandbox import Sandbox
 
 ROWS = 200
-LANES = 4
+CONNECTIONS = 4
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def campaign(journal: Journal, mymsp_sandbox: Sandbox) -> CampaignKey:
-    """Two hundred people with a text each, at a gateway that takes a third of a second over each."""
+    """Two hundred recipients with a text each, at a gateway that takes a third of a second for each request."""
     mymsp_sandbox.gateway.configure({"latency_ms": 300})
     texts = [f"Number {index}" for index in range(ROWS)]
     block = PlannedChunk(
@@ -52,15 +52,15 @@ def campaign(journal: Journal, mymsp_sandbox: Sandbox) -> CampaignKey:
 
 async def send(journal: Journal, sandbox: Sandbox, campaign: CampaignKey, shutdown_timeout_s: float = 10.0) -> Counts:
     async with AsyncMyMSPClient(
-        sandbox.user, sandbox.password, base_url=sandbox.base_url, retry_for_s=60, connections=LANES
+        sandbox.user, sandbox.password, base_url=sandbox.base_url, retry_for_s=60, connections=CONNECTIONS
     ) as client:
         return await send_planned(journal, client, campaign, SendOptions(shutdown_timeout_s=shutdown_timeout_s))
 
 
-def cancelled(
+def send_and_cancel(
     journal: Journal, sandbox: Sandbox, campaign: CampaignKey, *, times: int = 1, shutdown_timeout_s: float = 10.0
 ) -> float:
-    """Begin to send and cancel that; returns the seconds it took to leave."""
+    """Begin to send, and cancel that; returns the seconds that the shutdown took."""
 
     async def run() -> float:
         sending = asyncio.create_task(send(journal, sandbox, campaign, shutdown_timeout_s))
@@ -76,8 +76,8 @@ def cancelled(
     return asyncio.run(run())
 
 
-def settled(journal: Journal, sandbox: Sandbox, campaign: CampaignKey) -> Counts:
-    """The counts, having checked that the gateway's ledger agrees and that nothing is held."""
+def check_settled(journal: Journal, sandbox: Sandbox, campaign: CampaignKey) -> Counts:
+    """The counts, after checking that they agree with the gateway's ledger and that no request is held."""
     counts = journal.campaigns.counts(campaign)
     assert counts.sending == 0
     assert counts.accepted + counts.planned + counts.in_doubt == ROWS
@@ -86,14 +86,12 @@ def settled(journal: Journal, sandbox: Sandbox, campaign: CampaignKey) -> Counts
     return counts
 
 
-def test_cancelled_it_waits_for_what_is_in_flight(
-    journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey
-) -> None:
-    assert cancelled(journal, mymsp_sandbox, campaign) < 2
-    counts = settled(journal, mymsp_sandbox, campaign)
+def test_requests_in_flight_are_finished(journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey) -> None:
+    assert send_and_cancel(journal, mymsp_sandbox, campaign) < 2
+    counts = check_settled(journal, mymsp_sandbox, campaign)
     assert counts.in_doubt == 0
-    assert counts.accepted >= LANES
-    # Nobody waits for a lease: the next start goes on at once, and each gets one message.
+    assert counts.accepted >= CONNECTIONS
+    # The next run does not wait for a lease, and nobody gets a second message.
     mymsp_sandbox.gateway.configure({"latency_ms": 0})
     began = time.monotonic()
     assert asyncio.run(send(journal, mymsp_sandbox, campaign)).accepted == ROWS
@@ -105,31 +103,31 @@ def test_cancelled_it_waits_for_what_is_in_flight(
 @pytest.mark.parametrize(
     ("times", "shutdown_timeout_s"), [(2, 10.0), (1, 0.2)], ids=["cancelled twice", "no answer in time"]
 )
-def test_what_has_no_answer_then_is_in_doubt(
+def test_requests_without_an_answer_are_in_doubt(
     journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey, times: int, shutdown_timeout_s: float
 ) -> None:
     mymsp_sandbox.gateway.configure({"latency_ms": 20_000})
-    assert cancelled(journal, mymsp_sandbox, campaign, times=times, shutdown_timeout_s=shutdown_timeout_s) < 2
-    assert settled(journal, mymsp_sandbox, campaign).in_doubt == LANES
+    assert send_and_cancel(journal, mymsp_sandbox, campaign, times=times, shutdown_timeout_s=shutdown_timeout_s) < 2
+    assert check_settled(journal, mymsp_sandbox, campaign).in_doubt == CONNECTIONS
 
 
-def test_what_waits_for_a_gateway_out_of_reach_was_not_sent(
+def test_requests_that_never_reached_the_gateway_are_planned(
     journal: Journal,
     mymsp_sandbox: Sandbox,
     campaign: CampaignKey,
     unreachable: Callable[[Sandbox], AbstractContextManager[None]],
 ) -> None:
     with unreachable(mymsp_sandbox):
-        assert cancelled(journal, mymsp_sandbox, campaign) < 2
-    counts = settled(journal, mymsp_sandbox, campaign)
+        assert send_and_cancel(journal, mymsp_sandbox, campaign) < 2
+    counts = check_settled(journal, mymsp_sandbox, campaign)
     assert (counts.in_doubt, counts.planned) == (0, ROWS)
 
 
 class Interrupted(BaseException):
-    """As Prefect's own, which is no Exception either."""
+    """Like Prefect's own, it is not an Exception."""
 
 
-def test_an_exception_in_the_main_thread_goes_on_when_the_sending_has_left(
+def test_an_exception_in_the_main_thread_propagates_after_the_shutdown(
     journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -142,7 +140,7 @@ def test_an_exception_in_the_main_thread_goes_on_when_the_sending_has_left(
             run_interruptibly(send(journal, mymsp_sandbox, campaign))
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert settled(journal, mymsp_sandbox, campaign).in_doubt == 0
+    assert check_settled(journal, mymsp_sandbox, campaign).in_doubt == 0
 
 
 PROCESS = """
@@ -165,7 +163,7 @@ with capture_sigterm():
 """
 
 
-def test_a_process_that_is_asked_to_end_leaves_a_true_journal(
+def test_a_terminated_process_leaves_a_correct_journal(
     journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey, tmp_path: Path
 ) -> None:
     given = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
@@ -180,4 +178,4 @@ def test_a_process_that_is_asked_to_end_leaves_a_true_journal(
         process.communicate(timeout=30)
         assert time.monotonic() - began < 4
     assert process.returncode == -signal.SIGTERM
-    assert settled(journal, mymsp_sandbox, campaign).in_doubt == 0
+    assert check_settled(journal, mymsp_sandbox, campaign).in_doubt == 0

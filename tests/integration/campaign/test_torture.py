@@ -1,4 +1,4 @@
-"""A faulty gateway, killed processes, two at once: counted in the gateway's own ledger, not in ours.
+"""A faulty gateway, killed processes, two at once: counted in the gateway's ledger, not in the journal.
 
 The short version runs with every test run; the long one is `pytest -m torture`.
 """
@@ -29,7 +29,15 @@ TIMEOUT_S = 1.5
 
 @dataclass(frozen=True)
 class Ordeal:
-    """What a campaign has to survive."""
+    """What a campaign has to survive.
+
+    Attributes:
+        rows: Messages.
+        personal: Whether each has a text of its own.
+        scheduled: Whether they have a delivery time.
+        kills: Processes to kill.
+        batch_size: Recipients of one text in one request.
+    """
 
     rows: int
     personal: bool
@@ -55,7 +63,7 @@ LONG = [
 
 
 def faults() -> list[Fault]:
-    """The shares of the issue, on sending; reads have their faults too."""
+    """Faults by probability, of sending and of reading."""
     reads = ("getSmsResult", "sendlater/getall", "sendlater/cancel")
     return [
         Fault("answer_lost", probability=0.03),
@@ -75,7 +83,7 @@ def faults() -> list[Fault]:
 
 
 def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     with Sandbox() as sandbox, Journal(journal_url) as journal:
         sandbox.gateway.faults.replace(seed=seed, random=faults())
         sandbox.gateway.configure({"latency_ms": 10})
@@ -95,8 +103,8 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
             senders = [processes.Process(target=sending_process.main, args=(job,)) for _ in range(2)]
             for each in senders:
                 each.start()
-            if killed < ordeal.kills and in_the_middle(sandbox, senders, dice.randint(10, 60)):
-                for each in senders[: dice.choice([1, 2])]:
+            if killed < ordeal.kills and in_the_middle(sandbox, senders, rng.randint(10, 60)):
+                for each in senders[: rng.choice([1, 2])]:
                     each.kill()
                     killed += 1
             codes = [ended(each) for each in senders]
@@ -106,7 +114,7 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
                 break
         else:
             pytest.fail(f"not done after many starts: {counts}")
-        assert killed, "nobody was killed while sending"
+        assert killed, "no process was killed while it was sending"
         check(ordeal, counts, expected, sandbox)
 
 
@@ -133,11 +141,11 @@ def record(ordeal: Ordeal, journal: Journal, sandbox: Sandbox) -> Counter[tuple[
         batch_size=ordeal.batch_size,
     ) as recording:
         recording.add(block)
-    return Counter((who, texts[number if ordeal.personal else 0]) for number, who in enumerate(msisdns))
+    return Counter((msisdn, texts[number if ordeal.personal else 0]) for number, msisdn in enumerate(msisdns))
 
 
 def in_the_middle(sandbox: Sandbox, senders: list[ForkServerProcess], requests: int) -> bool:
-    """Wait until so many more requests have come; False when the senders are done before that."""
+    """Wait for this many more requests; False if the senders end before that."""
     target = sandbox.gateway.request_count + requests
     while sandbox.gateway.request_count < target:
         if not any(each.is_alive() for each in senders):
@@ -147,7 +155,7 @@ def in_the_middle(sandbox: Sandbox, senders: list[ForkServerProcess], requests: 
 
 
 def ended(process: ForkServerProcess) -> int | None:
-    """Wait for a process's end; its exit code."""
+    """The exit code of a process, after waiting for it."""
     process.join(300)
     return process.exitcode
 
@@ -160,18 +168,18 @@ def count(journal: Journal, job: dict[str, Any]) -> Counts:
 
 def check(ordeal: Ordeal, counts: Counts, expected: Counter[tuple[str, str]], sandbox: Sandbox) -> None:
     struck = sandbox.gateway.applied_faults()
-    assert len(struck) >= 4, f"the gateway was hardly faulty: {struck}"
+    assert len(struck) >= 4, f"too few kinds of faults: {struck}"
     sent = sandbox.gateway.summary()
-    assert not [key for key, times in sent.items() if times > 1], "somebody got the same message twice"
-    assert set(sent) <= set(expected), "somebody got what nobody meant to send"
+    assert not [key for key, times in sent.items() if times > 1], "a message was sent twice"
+    assert set(sent) <= set(expected), "an unknown message was sent"
     assert counts.messages == ordeal.rows
     assert counts.planned == counts.sending == 0
     assert counts.accepted + counts.refused + counts.in_doubt == ordeal.rows
     if ordeal.scheduled:
         assert counts.in_doubt == counts.refused == 0, counts
-        assert sent == expected, "somebody was forgotten"
+        assert sent == expected, "a message was not sent"
     else:
-        # What is not at the gateway was doubtful; what we call accepted is there.
+        # What the journal calls accepted is at the gateway; the rest is in doubt.
         assert counts.accepted <= len(sent) <= counts.accepted + counts.in_doubt
 
 
