@@ -1,8 +1,8 @@
-"""Rows a processor second and memory of planning a campaign: by column, and row by row as it is usually written.
+"""Rows per CPU second and memory of planning a campaign: by column, and row by row as it is usually written.
 
 ``python tests/benchmarks/bench_plan.py --rows 1000000`` writes a realistic file (97 of 100 numbers Swedish mobiles in
-mixed forms, some foreign, one bad) and lets each way read, check, render and count it in a process of its own. Both
-must come to the same rows and segments.
+mixed forms, some foreign, one bad) and reads, checks, renders and counts it in each way, in a process of its
+own. Both ways must give the same rows and segments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MESSAGE = (
     "Hej {Förnamn}! Din tid är {Datum} kl {Tid} på {Klinik}. Svara AVBOKA om du inte kan komma. Hälsningar Kliniken"
 )
 FORMS = ("0{}", "0{}", "0{}", "+46{}", "46{}", "0046{}", "+46 (0){}", "spaced", "dashed", "{}")
-#: Fictional Americans are 555-0100 to 555-0199 in every area; nearly every one is met once or twice only.
+#: Fictional Americans are 555-0100 to 555-0199 in every area; nearly every number occurs once or twice only.
 AREAS = (*range(201, 211), *range(212, 221), *range(223, 230), 231, 234, 235, 236, 239, 240, *range(248, 255))
 BAD = ("", "4,67012E+10", "08-465 004 {:02d}", "07017406{:02d}x", "0701740")
 #: Fictional Swedish mobiles are 070-1740605 to 070-1740699.
@@ -56,7 +56,7 @@ def _number(rng: random.Random) -> str:
 
 
 def by_column(path: Path) -> tuple[int, int, int]:
-    """Return the rows to send, the rejected_rows and the segments."""
+    """Return the rows to send, the rejected rows and the segments."""
     from prefect_mymsp.recipients import open_source
     from prefect_mymsp.templates import Template
 
@@ -64,16 +64,16 @@ def by_column(path: Path) -> tuple[int, int, int]:
     template = Template(MESSAGE)
     template.check_columns(source.columns, source_label=source.label)
     rows = rejected_rows = segments = 0
-    for block in source.chunks():
-        rendered = template.render_chunk(block)
+    for chunk in source.chunks():
+        rendered = template.render_chunk(chunk)
         rows += rendered.rows.num_rows
-        rejected_rows += block.rejected_rows.num_rows + rendered.rejected_rows.num_rows
+        rejected_rows += chunk.rejected_rows.num_rows + rendered.rejected_rows.num_rows
         segments += int(rendered.rows.column("segments").to_numpy().sum(dtype="int64"))
     return rows, rejected_rows, segments
 
 
 def row_by_row(path: Path) -> tuple[int, int, int]:
-    """As people write it; keeps nothing but the sums."""
+    """Return the same, written as usual; keeps only the sums."""
     import phonenumbers
 
     from prefect_mymsp.segments import count_segments
@@ -136,20 +136,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rates = {}
         counts = {"column": options.rows, "row": options.baseline_rows or options.rows}
-        found = {}
+        totals = {}
         for way, rows in counts.items():
             path = Path(folder, f"{rows}.csv")
             if not path.exists():
                 write_file(path, rows)
-            seconds, peak, found[way] = measure(way, path)
+            seconds, peak, totals[way] = measure(way, path)
             rates[way] = rows / seconds
             print(f"{way:>7}: {seconds:6.2f} s, {rates[way]:9,.0f} rows/s, {1e6 / rates[way]:5.2f} µs a row,", end=" ")
             print(
-                f"peak {peak:4.0f} MB; {found[way][0]:,} to send, {found[way][1]:,} rejected, "
-                f"{found[way][2]:,} segments"
+                f"peak {peak:4.0f} MB; {totals[way][0]:,} to send, {totals[way][1]:,} rejected, "
+                f"{totals[way][2]:,} segments"
             )
         print(f"  ratio: {rates['column'] / rates['row']:.1f}")
-        if counts["row"] == counts["column"] and found["row"] != found["column"]:
+        if counts["row"] == counts["column"] and totals["row"] != totals["column"]:
             raise SystemExit("The two ways do not agree.")
 
 

@@ -53,6 +53,31 @@ def test_a_group_is_one_message() -> None:
     assert alone.samples == ()
 
 
+@pytest.mark.parametrize("groups", [[], ["staff"], ["staff", "board"]], ids=len)
+@pytest.mark.parametrize("opted_out", [(), (1,), (0, 1, 2)], ids=len)
+@pytest.mark.parametrize("listed", [(), (0, 2), (9,)], ids=len)
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+def test_groups_suppression_and_duplicates_in_every_combination(
+    groups: list[str], opted_out: tuple[int, ...], listed: tuple[int, ...], repeated: int
+) -> None:
+    rows = [(number(0), "A"), (number(1), "B"), (number(2), "C"), ("08-465 004 00", "D")]
+    numbers = suppressed(*opted_out) | suppressed(*listed, reason="on the list")
+    plan = planned(rows + rows[:repeated], "Hej", groups=groups, suppressed=numbers)
+    recipients = {0, 1, 2} - {*opted_out, *listed}
+    assert (plan.recipients, plan.groups) == (len(recipients), len(groups))
+    assert plan.messages == plan.segments == len(recipients) + len(groups)
+    left_out = [index for index in (0, 1, 2, *range(repeated)) if index not in recipients]
+    assert plan.suppressed.column("msisdn").to_pylist() == [msisdn(index) for index in left_out]
+    reasons = ["opt-out" if index in opted_out else "on the list" for index in left_out]
+    assert plan.suppressed.column("reason").to_pylist() == reasons
+    assert plan.duplicates.num_rows == len(recipients & set(range(repeated)))
+    assert plan.rejected_rows.column("row").to_pylist() == [4]
+    assert plan.rows == 4 + repeated
+    assert plan.rows + len(groups) == (
+        plan.messages + plan.rejected_rows.num_rows + plan.suppressed.num_rows + plan.duplicates.num_rows
+    )
+
+
 def test_a_message_with_placeholders_to_a_group_is_refused() -> None:
     with pytest.raises(TemplateError, match=r"\{name\}.*without placeholders"):
         planned([(number(0), "A")], groups=["staff"])
