@@ -19,6 +19,8 @@ from prefect_mymsp.errors import MyMSPError
 if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
 
+__all__ = ["MyMSPNotification"]
+
 
 class LocalLimiter:
     """Limits notifications within this process, for use while the journal cannot be reached."""

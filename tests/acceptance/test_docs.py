@@ -359,7 +359,7 @@ def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
 
 
 #: What is run and not imported, and what is of no use by itself.
-NO_NAMES = {"cli", "demo", "rejected_rows", "transport", "terminal"}
+NO_NAMES = {"cli", "database_urls", "demo", "rejected_rows", "transport", "terminal"}
 
 
 def public_names() -> dict[str, Any]:
