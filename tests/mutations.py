@@ -502,21 +502,21 @@ MUTATIONS = [
         "campaign/tally.py",
         "comparison reasons 0",
         to("reasons >= 100"),
-        f"{FLOWS}/test_campaign_options.py -k who_is_suppressed",
+        f"{FLOWS}/test_campaign_options.py -k suppressed_numbers_get_nothing",
     ),
     Mutation(
         "messages that must no longer be sent are dropped",
         "campaign/planning.py",
         "statement drop_planned",
         drop,
-        f"{FLOWS}/test_campaign_options.py -k opts_out",
+        f"{FLOWS}/test_campaign_options.py -k opt_outs_between",
     ),
     Mutation(
         "a changed text needs permission",
         "campaign/planning.py",
         "condition allow_changed_text",
         never,
-        f"{FLOWS}/test_send_campaign.py -k started_again",
+        f"{FLOWS}/test_send_campaign.py -k second_start",
     ),
     Mutation(
         "a plan beyond its limits is not recorded",
@@ -537,7 +537,7 @@ MUTATIONS = [
         "campaign/safeguards.py::check_start_time",
         "condition max_late_minutes",
         always,
-        f"{FLOWS}/test_campaign_options.py -k begins_hours_late",
+        f"{FLOWS}/test_campaign_options.py -k starts_hours_late",
     ),
     Mutation(
         "a refused campaign is not sent",

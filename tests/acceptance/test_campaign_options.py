@@ -1,4 +1,4 @@
-"""What a serious sender asks for, counted in the gateway's ledger: who is left out, when, how fast, what stops it."""
+"""Campaign options, checked against the gateway's ledger: suppression, hours, speed, limits, groups, approval."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def msisdn(suffix: int) -> str:
 
 
 def reached(sandbox: Sandbox) -> list[int]:
-    """The suffixes of the people the gateway has accepted messages for, sorted; twice there is twice here."""
+    """Suffixes of the numbers for which the gateway accepted messages, sorted, with repetitions."""
     found = [r["msisdn"] for m in sandbox.gateway.ledger() if not m["cancelled"] for r in m["recipients"]]
     return sorted(int(number.removeprefix("46701740")) for number in found)
 
@@ -99,7 +99,7 @@ def opt_out(workspace: Any, account: str, *suffixes: int) -> None:
 
 
 def recorded(workspace: Any) -> int:
-    """Campaigns the journal knows."""
+    """Number of campaigns in the journal."""
     if not workspace.journal.exists():
         return 0
     with closing(sqlite3.connect(workspace.journal)) as journal:
@@ -108,16 +108,16 @@ def recorded(workspace: Any) -> int:
 
 
 def in_hours(opens: float, closes: float) -> SendWindow:
-    """A window of every day that opens and closes so many hours from now."""
+    """A daily send window that opens and closes so many hours from now."""
     now = datetime.now(UTC)
     times = [f"{now + timedelta(hours=each):%H:%M}" for each in (opens, closes)]
     return SendWindow(opens=times[0], closes=times[1], timezone="UTC")
 
 
-# -- who is left out ---------------------------------------------------------------------------------------------------
+# -- suppression -------------------------------------------------------------------------------------------------------
 
 
-def test_who_is_suppressed_gets_nothing_and_is_reported(
+def test_suppressed_numbers_get_nothing_and_are_reported(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     opt_out(workspace, account, 606)
@@ -140,7 +140,7 @@ def test_who_is_suppressed_gets_nothing_and_is_reported(
     assert report.rejected_rows["row"].tolist() == [7]
     assert report.deliveries["recipient"].tolist() == [msisdn(605), msisdn(608)]
 
-    # Another account's opt-outs are not this one's, and a list need not be heeded.
+    # Opt-outs belong to one account, and opt_outs=False ignores them.
     with journal_of(workspace) as journal:
         journal.suppressions.add("f" * 32, [msisdn(605)], "opt-out")
     again = send_campaign(
@@ -156,7 +156,7 @@ def test_who_is_suppressed_gets_nothing_and_is_reported(
     assert {name: str(dtype) for name, dtype in again.suppressed_rows.dtypes.items()} == SUPPRESSED_ROW_DTYPES
 
 
-def test_a_dry_run_leaves_out_the_same_people(
+def test_a_dry_run_suppresses_the_same_numbers(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     source = people(tmp_path / "a.csv", 605, 606)
@@ -168,7 +168,7 @@ def test_a_dry_run_leaves_out_the_same_people(
     assert gateway.gateway.request_count == 0
 
 
-def test_a_suppression_table_behind_a_secret(
+def test_the_url_of_a_suppression_table_stays_secret(
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,
@@ -216,7 +216,7 @@ def test_a_suppression_table_behind_a_secret(
             send_campaign(source, TEXT, credentials, "x", suppression=incomplete)
 
 
-def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
+def test_opt_outs_between_two_starts_are_respected(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     source = people(tmp_path / "a.csv", *range(605, 615))
@@ -227,13 +227,13 @@ def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
     had = set(reached(gateway))
     assert left == 10 - len(had) > 3
     gateway.gateway.faults.replace(scripted=[])
-    # One who has got it, two who have not.
+    # One recipient who has got the message, and two who have not.
     gone = [min(had), *sorted(set(range(605, 615)) - had)[:2]]
     opt_out(workspace, account, *gone)
     report = send_campaign(source, TEXT, credentials, "stopped", wait_minutes=0)
     assert reached(gateway) == sorted(set(range(605, 615)) - set(gone[1:]))
     assert (report.suppressed, report.messages, report.planned) == (3, 8, 0)
-    with journal_of(workspace) as journal:  # and the journal does not hold them for later either
+    with journal_of(workspace) as journal:  # the journal has dropped their messages too
         key = journal.campaigns.get(account, "stopped")
         assert key is not None
         parts = journal.report_queries.messages(account, Selection(campaigns=[key.id]))
@@ -244,7 +244,7 @@ def test_who_opts_out_before_the_campaign_is_continued_gets_nothing_more(
 # -- when --------------------------------------------------------------------------------------------------------------
 
 
-def test_outside_its_window_a_campaign_waits_for_it(
+def test_messages_outside_the_send_window_wait_for_its_opening(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source, window = people(tmp_path / "a.csv", 605, 606), in_hours(5, 7)
@@ -283,7 +283,7 @@ def test_a_delivery_time_outside_the_window_is_refused(
 
 
 def run_late(hours: float, **parameters: Any) -> Any:
-    """A run that a worker begins so many hours after its time."""
+    """A run that a worker starts so many hours after its scheduled time."""
     then = datetime.now(UTC) - timedelta(hours=hours)
     with get_client(sync_client=True) as client:
         created: FlowRun = client.create_flow_run(
@@ -294,12 +294,12 @@ def run_late(hours: float, **parameters: Any) -> Any:
 
 @pytest.fixture
 def saved(credentials: MyMSPCredentials) -> dict[str, Any]:
-    """Credentials as a deployment names them."""
+    """Credentials as a deployment refers to them."""
     credentials.save("sending-options", overwrite=True)
     return {"$ref": {"block_document_slug": "mymsp-credentials/sending-options"}}
 
 
-def test_a_run_that_begins_hours_late_refuses(
+def test_a_run_that_starts_hours_late_is_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", 605, 606))
@@ -313,13 +313,13 @@ def test_a_run_that_begins_hours_late_refuses(
     assert run_late(1, **how, campaign="soon enough").accepted == 2
     late = run_late(3, **how, campaign="late all the same", safeguards={"max_late_minutes": 240, **repeat})
     assert late.accepted == 2
-    # What has a delivery time of its own is not late before that.
+    # A campaign with a delivery time is not late before that.
     later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}Z"
     assert run_late(3, **how, campaign="scheduled", send_at=later, safeguards=repeat).accepted == 2
     assert run_late(3, **how, campaign="looked at", dry_run=True).messages == 2
 
 
-def test_a_campaign_that_was_being_sent_a_while_ago_is_continued(
+def test_a_recently_active_campaign_may_continue_late(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", *range(605, 611)))
@@ -334,7 +334,7 @@ def test_a_campaign_that_was_being_sent_a_while_ago_is_continued(
     with pytest.raises(CampaignStoppedError):
         send_campaign(**{**how, "credentials": credentials})
     gateway.gateway.faults.replace(scripted=[])
-    # Hours ago it would be late again: a day's campaign must not wake people at night.
+    # If it was last active hours ago it is late again: a day's campaign must not wake people at night.
     with closing(sqlite3.connect(workspace.journal)) as journal, journal:
         journal.execute("UPDATE run SET ended_at = ended_at - 3 * 3600 * 1000000")
     had = len(reached(gateway))
@@ -347,7 +347,7 @@ def test_a_campaign_that_was_being_sent_a_while_ago_is_continued(
     assert reached(gateway) == list(range(605, 611))
 
 
-def test_a_run_within_a_late_one_is_late(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_a_run_inside_a_late_run_is_late(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     frame = pd.DataFrame({"phone": ["0701740605"]})
 
     @flow(name="nightly")
@@ -366,13 +366,13 @@ def test_a_run_within_a_late_one_is_late(credentials: MyMSPCredentials, gateway:
 # -- how fast ----------------------------------------------------------------------------------------------------------
 
 
-def test_messages_a_minute(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+def test_messages_per_minute(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path / "a.csv", *range(605, 613))
     send_campaign(source, TEXT, credentials, "slow", wait_minutes=0, speed=Speed(messages_per_minute=600))
     times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
     assert len(times) == 8
     assert times[-1] - times[0] > timedelta(seconds=0.6)
-    # The same text to many does not go in one request either.
+    # A request with many recipients of one text is kept small as well.
     before = len(gateway.gateway.ledger())
     send_campaign(
         source,
@@ -407,7 +407,7 @@ def test_a_global_concurrency_limit(
 
     gate = concurrency_gate("sms-gateway")
     assert gate is not None
-    assert pickle.loads(pickle.dumps(gate)) == gate  # to the tasks that share a campaign
+    assert pickle.loads(pickle.dumps(gate)) == gate  # workers get it pickled
     with pytest.raises(ConfigurationError, match="'sms-locks' do not decay"):
         send_campaign(source, TEXT, credentials, "x", speed=Speed(concurrency_limit="sms-locks"))
     began = time.monotonic()
@@ -422,11 +422,11 @@ def test_a_global_concurrency_limit(
             safeguards=Safeguards(allow_repeat_today=True),
         )
     assert report.accepted == 6
-    assert time.monotonic() - began < 5  # looked for once
+    assert time.monotonic() - began < 5  # Prefect is asked once
     assert caplog.text.count("no global concurrency limit 'nowhere'") == 1
 
 
-# -- what stops it -----------------------------------------------------------------------------------------------------
+# -- limits ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_global_concurrency_limit(
     ],
     ids=["none", "share", "recipients", "segments"],
 )
-def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
+def test_beyond_a_limit_nothing_is_sent_or_recorded(
     safeguards: Safeguards,
     told: str,
     credentials: MyMSPCredentials,
@@ -455,11 +455,11 @@ def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
     assert gateway.gateway.request_count == 0
     assert recorded(workspace) == 0
     assert "174" not in str(caught.value)
-    # The rows are listed where they can be mended.
+    # The rejected rows are written to a file, to be fixed.
     rejected_rows = workspace.reports / "limited-rejected-rows.csv"
     assert str(rejected_rows) in str(caught.value)
     assert pd.read_csv(rejected_rows)["row"].tolist() == [5, 6]
-    # And the same name is free for the mended source.
+    # The fixed file can be sent under the same name.
     report = send_campaign(
         source,
         TEXT,
@@ -471,7 +471,7 @@ def test_beyond_a_limit_nothing_is_sent_and_nothing_is_recorded(
     assert report.accepted == 3
 
 
-def test_a_limit_also_holds_for_a_campaign_that_is_continued(
+def test_a_limit_counts_the_whole_of_a_continued_campaign(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     send_campaign(
@@ -533,7 +533,7 @@ def test_groups_get_one_request_each(
     assert (planned.messages, planned.groups, planned.source) == (2, 2, "groups 'staff', 'board'")
 
 
-def test_groups_that_cannot_be_told(
+def test_invalid_groups_are_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", 605)
@@ -571,7 +571,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Person:
-    """Somebody who waits for a paused run, looks at what it asks, and answers."""
+    """A person who waits for a paused run, reads its form and answers."""
 
     def __init__(self, *answers: str, first: Callable[[], object] = lambda: None) -> None:
         self.answers = list(answers)
@@ -612,7 +612,7 @@ class Person:
                 if runs:
                     return runs[-1]
                 time.sleep(0.05)
-        raise AssertionError("Nobody asks.")
+        raise AssertionError("No run is paused.")
 
     def _resume(self, run: FlowRun, answer: str) -> None:
         assert run.state is not None
@@ -667,11 +667,11 @@ def test_a_person_approves_before_the_first_message(
         assert part in told, part
     for secret in ("0701740", "46701740", "P605", credentials.password.get_secret_value()):
         assert secret not in told
-    # Started again, there is nothing to approve.
+    # A second start has nothing to approve.
     assert send_campaign(source, TEXT + " `|`", credentials, "asked", approval=True, wait_minutes=0).accepted == 2
 
 
-def test_a_person_refuses_and_a_later_start_asks_again(
+def test_a_person_refuses_and_a_later_run_asks_again(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", 605)
@@ -682,7 +682,7 @@ def test_a_person_refuses_and_a_later_start_asks_again(
         assert send_campaign(source, TEXT, credentials, "asked", approval=True, wait_minutes=0).accepted == 1
 
 
-def test_nobody_answers(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+def test_an_approval_times_out(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path / "a.csv", 605)
     with pytest.raises(NotApprovedError, match="Nobody approved campaign 'asked' in time"):
         send_campaign(source, TEXT, credentials, "asked", approval=True, advanced=Advanced(approval_hours=0.5 / 3600))
@@ -694,7 +694,7 @@ def test_nobody_answers(credentials: MyMSPCredentials, gateway: Sandbox, workspa
             send_campaign(source, TEXT, credentials, "asked", safeguards=Safeguards(max_late_minutes=late))
 
 
-def test_what_is_sent_is_what_was_approved(
+def test_only_what_was_approved_is_sent(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     source = people(tmp_path / "a.csv", 605, 606)
@@ -705,7 +705,7 @@ def test_what_is_sent_is_what_was_approved(
         send_campaign(source, TEXT, credentials, "asked", approval=True)
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
 
-    # Who opts out meanwhile gets nothing; who was left out when it was approved is not let in again.
+    # Numbers that opt out meanwhile are suppressed; numbers suppressed at the approval stay so.
     given = tmp_path / "given.csv"
     given.write_text("phone\n0701740605\n", encoding="utf-8")
 
@@ -721,7 +721,7 @@ def test_what_is_sent_is_what_was_approved(
     assert reached(gateway) == [607]
 
 
-def test_a_delivery_time_that_passes_while_nobody_answers(
+def test_a_delivery_time_that_passes_during_approval_is_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow_module = sys.modules["prefect_mymsp.flows.send_campaign"]
@@ -746,11 +746,11 @@ def test_a_delivery_time_that_passes_while_nobody_answers(
 
 
 class Crash(Exception):  # noqa: N818
-    """Anything at all that goes wrong in the middle."""
+    """Any unexpected error in the middle of a campaign."""
 
 
 @pytest.mark.parametrize("approved", [False, True])
-def test_retried_by_prefect_after_crashes_each_row_is_sent_once(
+def test_prefect_retries_after_crashes_send_each_row_once(
     approved: bool, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", *range(605, 613))
@@ -767,7 +767,7 @@ def test_retried_by_prefect_after_crashes_each_row_is_sent_once(
 
     # Prefect counts the resumption after a pause as one of the retries.
     retried = send_campaign.with_options(retries=2 + approved, retry_delay_seconds=0)
-    # At that rate nothing is on its way when it crashes. A person is asked once, though it begins three times.
+    # At this rate no request is in flight at a crash. A person is asked once, although the flow starts three times.
     with Person(*(["send"] if approved else [])), report_progress_to(crash):
         report = retried(
             source,
@@ -787,7 +787,7 @@ def test_retried_by_prefect_after_crashes_each_row_is_sent_once(
     assert run.run_count == 3 + approved
 
 
-def test_retried_by_prefect_while_the_gateway_refuses(
+def test_a_prefect_retry_after_a_refusal_continues(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", *range(605, 613))

@@ -1,4 +1,4 @@
-"""A campaign whose journal ends with its container says so in the log of its run."""
+"""A campaign logs a warning when its journal is lost with the container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is public, what an import costs, and that Prefect's server finds the block."""
+"""Public names, the cost of imports, and the registration of the blocks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 
 def loaded_by(module: str) -> set[str]:
-    """What an import of ours loads in a fresh interpreter that has Prefect already."""
+    """Modules that an import loads in a fresh interpreter that has imported Prefect already."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM.format(module=module)], capture_output=True, text=True, check=True, timeout=60
     )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_the_import_is_light() -> None:
+def test_importing_the_package_is_cheap() -> None:
     # Prefect's server and every worker import the package root; flows pay for their tools when they run.
     loaded = loaded_by("prefect_mymsp")
     heavy = {"pandas", "pyarrow", "numpy", "phonenumbers", "sqlalchemy", "uvicorn", "starlette", "rich", "jinja2"}
@@ -53,7 +53,7 @@ def test_the_import_is_light() -> None:
     }
 
 
-def test_flows_and_tasks_are_light_too() -> None:
+def test_importing_flows_and_tasks_is_cheap() -> None:
     loaded = loaded_by("prefect_mymsp.flows, prefect_mymsp.tasks")
     assert not {"pandas", "pyarrow", "numpy", "phonenumbers", "uvicorn"} & loaded
     ours = {

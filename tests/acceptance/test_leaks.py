@@ -1,6 +1,6 @@
-"""Where a password, a phone number or a text may turn up, after everything that can go wrong has gone wrong.
+"""Where passwords, phone numbers and texts may appear, after every kind of failure.
 
-The password must be nowhere. Numbers and texts belong into the journal, the reports and the DataFrames; they must not
+The password must appear nowhere. Numbers and texts belong in the journal, the reports and the DataFrames. They must not
 be in logs, errors, names, states, stored parameters, or anywhere else in Prefect's database.
 """
 
@@ -82,7 +82,7 @@ def forms(secret: str) -> list[bytes]:
 
 
 class Records(logging.Handler):
-    """Every log record, formatted with its traceback."""
+    """A handler that keeps every log record, formatted with its traceback."""
 
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
@@ -113,7 +113,7 @@ def records() -> Iterator[Records]:
 
 
 def told(error: BaseException) -> Iterator[bytes]:
-    """All the forms in which an error leaves its place."""
+    """Every form in which an error can be shown, logged or sent."""
     yield str(error).encode()
     yield repr(error).encode()
     yield pickle.dumps(error)
@@ -137,7 +137,7 @@ def files_under(folder: Path) -> list[Path]:
 def searched(
     places: Iterable[tuple[str, bytes]], needles: Iterable[bytes], pattern: re.Pattern[bytes] | None
 ) -> list[str]:
-    """The names of the places where something was found."""
+    """Names of the places that contain a needle or match the pattern."""
     wanted = list(needles)
     return [
         name
@@ -147,7 +147,7 @@ def searched(
 
 
 def wait_for_prefect(*names: str) -> list[Any]:
-    """What Prefect's API has about the runs of those names, once it has heard of all their tasks and logs."""
+    """Everything in Prefect's API about the runs of those names, once all their tasks and logs have arrived."""
     deadline = time.monotonic() + 20
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=list(names))), limit=200)
@@ -170,7 +170,7 @@ def wait_for_prefect(*names: str) -> list[Any]:
 def every_endpoint(
     credentials: MyMSPCredentials, collect: Callable[[Callable[[], object]], None], sandbox: Sandbox
 ) -> None:
-    """All eight endpoints, and every way they fail."""
+    """Call all eight endpoints, and make each fail in every way."""
     faults = sandbox.gateway.faults
     later = tasks.send_sms(credentials, [CANARY, OTHER], TEXT, send_at=LATER)
     first = tasks.send_sms(credentials, CANARY, TEXT)
@@ -210,7 +210,7 @@ def every_endpoint(
     faults.replace(scripted=[])
 
 
-def test_nothing_leaks(
+def test_no_password_number_or_text_leaks(
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,

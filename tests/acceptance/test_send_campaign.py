@@ -1,4 +1,4 @@
-"""Campaigns from a file to the gateway's ledger: who gets which text, once, whatever happens on the way."""
+"""Campaigns from a file to the gateway's ledger: each recipient gets the right text once, whatever fails."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CAMPAIGNS = Path(__file__).parents[1] / "data" / "campaigns"
 
 
 def sent(sandbox: Sandbox) -> list[tuple[str, str]]:
-    """(MSISDN, text) of every SMS the gateway accepted, sorted; twice there is twice here."""
+    """(MSISDN, text) of every message the gateway accepted, sorted, with repetitions."""
     return sorted((r["msisdn"], m["text"]) for m in sandbox.gateway.ledger() for r in m["recipients"])
 
 
@@ -176,7 +176,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.file for case in CASES])
-def test_broken_files(case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_files_as_people_save_them(case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     report = send_campaign(CAMPAIGNS / case.file, case.message, credentials, "Vår 2026: del/1", sender="Acme")
     assert sent(gateway) == case.sent
     assert {m["originator"] for m in gateway.gateway.ledger()} == {"Acme"}
@@ -195,7 +195,7 @@ def test_broken_files(case: Case, credentials: MyMSPCredentials, gateway: Sandbo
     assert (report.deliveries["state"] == "accepted").all()
     assert (report.deliveries["status"] == "delivered").all()
 
-    # The files: theirs alone, and the same as the frames.
+    # The files are readable by their owner only, and equal the frames.
     assert report.report_path == workspace.reports / "Vår-2026-del-1.csv"
     assert report.rejected_rows_path == workspace.reports / "Vår-2026-del-1-rejected-rows.csv"
     for path in (report.report_path, report.rejected_rows_path, workspace.journal):
@@ -214,7 +214,7 @@ def read_back(path: Path) -> pd.DataFrame:
     return frame
 
 
-def test_started_again_it_sends_only_what_is_new(
+def test_a_second_start_sends_only_new_rows(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     first = send_campaign(people(tmp_path / "a.csv", 605, 606), "Hej {name}", credentials, "again")
@@ -227,7 +227,7 @@ def test_started_again_it_sends_only_what_is_new(
     more = send_campaign(people(tmp_path / "b.csv", 606, 607, 608), "Hej {name}", credentials, "again")
     assert (states(more), more.known, more.rows) == ({"accepted": 4, "delivered": 4}, 2, 3)
     assert sent(gateway) == texts(605, 606, 607, 608)
-    # Another name is another campaign, but who got the text today gets it again only if that is meant.
+    # Another name is another campaign, but repeating a text on the same day needs permission.
     with pytest.raises(RepeatError, match="'again'"):
         send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "another", wait_minutes=0)
     assert len(sent(gateway)) == 4
@@ -240,17 +240,17 @@ def test_started_again_it_sends_only_what_is_new(
         safeguards=Safeguards(allow_repeat_today=True),
     )
     assert len(sent(gateway)) == 6
-    # Nor does a changed text go to those who got the first one.
+    # A changed text is not sent to recipients of the first one.
     with pytest.raises(ChangedTextError):
         send_campaign(tmp_path / "b.csv", "Hejsan {name}", credentials, "again", wait_minutes=0)
     assert len(sent(gateway)) == 6
-    # The same name with another delivery time would be two truths.
+    # A campaign cannot have two senders or delivery times.
     with pytest.raises(InputError, match="another sender or scheduled time"):
         send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "again", sender="Acme")
     assert len(sent(gateway)) == 6
 
 
-def test_without_a_name_a_retry_finds_its_campaign(
+def test_a_retry_of_an_unnamed_campaign_continues_it(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     reports = [send_campaign(people(tmp_path / "spring.csv", 605), "Hej {name}", credentials) for _ in range(2)]
@@ -276,7 +276,7 @@ def test_dry_run(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
     assert "4670174" not in repr(report)
 
 
-def test_what_cannot_be_sent_stops_before_the_first_sms(
+def test_invalid_input_is_refused_before_the_first_message(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     file = people(tmp_path / "a.csv", 605)
@@ -296,7 +296,7 @@ def test_what_cannot_be_sent_stops_before_the_first_sms(
         send_campaign(file, "Hej", credentials, "bad", speed=Speed(batch_size=0))
     assert gateway.gateway.request_count == 0
 
-    # Nothing of those attempts stands in the way of the real one.
+    # Refused attempts leave nothing behind.
     none = written(tmp_path / "none.csv", "08-465 004 00;Anna")
     report = send_campaign(none, "Hej", credentials, "bad")
     assert (report.rows, report.rejected, states(report)) == (1, 1, {})
@@ -308,7 +308,7 @@ def test_what_cannot_be_sent_stops_before_the_first_sms(
     assert {name: str(dtype) for name, dtype in full.deliveries.dtypes.items()} == DELIVERY_DTYPES
 
 
-def test_scheduled(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+def test_a_scheduled_campaign(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     when = datetime.fromisoformat("2090-07-01T09:00:30+05:30")
     report = send_campaign(
         people(tmp_path / "a.csv", 605, 606),
@@ -322,11 +322,11 @@ def test_scheduled(credentials: MyMSPCredentials, gateway: Sandbox, workspace: A
     assert states(report) == {"accepted": 2}
     assert report.deliveries["sent_at"].isna().all()
     (message,) = gateway.gateway.ledger()
-    # Rounded up to the minute: never earlier than was asked for.
+    # Rounded up to the minute: never earlier than requested.
     assert message["scheduled_at"] == "2090-07-01T03:31:00.000+00:00"
     assert (message["flash"], message["destination_port"]) == (True, 99)
     assert {r["msisdn"] for r in message["recipients"]} == {"46701740605", "46701740606"}
-    # Nobody was waited for; a look at what is scheduled settles doubt.
+    # Deliveries are not followed; listing the schedule resolves doubt.
     assert {r.endpoint for r in gateway.gateway.requests} <= {"sendSms", "sendlater/getall"}
 
 
@@ -363,7 +363,7 @@ def test_dataframes_stay_out_of_prefects_api(credentials: MyMSPCredentials, gate
     assert len(sent(gateway)) == 3
 
 
-def test_one_outcome_for_each_number(
+def test_each_magic_number_has_its_outcome(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     file = people(tmp_path / "magic.csv", 605, 650, 651, 653, 654, 660, 662, 665, 667, 669, 699)
@@ -402,7 +402,7 @@ def test_one_outcome_for_each_number(
     assert sent(gateway) == once
 
 
-def test_a_bad_number_among_good_ones(
+def test_a_refused_number_is_bisected(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     good = [*range(605, 630), *range(630, 645)]
@@ -412,7 +412,7 @@ def test_a_bad_number_among_good_ones(
     assert sent(gateway) == [(f"46701740{n}", "Samma") for n in good]
     assert report.deliveries.query("state == 'refused'")["recipient"].tolist() == ["46701740654"]
     sends = [r for r in gateway.gateway.requests if r.endpoint == "sendSms"]
-    assert len(sends) < 20  # halved again and again, not sent one by one
+    assert len(sends) < 20  # bisected, not sent one by one
 
 
 @pytest.mark.parametrize(("code", "mend"), [(12, "credits"), (7, "user and password"), (33, "sender")])
@@ -436,7 +436,7 @@ def test_a_refused_account_stops_the_campaign(
     assert sent(gateway) == texts(*range(605, 611))
 
 
-def test_who_reaches_nobody_is_told_so(
+def test_a_campaign_that_reaches_no_recipients_logs_a_warning(
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,
@@ -452,7 +452,7 @@ def test_who_reaches_nobody_is_told_so(
     assert "Campaign 'one' reaches" not in caplog.text
 
 
-def test_a_journal_that_goes_away_says_how_to_go_on(
+def test_a_journal_failure_says_how_to_continue(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: object, **__: object) -> None:
@@ -466,7 +466,7 @@ def test_a_journal_that_goes_away_says_how_to_go_on(
     assert sent(gateway) == []
 
 
-def test_credits_that_run_out_for_real(
+def test_a_campaign_continues_after_credits_run_out(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     file = people(tmp_path / "a.csv", *range(605, 611))
@@ -479,7 +479,7 @@ def test_credits_that_run_out_for_real(
     assert sent(gateway) == texts(*range(605, 611))
 
 
-def test_a_gateway_that_is_down(
+def test_an_unreachable_gateway_stops_the_campaign(
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,
@@ -496,7 +496,9 @@ def test_a_gateway_that_is_down(
     assert sent(gateway) == texts(605, 606, 607)
 
 
-def test_with_a_running_loop(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+def test_inside_a_running_event_loop(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
     file = people(tmp_path / "a.csv", 605, 606)
 
     @flow
@@ -523,7 +525,9 @@ send_campaign(os.environ["TEST_FILE"], "{text}", credentials, "killed", wait_min
 """
 
 
-def test_killed_in_the_middle(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_doubt_but_no_duplicates(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
+) -> None:
     rows = 400
     file = written(tmp_path / "a.csv", *(f"07017406{5 + i % 40:02};text {i}" for i in range(rows)), header="phone;text")
     gateway.gateway.configure({"latency_ms": 100})
@@ -543,10 +547,10 @@ def test_killed_in_the_middle(credentials: MyMSPCredentials, gateway: Sandbox, w
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
     assert 60 <= len(gateway.gateway.messages) < rows
-    time.sleep(0.2)  # what was on its way has arrived
+    time.sleep(0.2)  # requests in flight have arrived
     gateway.gateway.configure({"latency_ms": 0})
 
-    # What the dead run had claimed is left alone while it may still be alive: 60 s, here helped along.
+    # The dead run's claims are untouched until its lease ends after 60 s; here the lease is ended early.
     with contextlib.closing(sqlite3.connect(workspace.journal)) as journal:
         (claimed,) = journal.execute("SELECT count(*) FROM batch WHERE state = 'sending'").fetchone()
     assert 0 < claimed < rows // 2  # about claim_window_s of work, not all there is

@@ -121,7 +121,7 @@ def test_a_campaign_is_followed_later(
     assert event["payload"]["statuses"] == {"undelivered": 1}
 
 
-def test_what_is_known_comes_back_whatever_the_gateway_does(
+def test_tracking_returns_known_results_when_the_gateway_fails(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     sent(tmp_path, credentials, "outage", 605, 606)
@@ -139,7 +139,7 @@ def test_what_is_known_comes_back_whatever_the_gateway_does(
     assert (status.complete, status.problem) == (True, None)
 
 
-def test_a_scheduled_campaign_is_waited_for(
+def test_tracking_waits_for_a_scheduled_campaign(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
@@ -153,7 +153,7 @@ def test_a_scheduled_campaign_is_waited_for(
     assert status.complete
 
 
-def test_updates_may_be_read_while_it_is_followed(
+def test_tracking_can_read_updates(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
@@ -165,7 +165,7 @@ def test_updates_may_be_read_while_it_is_followed(
     assert collect_inbox(credentials)["text"].tolist() == ["STOP"]
 
 
-def test_what_cannot_be_followed(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_an_unknown_campaign_cannot_be_tracked(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     with pytest.raises(InputError, match="no campaign 'typo'"):
         track_campaign("typo", credentials)
     for wrong in (dict[str, Any](wait_minutes=0), dict[str, Any](quiet_minutes=-1)):
@@ -174,7 +174,7 @@ def test_what_cannot_be_followed(credentials: MyMSPCredentials, gateway: Sandbox
     assert gateway.gateway.request_count == 0
 
 
-def test_an_async_flow_may_follow_too(
+def test_an_async_flow_can_track(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     sent(tmp_path, credentials, "async", 605)
@@ -191,7 +191,7 @@ def test_an_async_flow_may_follow_too(
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 
-def test_passes_over_everything_that_is_open(
+def test_one_pass_polls_every_open_campaign(
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,
@@ -228,7 +228,7 @@ def test_passes_over_everything_that_is_open(
     assert not any(number in caplog.text for number in ("46701740", "0701740"))
 
 
-def test_a_pass_that_can_learn_nothing_fails(
+def test_a_pass_fails_when_the_gateway_refuses_the_account(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     sent(tmp_path, credentials, "refused", 605, 606)
@@ -242,9 +242,7 @@ def test_a_pass_that_can_learn_nothing_fails(
     assert track_open_campaigns(credentials)["complete"].tolist() == [True]
 
 
-def test_a_pass_leaves_sending_to_others(
-    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
-) -> None:
+def test_a_pass_sends_nothing(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path, 605, 684)  # 684 is answered with 429, every time
     with pytest.raises(Exception, match="stopped"):
         send_campaign(source, "Hej {name}", credentials, "stopped", wait_minutes=0)
@@ -258,7 +256,7 @@ def test_a_pass_leaves_sending_to_others(
 # -- the inbox -------------------------------------------------------------------------------------------------------
 
 
-def test_the_inbox_as_a_frame_with_events_and_opt_outs(
+def test_the_inbox_becomes_a_frame_events_and_opt_outs(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     began = datetime.now(UTC)
@@ -289,7 +287,7 @@ def test_the_inbox_as_a_frame_with_events_and_opt_outs(
         assert len(journal.suppressions.msisdns(account_of(credentials))) == 2
 
 
-def test_a_message_is_told_of_although_its_reader_died_and_only_once(
+def test_a_received_message_causes_one_event_despite_a_crash(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = datetime.now(UTC)
@@ -314,7 +312,7 @@ def _dies(*_: object, **__: object) -> None:
     raise RuntimeError("died")
 
 
-def test_years_of_messages_start_nothing(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_old_messages_cause_no_events(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     began = datetime.now(UTC)
     for days in (400, 8, 6):
         at = datetime.now(UTC) - timedelta(days=days)
@@ -324,7 +322,7 @@ def test_years_of_messages_start_nothing(credentials: MyMSPCredentials, gateway:
     assert event["payload"]["word"] == "6"
 
 
-def test_an_inbox_that_cannot_be_read(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_a_failing_inbox_is_an_error(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     gateway.gateway.receive(originator="46701740605", text="one")
     gateway.gateway.faults.replace(scripted=[Fault("error_before", INBOX, times=6)])
     with pytest.raises(InDoubtError):
@@ -359,7 +357,7 @@ def test_updates_lead_to_results_and_to_the_inbox(
     assert track_open_campaigns(credentials)["delivered"].tolist() == [2]
 
 
-def test_a_lost_answer_is_told_and_the_inbox_is_read_all_the_same(
+def test_lost_updates_are_reported_and_the_inbox_is_still_read(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
 ) -> None:
     gateway.gateway.receive(originator="46701740607", text="Hello")
@@ -370,7 +368,9 @@ def test_a_lost_answer_is_told_and_the_inbox_is_read_all_the_same(
     assert asked(gateway, "getMsgUpdates") == 1
 
 
-def test_updates_that_were_never_activated(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_updates_that_are_not_activated_are_reported(
+    credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
+) -> None:
     gateway.gateway.configure({"accounts": {gateway.user: {"updates": False}}})
     gateway.gateway.receive(originator="46701740607", text="STOP")
     with pytest.raises(RefusedError):
@@ -400,7 +400,9 @@ with Journal(journal) as opened:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_killed_between_keeping_and_parsing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
+def test_a_crash_between_storing_and_parsing_loses_nothing(
+    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path
+) -> None:
     where = f"sqlite:///{tmp_path / 'own.db'}"
     block = CampaignJournal(url=where)  # type: ignore[arg-type]
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
@@ -422,7 +424,7 @@ def test_killed_between_keeping_and_parsing(credentials: MyMSPCredentials, gatew
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_has_the_opt_out_words_there_are() -> None:
+def test_the_docs_list_all_opt_out_words() -> None:
     page = (Path(__file__).parents[2] / "docs" / "tracking-and-inbox.md").read_text(encoding="utf-8")
     (told,) = re.findall(r"suppression\nlist: (.*?), or the words", page, re.DOTALL)
     assert re.findall(r"`(\w+)`", told) == list(OPT_OUT_WORDS)

@@ -1,4 +1,4 @@
-"""Campaigns that several processes share; what is sent so is counted in tests/deployment."""
+"""Campaigns with several workers; tests/deployment counts what they send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("prefect_harness", "workspace")
 
 
 @pytest.mark.parametrize(("workers", "why"), [(2, "PostgreSQL"), (0, "at least 1")])
-def test_a_journal_that_others_do_not_see_cannot_be_shared(
+def test_several_workers_need_a_shared_journal(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, workers: int, why: str
 ) -> None:
     people = tmp_path / "people.csv"
@@ -29,6 +29,6 @@ def test_a_journal_that_others_do_not_see_cannot_be_shared(
     assert not gateway.gateway.summary()
 
 
-def test_the_flow_can_go_to_other_machines() -> None:
-    # As Dask sends it, with all that its function names.
+def test_the_flow_can_be_pickled_for_other_machines() -> None:
+    # As Dask pickles it, with everything its function refers to.
     assert cloudpickle.loads(cloudpickle.dumps(send_campaign.with_options(name="big"))).name == "big"

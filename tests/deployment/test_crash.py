@@ -1,4 +1,4 @@
-"""Deployed campaigns that are cancelled, or whose worker is killed: the journal is true, each person gets one SMS."""
+"""Deployed campaigns that are cancelled or whose worker is killed: each recipient gets one message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deployment
 
 
-def test_a_killed_workers_run_is_left_as_it_was(worker: Worker, crash: Crash) -> None:
+def test_the_run_of_a_killed_worker_stays_running(worker: Worker, crash: Crash) -> None:
     state = worker.run(crash.run).state
     assert state is not None
     assert state.is_running()  # nobody could say anything else
@@ -50,7 +50,7 @@ def test_a_cancelled_run_stops_sending_within_seconds(
     assert set(gateway.gateway.summary().values()) == {1}
 
 
-def test_the_killed_run_started_again_sends_each_row_once(
+def test_a_second_run_after_the_kill_sends_each_row_once(
     server: Server, worker: Worker, crash: Crash, rerun: None
 ) -> None:
     worker.ended(crash.again, timeout_s=180)
@@ -60,9 +60,7 @@ def test_the_killed_run_started_again_sends_each_row_once(
     assert worker.states("killed", crash.sandbox) == {"accepted": crash.rows}
 
 
-def test_a_run_that_waits_goes_on_to_say_that_it_lives(
-    server: Server, worker: Worker, crash: Crash, rerun: None
-) -> None:
+def test_a_waiting_run_keeps_sending_heartbeats(server: Server, worker: Worker, crash: Crash, rerun: None) -> None:
     worker.ended(crash.again, timeout_s=180)
     with server.client() as client:
         beats = client.read_events(

@@ -1,4 +1,4 @@
-"""One campaign sent by two processes of a Dask cluster, with the journal in PostgreSQL."""
+"""One campaign sent by two workers of a Dask cluster, with the journal in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def people(path: Path, rows: int) -> Path:
     return path
 
 
-def test_two_processes_send_a_campaign_and_nothing_twice(
+def test_two_workers_send_each_message_once(
     server: Server, worker: Worker, big_campaign: str, journal_url: str, gateway: Sandbox, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "people.csv", ROWS)
@@ -104,7 +104,7 @@ def test_two_processes_send_a_campaign_and_nothing_twice(
     assert min(sent_by_process().values()) > ROWS / 20
 
 
-def test_a_shared_campaign_is_cancelled_in_all_its_processes(
+def test_cancelling_stops_all_workers(
     server: Server, worker: Worker, big_campaign: str, journal_url: str, gateway: Sandbox, tmp_path: Path
 ) -> None:
     gateway.gateway.configure({"latency_ms": 400})

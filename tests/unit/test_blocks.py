@@ -1,4 +1,4 @@
-"""The credentials block: Prefect's own standard tests, its secret, and what it refuses."""
+"""The blocks: Prefect's standard tests, secrets, and invalid values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestStandard(BlockStandardTestSuite):
         assert 45 < int(address[1]) < 1000
 
 
-def test_what_it_is_called_and_what_it_asks_for() -> None:
+def test_names_and_required_fields() -> None:
     assert MyMSPCredentials.get_block_type_slug() == "mymsp-credentials"
     assert MyMSPCredentials.get_block_type_name() == "myMSP Credentials"
     schema = MyMSPCredentials.model_json_schema()
@@ -65,7 +65,7 @@ def test_defaults() -> None:
         ("http://localhost:8000/external/", "http://localhost:8000/external"),
     ],
 )
-def test_base_urls(given: str, kept: str) -> None:
+def test_base_urls_are_normalised(given: str, kept: str) -> None:
     assert make(base_url=given).base_url == kept
 
 
@@ -84,7 +84,7 @@ def test_base_urls(given: str, kept: str) -> None:
         ({"password": ""}, "at least 1 item"),
     ],
 )
-def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused_without_quoting_secrets(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
         make(**changes)
     assert SECRET not in "".join(error["msg"] for error in caught.value.errors())
@@ -108,7 +108,7 @@ def test_clients() -> None:
     assert (async_client.timeout_s, async_client.retry_for_s, async_client.connections) == (3.5, 2.5, 3)
 
 
-def test_the_journals_block(tmp_path: Path) -> None:
+def test_the_journal_block(tmp_path: Path) -> None:
     assert CampaignJournal.get_block_type_slug() == "mymsp-campaign-journal"
     assert CampaignJournal.model_json_schema()["required"] == ["url"]
     values: dict[str, Any] = {"url": f"postgresql://anna:{SECRET}@db.example/sms"}
@@ -125,7 +125,7 @@ def test_the_journals_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_harness")
-def test_saved_and_loaded_it_keeps_its_secret() -> None:
+def test_a_saved_block_keeps_its_secret() -> None:
     block = make(base_url="http://127.0.0.1:8000", timezone="Europe/Helsinki", timeout_s=3.5)
     block.save("round-trip", overwrite=True)
     loaded: Any = MyMSPCredentials.load("round-trip")

@@ -918,7 +918,7 @@ def test_a_proxy_sees_where_https_goes_and_no_more(kind: str, monkeypatch: pytes
         ("HTTP://LocalHost", "http://localhost/external"),
     ],
 )
-def test_base_urls(given: str, used: str) -> None:
+def test_base_urls_are_normalised(given: str, used: str) -> None:
     assert check_base_url(given) == used
     assert MyMSPClient("u", "p", base_url=given).base_url == used
     assert AsyncMyMSPClient("u", "p", base_url=given).base_url == used
