@@ -82,8 +82,7 @@ def plain_text(value: Any) -> Text:
     """A value as text without markup or control characters; empty for a missing value."""
     import pandas as pd
 
-    missing = value is None or value is pd.NA or value is pd.NaT
-    return Text("" if missing else escape_control_characters(str(value)))
+    return Text("" if pd.isna(value) else escape_control_characters(str(value)))
 
 
 def value_table(title: str, columns: Sequence[str], rows: Iterable[Iterable[Any]], total: int | None = None) -> Table:

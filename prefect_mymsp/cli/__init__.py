@@ -234,16 +234,18 @@ def track(
     It sends nothing. Exit code 3 means that messages are in doubt or not sent.
     """
     from prefect_mymsp.flows import report_progress_to, track_campaign, track_open_campaigns
-    from prefect_mymsp.terminal import ProgressBars, frame_table, key_value_table
+    from prefect_mymsp.terminal import ProgressBars, frame_table, key_value_table, plain_text
 
     console, account = make_console(), load_credentials(credentials)
     if campaign is None:
         with console.status("Polling the gateway …"):
             campaigns = track_open_campaigns(account, journal=load_journal(journal))
-        columns = ["campaign", "messages", "planned", "in_doubt", "accepted", "delivered", "open", "complete", "todo"]
-        shown = campaigns[columns].assign(todo=campaigns["todo"].map(_in_cli_terms, na_action="ignore"))
-        console.print(frame_table("Open campaigns", shown, limit=100))
-        return NEEDS_ATTENTION if (campaigns["todo"].fillna("") != "").any() else DONE
+        columns = ["campaign", "messages", "delivered", "open", "in_doubt", "planned"]
+        console.print(frame_table("Open campaigns", campaigns[columns], limit=100))
+        unfinished = campaigns[campaigns["todo"].fillna("") != ""]
+        for name, todo in zip(unfinished["campaign"], unfinished["todo"], strict=True):
+            console.print(plain_text(f"{name}: {_in_cli_terms(todo)}"))
+        return NEEDS_ATTENTION if len(unfinished) else DONE
     with ProgressBars(console) as bars, report_progress_to(bars.update):
         status = track_campaign(campaign, account, wait_minutes=wait_minutes, journal=load_journal(journal))
     states = ("messages", "accepted", "delivered", "open", "refused", "in_doubt", "planned", "cancelled")
@@ -375,7 +377,9 @@ def inbox(
         else:
             messages = collect_inbox(account, journal=load_journal(journal))
     shown = messages[["received_at", "sender", "prefix", "text"]]
-    console.print(frame_table("New messages", shown if show_numbers else mask_frame(shown), limit=100))
+    shown = shown if show_numbers else mask_frame(shown)
+    local = shown["received_at"].dt.tz_convert(account.timezone).dt.strftime("%Y-%m-%d %H:%M")
+    console.print(frame_table("New messages", shown.assign(received_at=local), limit=100))
 
 
 @inbox_app.command(name="report")
