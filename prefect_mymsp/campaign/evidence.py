@@ -56,8 +56,8 @@ class Evidence:
 
     Attributes:
         finding: What the answer says.
-        statuses: One status a recipient, with times in the right one of two repeated hours; empty unless the finding is
-            ``CONFIRMS_ID`` or ``STATUSES``.
+        statuses: One status for each recipient, with corrected times; empty unless the finding is ``CONFIRMS_ID`` or
+            ``STATUSES``.
     """
 
     finding: Finding

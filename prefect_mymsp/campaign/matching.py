@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 REQUIRED_LISTS = 3
 #: Failures in a row after which a list is no longer waited for. A delivery time may be months ahead.
 MAX_FAILED_LISTS = 20
-#: A message this close to its delivery time may have left the list without having been missing from it.
+#: A message this close to its delivery time may be missing from a whole list, because it was just sent.
 _DEPARTURE = timedelta(seconds=5)
 
 #: States of a request that may wait at the gateway under an id that the journal does not have.
@@ -70,7 +70,7 @@ class ScheduledRequest:
         text_id: The number of its text in the journal.
         send_at: The delivery minute that was asked for, aware.
         recipients: MSISDNs, or the name of one recipient group.
-        settled_at: When it came into this state, aware; None if it never left its first one.
+        settled_at: When it came into this state, aware; None if it is still in its first one.
         to_group: Whether it is for a recipient group.
     """
 
@@ -123,7 +123,7 @@ class Listing:
     minutes: Mapping[str, datetime | None]
 
     def is_whole(self, waiting: Iterable[WaitingRequest]) -> bool:
-        """Whether it shows every message that is known to wait, except those that are just being sent.
+        """Whether it shows every message that is known to wait, except those that are due.
 
         Args:
             waiting: Requests that were accepted before the list was requested.
@@ -221,7 +221,7 @@ class CountAbsence:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be decided yet; the next list may settle it. ``until`` is the earliest time that can be, if known."""
+    """Nothing can be decided yet; the next list may settle it, but not before ``until`` if that is known."""
 
     batch_id: int
     reason: Reason

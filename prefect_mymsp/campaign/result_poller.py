@@ -165,7 +165,7 @@ class ResultPoller:
     async def _record(self, examined: Sequence[_Examined]) -> int:
         confirmed = [batch.id for batch, evidence, _ in examined if evidence.finding is Finding.CONFIRMS_ID]
         archived = [batch.id for batch, evidence, _ in examined if evidence.finding is Finding.ARCHIVED]
-        reported = [found for found in examined if found.evidence.finding in {Finding.CONFIRMS_ID, Finding.STATUSES}]
+        reported = [entry for entry in examined if entry.evidence.finding in {Finding.CONFIRMS_ID, Finding.STATUSES}]
         group_results = {batch.id: result for batch, _, result in reported if batch.group and result is not None}
         statuses = {batch.id: evidence.statuses for batch, evidence, _ in reported if not batch.group}
         if confirmed:

@@ -136,17 +136,17 @@ class UpdateReader:
         reported = defaultdict[str, set[str]](set)
         for report in updates.delivery_reports:
             reported[report.message_id].add(gateway_digits(report.recipient))
-        known = await self._thread(self._journal.deliveries.by_message_ids, self._account, list(reported))
+        known_batches = await self._thread(self._journal.deliveries.by_message_ids, self._account, list(reported))
         batches = [
             batch
-            for campaign_id, batch in known.values()
+            for campaign_id, batch in known_batches.values()
             if batch is not None and campaign_id != self._excluded_campaign_id and batch.due_at >= self._since
         ]
         complete = True
         for start in range(0, len(batches), _PAGE):
             result.changed += await self._poller.poll(batches[start : start + _PAGE])
             complete &= self._poller.complete
-        unknown = {message_id: msisdns for message_id, msisdns in reported.items() if message_id not in known}
+        unknown = {message_id: msisdns for message_id, msisdns in reported.items() if message_id not in known_batches}
         return await self._link(unknown, result) and complete
 
     async def _link(self, unknown: Mapping[str, AbstractSet[str]], result: UpdatesResult) -> bool:

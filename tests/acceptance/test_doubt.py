@@ -1,4 +1,4 @@
-"""What a person can do about doubt, and about a campaign that should not go out: flows and commands."""
+"""Resolve doubt, and cancel campaigns: flows and commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SOON = datetime.now(UTC) + timedelta(hours=2)
 
 def people(folder: Path, *suffixes: int) -> Path:
     path = folder / "people.csv"
-    path.write_text("phone;name\n" + "".join(f"0701740{each};P{each}\n" for each in suffixes), encoding="utf-8")
+    path.write_text("phone;name\n" + "".join(f"0701740{suffix};P{suffix}\n" for suffix in suffixes), encoding="utf-8")
     return path
 
 
@@ -56,10 +56,10 @@ def test_a_person_settles_doubt(
     # The command shows the same, with the number masked, and settles it.
     credentials.save("doubtful", overwrite=True)
     cli.resolve("doubt", credentials="doubtful", not_sent=True)
-    told = capsys.readouterr().out
-    assert "46•••••••81" in told
-    assert "46701740681" not in told
-    assert "1 messages were in doubt and are resolved as not-sent." in told
+    output = capsys.readouterr().out
+    assert "46•••••••81" in output
+    assert "46701740681" not in output
+    assert "1 messages were in doubt and are resolved as not-sent." in output
     again = send_campaign(source, "Hello {name}!", credentials, "doubt", advanced=Advanced(quiet_minutes=0.5 / 60))
     assert (again.accepted, again.in_doubt) == (2, 1)  # tried again, and lost again
     assert len(resolve_campaign("doubt", "sent", credentials)) == 1
@@ -68,9 +68,7 @@ def test_a_person_settles_doubt(
     assert set(times_sent(gateway).values()) == {1}
 
 
-def test_a_guarded_campaign_in_a_journal_of_its_own(
-    credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path
-) -> None:
+def test_exactly_once_in_a_journal_of_its_own(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
     journal = CampaignJournal(url=f"sqlite:///{tmp_path / 'own.db'}")  # type: ignore[arg-type]
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
     report = send_campaign(
@@ -88,7 +86,7 @@ def test_a_guarded_campaign_in_a_journal_of_its_own(
     ahead = [
         datetime.fromisoformat(message["scheduled_at"]) - datetime.now(UTC) for message in gateway.gateway.ledger()
     ]
-    assert all(timedelta(minutes=4) < each < timedelta(minutes=7) for each in ahead)
+    assert all(timedelta(minutes=4) < lead < timedelta(minutes=7) for lead in ahead)
 
 
 def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
@@ -119,33 +117,33 @@ def test_all_or_nothing(credentials: MyMSPCredentials, gateway: Sandbox, tmp_pat
 
 
 class Ended(BaseException):
-    """As Prefect's own, which is no Exception either."""
+    """Not an Exception, like the one that Prefect raises to end a run."""
 
 
-def test_all_or_nothing_that_somebody_ends_says_what_waits(
+def test_all_or_nothing_that_is_interrupted_reports_what_is_scheduled(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = 200
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n" + "".join(f"07005{row:05};P{row}\n" for row in range(rows)), encoding="utf-8")
-    given: Any = {"send_at": SOON, "safeguards": Safeguards(all_or_nothing=True), "wait_minutes": 0}
+    options: Any = {"send_at": SOON, "safeguards": Safeguards(all_or_nothing=True), "wait_minutes": 0}
     gateway.gateway.configure({"latency_ms": 400})
 
     def end(*_: object) -> None:
         raise Ended
 
-    def when_some_wait() -> None:
+    def interrupt_when_requests_wait() -> None:
         deadline = time.monotonic() + 30
         while len(gateway.gateway.messages) < 20 and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGALRM)
 
     before = signal.signal(signal.SIGALRM, end)
-    watching = threading.Thread(target=when_some_wait)
+    watching = threading.Thread(target=interrupt_when_requests_wait)
     watching.start()
     try:
         with pytest.raises(Ended):
-            send_campaign(source, "Hello {name}!", credentials, "ended", **given)
+            send_campaign(source, "Hello {name}!", credentials, "ended", **options)
     finally:
         watching.join()
         signal.signal(signal.SIGALRM, before)
@@ -153,7 +151,7 @@ def test_all_or_nothing_that_somebody_ends_says_what_waits(
     assert 20 <= waiting < rows
     assert f"the run ends while {waiting} requests wait at the gateway" in caplog.text
     gateway.gateway.configure({"latency_ms": 0})
-    whole = send_campaign(source, "Hello {name}!", credentials, "ended", **given)
+    whole = send_campaign(source, "Hello {name}!", credentials, "ended", **options)
     assert whole.accepted == len(gateway.gateway.messages) == rows
 
 
@@ -162,8 +160,8 @@ def test_cancelling(
 ) -> None:
     source = people(tmp_path, 605, 606, 607)
     send_campaign(source, "Hello {name}!", credentials, "later", send_at=SOON, wait_minutes=0)
-    told = cancel_campaign("later", credentials)
-    assert (told.cancelled, told.sent, told.unknown) == (3, 0, 0)
+    result = cancel_campaign("later", credentials)
+    assert (result.cancelled, result.sent, result.unknown) == (3, 0, 0)
     assert times_sent(gateway) == {}
     send_campaign(source, "Hello again, {name}!", credentials, "too late", send_at=SOON, wait_minutes=0)
     gateway.gateway.clock.advance(3 * 3600)
@@ -191,14 +189,14 @@ except CampaignCancelledError as error:
 """
 
 
-def test_cancelling_what_another_process_is_sending(
+def test_cancelling_a_campaign_that_another_process_is_sending(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     rows = 400
     source = tmp_path / "people.csv"
     numbers = [f"07017406{5 + number % 40:02}" for number in range(rows)]
     source.write_text(
-        "phone;name\n" + "".join(f"{each};P{row}\n" for row, each in enumerate(numbers)), encoding="utf-8"
+        "phone;name\n" + "".join(f"{number};P{row}\n" for row, number in enumerate(numbers)), encoding="utf-8"
     )
     gateway.gateway.configure({"latency_ms": 100})
     environment = {
@@ -214,11 +212,11 @@ def test_cancelling_what_another_process_is_sending(
     ) as child:
         while len(gateway.gateway.messages) < 40 and child.poll() is None:
             time.sleep(0.01)
-        told = cancel_campaign("half", credentials)
+        result = cancel_campaign("half", credentials)
         reached = times_sent(gateway)
         said, _ = child.communicate(timeout=30)
     assert "'half' was cancelled" in said
-    assert (child.returncode, told) == (0, Cancelled(cancelled=0, sent=0, unknown=0))
+    assert (child.returncode, result) == (0, Cancelled(cancelled=0, sent=0, unknown=0))
     assert 40 <= len(reached) < rows
     assert times_sent(gateway) == reached, "something was sent after the campaign was cancelled"
     assert set(reached.values()) == {1}
