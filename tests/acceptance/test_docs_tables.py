@@ -106,12 +106,25 @@ def test_security_lists_every_table_of_the_journal() -> None:
     assert {named(row[0])[0] for row in table("security.md", "Table")} == set(schema.metadata.tables)
 
 
-def test_architecture_lists_every_module() -> None:
-    rooms = {room for row in table("architecture.md", "Module") for room in named(row[0])}
+def test_architecture_lists_every_room() -> None:
+    listed = {room for row in table("architecture.md", "Module") for room in named(row[0])}
     package = ROOT / "prefect_mymsp"
-    there = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
-    # A connection is a part of the client.
-    assert rooms == there - {"__init__", "transport"}
+    rooms = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    assert listed == rooms - {"__init__"}
+
+
+def test_architecture_lists_every_file() -> None:
+    for room, files in table("architecture.md", "Room"):
+        (name,) = named(room)
+        listed = [file for file in named(files) if file != "html"]
+        paths = (ROOT / "prefect_mymsp" / name).rglob("*.py")
+        assert sorted(listed) == sorted(path.stem for path in paths if not path.stem.startswith("__")), name
+
+
+def test_architecture_names_files_that_exist() -> None:
+    for _, files in table("architecture.md", "Rule"):
+        for file in named(files):
+            assert not file.endswith(".py") or (ROOT / "prefect_mymsp" / file).is_file(), file
 
 
 def test_contributing_lists_every_marker() -> None:
