@@ -38,7 +38,7 @@ class CampaignRequest:
         suppression: Numbers that get nothing.
         safeguards: What may be sent although it was sent before, how late, and whether in part.
         limits: The limits of :class:`Safeguards` as the engine checks them.
-        send_options: How one process sends; with several workers, each has its share of the rate.
+        send_options: How the campaign is sent, by one worker or several.
         follow_options: How deliveries are followed; None to end when everything is sent.
         concurrency_limit: Name of a Prefect global concurrency limit.
         approval_timeout_s: Seconds to wait for an approval; None when none is needed.
@@ -142,7 +142,7 @@ def build_request(
         SourceError: A file does not exist or cannot be opened.
         TemplateError: The message is not valid.
     """
-    from prefect_mymsp.campaign import FollowOptions, Limits, SendOptions
+    from prefect_mymsp.campaign import FollowOptions, Limits, ReconcileOptions, SendOptions
     from prefect_mymsp.recipients.files import check_path
     from prefect_mymsp.templates import Template
 
@@ -160,6 +160,12 @@ def build_request(
             "Remove one of the two."
         )
     _check_suppression(suppression)
+    margin_s = ReconcileOptions().lookup_margin_s
+    if exactly_once and not advanced.lead_minutes * 60 >= margin_s:
+        raise InputError(
+            f"lead_minutes must be at least {margin_s / 60:g}, so that a request in doubt can be looked up before "
+            "its messages are sent."
+        )
     Template(message, transliterate=transliterate)
     for path in (recipients, suppression.file):
         if isinstance(path, str | Path):

@@ -123,7 +123,7 @@ SECRET: Any = Secret(value=SecretStr("sqlite:///people.db"))
         ({"speed": Speed(workers=0)}, "workers must be at least 1"),
         ({"speed": Speed(batch_size=0)}, "batch_size must be above zero"),
         ({"advanced": Advanced(destination_port=70_000)}, "port"),
-        ({"advanced": Advanced(lead_minutes=1), "exactly_once": True}, "lead"),
+        ({"advanced": Advanced(lead_minutes=1), "exactly_once": True}, "lead_minutes must be at least 1.5"),
         ({"advanced": Advanced(quiet_minutes=-1)}, "quiet_minutes must not be below zero"),
         ({"advanced": Advanced(approval_hours=0)}, "approval_hours must be above zero"),
     ],
