@@ -1,7 +1,7 @@
-"""The domain's values: frozen, without behaviour, every datetime aware and in UTC.
+"""The values of the gateway: frozen, without behaviour. Every datetime is aware and in UTC.
 
-Message ids are strings: the vendor calls them numbers, but nothing is ever counted with them. Phone numbers are
-MSISDNs in the gateway's form: country code and number, digits only (``46701740605``).
+Message ids are strings: the vendor calls them numbers, but they are only compared. Phone numbers are MSISDNs: country
+code and number, digits only (``46701740605``).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Literal, overload
 
 
 class JoinedMSISDNs(str):
-    """Distinct MSISDNs with commas between them, as a request names them: many of them, handled as one."""
+    """Distinct MSISDNs, joined by commas as in a request."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RecipientStatus:
-    """How far one recipient's SMS has come.
+    """The delivery status of one recipient.
 
     Attributes:
-        recipient: MSISDN as the gateway shows it.
-        sent_at: When it left the gateway, to the minute; None when it has not.
-        status: The gateway's word, as it came. Only ``delivered`` is known to be final: the vendor shows
-            ``undelivered`` for messages that have not even been sent.
-        delivered_at: When the phone confirmed it, to the minute; None when it has not.
+        recipient: MSISDN, as the gateway writes it.
+        sent_at: When the SMS left the gateway, to the minute; None if it has not.
+        status: The gateway's status, unchanged. Only ``delivered`` is final: the vendor's document shows
+            ``undelivered`` for messages that have not been sent yet.
+        delivered_at: When the phone confirmed it, to the minute; None if it has not.
     """
 
     recipient: str
@@ -37,16 +37,15 @@ class RecipientStatus:
 
 
 class RecipientStatuses(Sequence[RecipientStatus]):
-    """Recipients' statuses, kept by column: one answer may name 100,000 recipients.
+    """A sequence of :class:`RecipientStatus`, stored by column: one response can have 100,000 recipients.
 
-    It is a sequence of :class:`RecipientStatus` and equals any other sequence of the same ones. The columns are for
-    who works through all of them.
+    It is equal to any other sequence with the same items.
 
     Attributes:
-        recipients: As in :class:`RecipientStatus`, an entry a recipient; so are the other three.
-        sent_at: See there.
-        words: The gateway's words, ``status`` there.
-        delivered_at: See there.
+        recipients: ``recipient`` of every item.
+        sent_at: ``sent_at`` of every item.
+        words: ``status`` of every item.
+        delivered_at: ``delivered_at`` of every item.
     """
 
     __slots__ = ("delivered_at", "recipients", "sent_at", "words")
@@ -90,14 +89,14 @@ class RecipientStatuses(Sequence[RecipientStatus]):
 
 @dataclass(frozen=True, slots=True)
 class SmsResult:
-    """The gateway's account of one message (vendor's document, section 4.2).
+    """The result of one message (vendor's document, section 4.2).
 
     Attributes:
-        message_id: The id that was asked for.
-        recipients: Recipients of the message.
-        sent: How many of them the message has been sent to.
-        delivered: How many of them have it.
-        statuses: One entry a recipient, in the gateway's order.
+        message_id: The id of the message.
+        recipients: The number of recipients.
+        sent: The number of recipients to whom the message has been sent.
+        delivered: The number of recipients who have received it.
+        statuses: One item for each recipient, in the gateway's order.
     """
 
     message_id: str
@@ -109,11 +108,11 @@ class SmsResult:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledMessage:
-    """A message waiting at the gateway (section 4.3.2).
+    """A message that waits at the gateway (section 4.3.2).
 
     Attributes:
         message_id: Its id.
-        send_at: When it will be sent, to the second; None when the gateway gives no time.
+        send_at: When it will be sent, to the second; None if the gateway gives no time.
     """
 
     message_id: str
@@ -126,14 +125,14 @@ class ReceivedMessage:
 
     Attributes:
         message_id: Its id; ids grow with time, but lists are not sorted by them.
-        received_at: To the minute; None when the gateway gives no time.
+        received_at: To the minute; None if the gateway gives no time.
         user: The account's user it was delivered to; None in updates, which do not say.
         prefix: The keyword that routed it here, or for DPN the device notification's action.
         kind: ``SMS``, ``VOI`` or ``DPN``.
         sender: The sender's MSISDN.
         alias: The sender's alias, or for DPN a recipient id; None in updates.
         subject: MMS subject, deprecated by the vendor; None in updates.
-        text: What was written. Written by strangers: escape it wherever it is shown.
+        text: The text. Anybody can write it: escape it wherever it is shown.
     """
 
     message_id: str
@@ -149,11 +148,11 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """What the inbox held above an id (section 4.4).
+    """The received messages above an id (section 4.4).
 
     Attributes:
         messages: The received messages, in the gateway's order, which is not that of their ids.
-        unparsed: Records that are no received message as documented, as text: cut short, or the gateway's own fault.
+        unparsed: Records that could not be read, as text: truncated or malformed.
     """
 
     messages: tuple[ReceivedMessage, ...]
@@ -162,14 +161,14 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """A delivery report from an update: a hint, to be confirmed by a result (section 4.5).
+    """A delivery report in an update (section 4.5). It is a hint: confirm it with a result.
 
     Attributes:
-        message_id: The message it claims to be about.
+        message_id: The id of the message that it names.
         recipient_id: The gateway's id of the recipient.
         recipient: MSISDN.
-        status: The gateway's word, as it came.
-        delivered_at: When; None when it has not been delivered.
+        status: The gateway's status, unchanged.
+        delivered_at: When it was delivered; None if it was not.
     """
 
     message_id: str
@@ -181,16 +180,16 @@ class DeliveryReport:
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """What had not been collected yet (section 4.5). Reading it removed it from the gateway.
+    """Updates that had not been fetched before (section 4.5). Fetching removed them from the gateway.
 
-    Texts in an update are not cleaned by the gateway, so a stranger can write one that looks like a record.
-    Take every entry as a hint and confirm it with a result or the inbox.
+    The gateway does not clean texts in updates, so anybody can write a text that looks like a record. Every entry is a
+    hint: confirm it with a result or with the inbox.
 
     Attributes:
-        raw: The whole answer as it came, to be kept before anything is believed.
+        raw: The whole response. Store it before you use the rest.
         delivery_reports: Records of type 0.
         received_messages: Records of type 1.
-        unparsed: Records that fit neither form, as text.
+        unparsed: Records of neither type, as text.
     """
 
     raw: bytes = field(repr=False)
