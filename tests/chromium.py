@@ -1,4 +1,4 @@
-"""Debian's Chromium, told what to open, how wide and how dark; it tells what it saw and what it asked for."""
+"""Debian's Chromium, driven over its debugging protocol: pages, screenshots, requests and console messages."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Chromium:
     """A browser with one page; a context manager.
 
     Attributes:
-        requests: Addresses it asked for.
-        complaints: What stood in its console, and exceptions.
+        requests: Addresses it requested.
+        complaints: Console messages and exceptions.
     """
 
     def __init__(self) -> None:
@@ -53,34 +53,34 @@ class Chromium:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _connect(self) -> ClientConnection:
-        told, ends = self._home / "DevToolsActivePort", time.monotonic() + _PATIENCE_S
-        while not told.exists() or "\n" not in told.read_text("utf-8"):
+        port_file, ends = self._home / "DevToolsActivePort", time.monotonic() + _PATIENCE_S
+        while not port_file.exists() or "\n" not in port_file.read_text("utf-8"):
             assert time.monotonic() < ends, "Chromium did not start"
             time.sleep(0.05)
-        port = told.read_text("utf-8").split()[0]
+        port = port_file.read_text("utf-8").split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
-            page = next(one for one in json.load(answer) if one["type"] == "page")
+            page = next(target for target in json.load(answer) if target["type"] == "page")
         return connect(page["webSocketDebuggerUrl"], max_size=None)
 
     def _ask(self, method: str, **parameters: Any) -> Any:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
-        while (told := self._next()).get("id") != self._number:
+        while (answer := self._next()).get("id") != self._number:
             pass
-        assert "error" not in told, told
-        return told["result"]
+        assert "error" not in answer, answer
+        return answer["result"]
 
     def _next(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self._socket.recv(timeout=_PATIENCE_S))
-        kind, what = told.get("method"), told.get("params", {})
+        event: dict[str, Any] = json.loads(self._socket.recv(timeout=_PATIENCE_S))
+        kind, parameters = event.get("method"), event.get("params", {})
         if kind == "Network.requestWillBeSent":
-            self.requests.append(what["request"]["url"])
+            self.requests.append(parameters["request"]["url"])
         elif kind in {"Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"}:
-            self.complaints.append(json.dumps(what))
-        return told
+            self.complaints.append(json.dumps(parameters))
+        return event
 
     def open(self, url: str, *, width: int = 1280, dark: bool = False) -> None:
-        """Open a page and wait until all of it is there."""
+        """Open a page and wait until it is loaded."""
         self._ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
@@ -91,15 +91,15 @@ class Chromium:
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """What an expression of JavaScript comes to on the page."""
+        """The value of a JavaScript expression on the page."""
         return self._ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def text(self) -> str:
-        """The page's text as a person sees it."""
+        """The visible text of the page."""
         return str(self.evaluate("document.body.innerText"))
 
     def picture(self, path: Path, *, height: int | None = None, of: str = "body") -> None:
-        """Take a picture of the page as wide as it is: of one element, from its top, all of it or so many pixels."""
+        """Take a screenshot of an element in the page's full width, up to a limited height."""
         size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
         top = self.evaluate(f"document.querySelector({of!r}).getBoundingClientRect().top + scrollY")
         whole = self.evaluate(f"document.querySelector({of!r}).getBoundingClientRect().height")

@@ -1,6 +1,6 @@
-"""Makes the pictures of the reports in the documentation: ``python -m tests.pictures``.
+"""Take the pictures of reports for the documentation: ``python -m tests.pictures``.
 
-The campaign of the demo is sent through a sandbox, and what became of it is shown by Chromium.
+It sends the demo's campaign through a sandbox and opens the reports in Chromium.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPLIES = ("Tack, jag kommer!", "Kan jag boka om till torsdag?", "Ok 👍", "AVB
 
 
 def main() -> None:
-    """Send, report, and take the pictures."""
+    """Send the campaign, write the reports and take the pictures."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Sandbox() as sandbox, Journal(folder / "journal.db") as journal:
@@ -84,7 +84,7 @@ def _reply(sandbox: Sandbox, journal: Journal) -> None:
         sandbox.gateway.clock.advance(60 * (1 + number % 7))
     account = account_fingerprint(sandbox.base_url, sandbox.user)
     inbox = sandbox.gateway.inbox()
-    journal.inbox.store(account, inbox, lambda one: one.text.strip().upper() == "STOP")
+    journal.inbox.store(account, inbox, lambda message: message.text.strip().upper() == "STOP")
 
 
 if __name__ == "__main__":

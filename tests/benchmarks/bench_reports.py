@@ -1,10 +1,10 @@
-"""Rows a processor second and memory of building and parsing reports, against ``pandas.read_csv`` over the same rows.
+"""Rows per processor second and memory of making and parsing reports, compared with ``pandas.read_csv``.
 
-``python tests/benchmarks/bench_reports.py --rows 1000000`` makes a journal with one campaign of so many messages, sent
-500 at a time and nine of ten delivered, and lets each way work in a process of its own:
+``python tests/benchmarks/bench_reports.py --rows 1000000`` makes a journal with one campaign of that many messages, sent
+500 at a time, nine of ten delivered, and runs each of these in a separate process:
 
 * ``frame`` reads the deliveries out of the journal; ``csv`` reads the CSV file that this frame was written to;
-* ``result`` parses one getSmsResult answer of as many lines; ``result-csv`` reads the same bytes as a table;
+* ``result`` parses one getSmsResult response of as many lines; ``result-csv`` reads the same bytes as a table;
 * ``page`` makes the HTML report of that frame.
 """
 
@@ -30,7 +30,7 @@ BEGAN = datetime(2030, 1, 31, 8, 30, tzinfo=UTC)
 
 
 def make_journal(path: Path, rows: int) -> None:
-    """A journal with one campaign, delivered."""
+    """A journal with one delivered campaign."""
     from prefect_mymsp.journal import Journal, Outcome, PlannedChunk, text_digest
     from prefect_mymsp.models import RecipientStatuses
 
@@ -55,21 +55,21 @@ def make_journal(path: Path, rows: int) -> None:
         while batches := journal.claims.claim(run, requests=200, batch_size=AT_ONCE):
             now = datetime.now(UTC)
             journal.claims.settle(
-                [Outcome(one.id, "accepted", now, message_id=str(12_000_000 + one.id)) for one in batches]
+                [Outcome(batch.id, "accepted", now, message_id=str(12_000_000 + batch.id)) for batch in batches]
             )
             statuses = {}
-            for one in batches:
+            for batch in batches:
                 got = [
-                    BEGAN + timedelta(minutes=rng.randrange(90)) if rng.random() < 0.9 else None for _ in one.msisdns
+                    BEGAN + timedelta(minutes=rng.randrange(90)) if rng.random() < 0.9 else None for _ in batch.msisdns
                 ]
                 words = ["sent" if at is None else "delivered" for at in got]
-                statuses[one.id] = RecipientStatuses(one.msisdns, [BEGAN] * len(got), words, got)
+                statuses[batch.id] = RecipientStatuses(batch.msisdns, [BEGAN] * len(got), words, got)
             journal.deliveries.record_statuses(statuses)
         journal.claims.end_run(run)
 
 
 def make_answer(path: Path, rows: int) -> None:
-    """One answer of getSmsResult about so many recipients."""
+    """One response of getSmsResult with many recipients."""
     rng = random.Random(7)
     with path.open("w", encoding="utf-8") as file:
         file.write(f"A\n{rows}/{rows}/{rows}\n")
@@ -139,7 +139,7 @@ WAYS: dict[str, Callable[[Path], int]] = {
     "result-csv": result_csv,
     "page": page,
 }
-#: What is compared with what.
+#: Comparisons that are printed.
 PAIRS = (("frame", "csv"), ("result", "result-csv"), ("page", "csv"))
 
 
@@ -202,7 +202,7 @@ def _work(way: str, folder: Path) -> None:
 
     del pd, pyarrow
     before = _memory()
-    # Processor time of all threads: the figures hold on a machine that others use too.
+    # Processor time of all threads, so that other processes do not count.
     started = time.process_time()
     rows = WAYS[way](folder)
     print(time.process_time() - started, _memory(), before, rows)
@@ -211,7 +211,7 @@ def _work(way: str, folder: Path) -> None:
 def _memory() -> float:
     """Peak resident memory of this process in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss is never below what the process had that started this one
+    if status.exists():  # Linux's ru_maxrss is never below that of the parent process
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1e3
     # Kilobytes, but bytes on macOS.
