@@ -1,7 +1,7 @@
 """Rows per processor second and memory of making and parsing reports, compared with ``pandas.read_csv``.
 
-``python tests/benchmarks/bench_reports.py --rows 1000000`` makes a journal with one campaign of that many messages, sent
-500 at a time, nine of ten delivered, and runs each of these in a separate process:
+``python tests/benchmarks/bench_reports.py --rows 1000000`` makes a journal with one campaign of that many messages,
+sent 500 at a time, nine of ten delivered, and runs each of these in a separate process:
 
 * ``frame`` reads the deliveries out of the journal; ``csv`` reads the CSV file that this frame was written to;
 * ``result`` parses one getSmsResult response of as many lines; ``result-csv`` reads the same bytes as a table;
