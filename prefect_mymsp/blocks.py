@@ -180,7 +180,7 @@ def open_existing_journal(block: CampaignJournal | None = None) -> Iterator[Jour
     """
     from prefect_mymsp.database_urls import database_exists, parse_supported_url
 
-    if not database_exists(parse_supported_url(journal_location(block), "The journal")):
+    if not database_exists(parse_supported_url(journal_location(block), "The journal", allow_path=True)):
         yield None
         return
     with open_journal(block) as journal:

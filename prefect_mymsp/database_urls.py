@@ -24,22 +24,24 @@ if TYPE_CHECKING:
 SQLITE_TIMEOUT_S = 60.0
 
 
-def parse_database_url(url: str | URL | Path, owner: str) -> URL:
-    """Parse a database URL or the path of an SQLite file, and normalise it.
+def parse_database_url(url: str | URL | Path, owner: str, *, allow_path: bool = False) -> URL:
+    """Parse a database URL and normalise it.
 
     An SQLite file's path becomes absolute. PostgreSQL gets the driver that comes with this package.
 
     Args:
-        url: A path, or an SQLAlchemy URL.
+        url: An SQLAlchemy URL.
         owner: What the database is for, to begin an error with: ``The journal``.
+        allow_path: Take a value without ``://`` as the path of an SQLite file. Otherwise it is refused: a mistyped URL
+            would create a file.
 
     Raises:
         ConfigurationError: It is not a URL.
     """
-    if isinstance(url, Path) or (isinstance(url, str) and "://" not in url):
+    if allow_path and (isinstance(url, Path) or (isinstance(url, str) and "://" not in url)):
         return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
     try:
-        parsed = make_url(url.strip() if isinstance(url, str) else url)
+        parsed = make_url(url if isinstance(url, URL) else str(url).strip())
         backend = parsed.get_backend_name()
     except (exc.ArgumentError, ValueError):
         raise ConfigurationError(
@@ -56,13 +58,13 @@ def parse_database_url(url: str | URL | Path, owner: str) -> URL:
     return parsed
 
 
-def parse_supported_url(url: str | URL | Path, owner: str) -> URL:
+def parse_supported_url(url: str | URL | Path, owner: str, *, allow_path: bool = False) -> URL:
     """Parse the URL of a database that must be an SQLite file or in PostgreSQL.
 
     Raises:
         ConfigurationError: It is not a URL, names another kind of database, or SQLite's memory.
     """
-    parsed = parse_database_url(url, owner)
+    parsed = parse_database_url(url, owner, allow_path=allow_path)
     backend = parsed.get_backend_name()
     if backend in {"postgresql", "postgres"}:
         return parsed.set(drivername="postgresql+psycopg")

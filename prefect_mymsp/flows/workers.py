@@ -95,7 +95,7 @@ def require_shared_journal(workers: int, journal: CampaignJournal | None) -> Non
     """
     from prefect_mymsp.database_urls import is_sqlite, parse_database_url
 
-    if workers > 1 and is_sqlite(parse_database_url(journal_location(journal), "The journal")):
+    if workers > 1 and is_sqlite(parse_database_url(journal_location(journal), "The journal", allow_path=True)):
         raise InputError(
             "workers: more than one worker needs a journal in PostgreSQL that all machines reach. Set journal to a "
             "CampaignJournal block, or PREFECT_INTEGRATIONS_MYMSP_JOURNAL_URL."

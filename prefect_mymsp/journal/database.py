@@ -44,7 +44,7 @@ class Database:
             JournalError: The database cannot be opened, or another version of this package wrote it.
         """
         #: Its URL, including the password.
-        self.url = parse_supported_url(url, "The journal")
+        self.url = parse_supported_url(url, "The journal", allow_path=True)
         #: Its URL, without a password.
         self.location = hide_password(self.url)
         try:

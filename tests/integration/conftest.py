@@ -34,6 +34,7 @@ from prefect_mymsp.journal import (
     text_digest,
 )
 from prefect_mymsp.states import MESSAGE_STATES
+from tests.integration.processes import call_at
 
 T = TypeVar("T")
 
@@ -295,7 +296,7 @@ class Desk:
     def in_processes(self, function: Callable[..., T], *each: Sequence[Any]) -> list[T]:
         """Run ``function(url, *arguments)`` in two processes at the same time, for each sequence of arguments."""
         pool = self._processes()
-        calls = [pool.submit(_at, time.time() + 0.05, function, self.url, *arguments) for arguments in each]
+        calls = [pool.submit(call_at, time.time() + 0.05, function, self.url, *arguments) for arguments in each]
         return [call.result(timeout=60) for call in calls]
 
     @staticmethod
@@ -304,11 +305,6 @@ class Desk:
         with pytest.raises(JournalError) as caught:
             function(*arguments, **more)
         return str(caught.value)
-
-
-def _at(moment: float, function: Callable[..., T], *arguments: Any) -> T:
-    time.sleep(max(0.0, moment - time.time()))
-    return function(*arguments)
 
 
 @pytest.fixture(scope="session")

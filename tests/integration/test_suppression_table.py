@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_without_the_url(desk: Desk, tmp_path: Path) -> No
     missing = tmp_path / f"{secret}.db"
     wrong = [
         (f"sqlite:///{missing}", ConfigurationError, "does not exist"),
-        ("not a URL " + secret, ConfigurationError, "does not exist"),
+        ("not a URL " + secret, ConfigurationError, "cannot be read"),
         (f"postgresql://u:{secret}@host:port/x", ConfigurationError, "cannot be read"),
         (f"nosuchdb://u:{secret}@localhost/x", ConfigurationError, "does not know this kind of database"),
         (f"oracle+oracledb://u:{secret}@localhost/x", ConfigurationError, "needs oracledb"),

@@ -25,7 +25,7 @@ OWNER = "The suppression table"
 
 
 def parse(url: str | Path) -> sa.URL:
-    return parse_database_url(url, OWNER)
+    return parse_database_url(url, OWNER, allow_path=True)
 
 
 # -- parsing -----------------------------------------------------------------------------------------------------------
@@ -67,6 +67,13 @@ def test_an_unreadable_url_is_not_repeated(url: str) -> None:
         parse(url)
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", [SECRET, f"{SECRET}.db", Path(SECRET)])
+def test_a_path_is_refused_unless_it_is_allowed(url: str | Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        parse_supported_url(url, OWNER)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [f"mysql://user:{SECRET}@host/db", f"https://user:{SECRET}@host/db"])
