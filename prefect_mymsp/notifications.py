@@ -179,10 +179,7 @@ class MyMSPNotification(NotificationBlock):
 
     def _try_acquire(self) -> bool:
         """Whether one more notification may be sent now; if so, it is counted."""
-        from prefect_mymsp.account import account_fingerprint
-
-        account = account_fingerprint(self.credentials.base_url, self.credentials.user)
-        topic, period_s = self._topic(), 60 * self.period_minutes
+        account, topic, period_s = self.credentials.account, self._topic(), 60 * self.period_minutes
         try:
             with open_journal(self.journal) as journal:
                 return journal.notifications.try_acquire(account, topic, at_most=self.max_notifications, per_s=period_s)

@@ -160,7 +160,7 @@ def collect_updates(
         received=len(inbox.new),
         opted_out=inbox.opted_out,
         unparsed=updates.unparsed,
-        waiting=updates.postponed,
+        postponed=updates.postponed,
         problem=problem,
         inbox=frame,
     )

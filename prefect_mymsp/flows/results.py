@@ -110,7 +110,7 @@ class CollectedUpdates:
         received: New messages in the inbox.
         opted_out: New messages whose sender opted out.
         unparsed: Records that could not be parsed; the journal keeps them as they came.
-        waiting: Updates left for the next run, because a message they refer to could not be fetched yet.
+        postponed: Updates left for the next run, because a message they refer to could not be fetched yet.
         problem: Why the updates could not be read completely; None when they could.
         inbox: The new messages, with the columns of an inbox frame.
     """
@@ -121,6 +121,6 @@ class CollectedUpdates:
     received: int
     opted_out: int
     unparsed: int
-    waiting: int
+    postponed: int
     problem: str | None
     inbox: DataFrame = field(repr=False, compare=False)

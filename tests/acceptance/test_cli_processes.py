@@ -74,8 +74,10 @@ def test_ctrl_c_with_a_temporary_prefect_server(tmp_path: Path, mymsp_sandbox: S
         "PREFECT_INTEGRATIONS_MYMSP_REPORTS": str(tmp_path / "reports"),
         "PREFECT_INTEGRATIONS_MYMSP_RETRY_FOR_S": "1",
     }
-    given = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
-    subprocess.run([sys.executable, "-c", SAVE, *given], env=environment, check=True, capture_output=True, timeout=100)
+    account = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
+    subprocess.run(
+        [sys.executable, "-c", SAVE, *account], env=environment, check=True, capture_output=True, timeout=100
+    )
     source = tmp_path / "people.csv"
     source.write_text("mobile\n" + "".join(f"07010{row:05d}\n" for row in range(2000)), encoding="utf-8")
     command = [

@@ -161,11 +161,11 @@ def test_a_long_text_is_truncated_to_max_segments(block: MyMSPNotification, gate
     body = "Flow run “tidy-crow” of “import” … 🔥 10 €\n\n\n" + "x" * 900
     block.notify(body, subject="Failed")
     block.model_copy(update={"max_segments": 3}).notify(body, subject="Failed")
-    (_, one), (_, three) = ledger(gateway)
-    assert (count_segments(one).segments, count_segments(three).segments) == (1, 3)
-    assert (count_segments(one).units, count_segments(three).units) == (160, 459)
-    assert one.startswith('Failed\nFlow run "tidy-crow" of "import" ... 10 €\nxxx')
-    assert one.endswith("x...")
+    (_, short), (_, long) = ledger(gateway)
+    assert (count_segments(short).segments, count_segments(long).segments) == (1, 3)
+    assert (count_segments(short).units, count_segments(long).units) == (160, 459)
+    assert short.startswith('Failed\nFlow run "tidy-crow" of "import" ... 10 €\nxxx')
+    assert short.endswith("x...")
 
 
 def test_the_sender_is_passed_on(block: MyMSPNotification, gateway: Sandbox) -> None:

@@ -348,7 +348,7 @@ def test_updates_lead_to_results_and_to_the_inbox(
     gateway.gateway.receive(originator="46701740607", text=forged)
     told = collect_updates(credentials)
     assert (told.delivery_reports, told.linked, told.received, told.opted_out) == (3, 1, 1, 1)
-    assert (told.unparsed, told.waiting, told.problem) == (0, 0, None)
+    assert (told.unparsed, told.postponed, told.problem) == (0, 0, None)
     assert told.inbox["message_id"].tolist() != ["999999"]
     assert told.inbox["text"].str.startswith(r"STOP\n;;1 999999").tolist() == [True]
     assert "4670174" not in repr(told)
@@ -415,7 +415,7 @@ def test_a_crash_between_storing_and_parsing_loses_nothing(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert asked(gateway, "getMsgUpdates") == 1
     found = collect_updates(credentials, journal=block)
-    assert (found.delivery_reports, found.linked, found.waiting) == (2, 1, 0)
+    assert (found.delivery_reports, found.linked, found.postponed) == (2, 1, 0)
     status = track_campaign("killed", credentials, journal=block)
     assert (status.complete, status.delivered) == (True, 2)
     assert len(status.deliveries) == 2

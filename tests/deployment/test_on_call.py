@@ -107,7 +107,10 @@ def test_a_lost_response_causes_no_second_sms(server: Server, gateway: Sandbox, 
     time.sleep(2)  # by now the server would have retried
     assert len(ledger(gateway)) == 1
     assert action["payload"]["reason"] == "Notification failed"
-    assert "may not have been: sendSms: the connection was lost" in action["payload"]["notification_log"]
+    assert (
+        "may not have been: sendSms: the connection ended before the complete response"
+        in action["payload"]["notification_log"]
+    )
     assert "46701740660" not in str(action)
     assert len(actions(server, "failed")) == 1
 

@@ -125,9 +125,9 @@ def test_tracking_and_the_morning_report(
 ) -> None:
     source = tmp_path / "people.csv"
     source.write_text("phone;name\n0701740618;Nils\n0701740619;Olle\n")
-    given = {"recipients": str(source), "wait_minutes": 0}
+    parameters = {"recipients": str(source), "wait_minutes": 0}
     names = {"tracked": "Hej {name}", "tracked as well": "Hejdå {name}"}
-    worker.ended(*(worker.begin(deployment, campaign=name, message=text, **given) for name, text in names.items()))
+    worker.ended(*(worker.begin(deployment, campaign=name, message=text, **parameters) for name, text in names.items()))
     assert [worker.counts(name, gateway).delivered for name in names] == [0, 0]
     worker.ended(worker.begin("track-open-campaigns/track-deliveries"))
     assert [worker.counts(name, gateway).delivered for name in names] == [2, 2]
@@ -165,7 +165,7 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
     folder.mkdir()
     opens = (datetime.now(STOCKHOLM) + timedelta(hours=2)).replace(second=0, microsecond=0)
     window = {"opens": f"{opens:%H:%M}", "closes": f"{opens + timedelta(hours=1):%H:%M}"}
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "folder": str(folder),
         "message": "Hello {name}",
         "send_window": window,
@@ -174,14 +174,14 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
     (folder / "monday.csv").write_text("phone;name\n0701740605;Anna\n0701740606;Bo\n")
     (folder / "other.csv").write_text("phone;name\n0701740607;Cai\n")
     with written_to(folder / "growing.csv"):
-        worker.ended(worker.begin("nightly-campaign/nightly-campaign", **given))
+        worker.ended(worker.begin("nightly-campaign/nightly-campaign", **parameters))
         first = {("46701740605", "Hello Anna"): 1, ("46701740606", "Hello Bo"): 1, ("46701740607", "Hello Cai"): 1}
         assert sent(gateway) == first
         assert sorted(path.name for path in folder.glob("*.csv")) == ["growing.csv"]
         assert len(list((folder / "sent").glob("* monday.csv"))) == 1
     # The next run sends the file that was changing, and the new row of a file whose name is known.
     (folder / "monday.csv").write_text("phone;name\n0701740605;Anna\n0701740606;Bo\n0701740611;Gun\n")
-    worker.ended(worker.begin("nightly-campaign/nightly-campaign", **given))
+    worker.ended(worker.begin("nightly-campaign/nightly-campaign", **parameters))
     second = {("46701740608", "Hello Di"): 1, ("46701740609", "Hello Eva"): 1, ("46701740610", "Hello Fia"): 1}
     assert sent(gateway) == first | second | {("46701740611", "Hello Gun"): 1}
     assert not list(folder.glob("*.csv"))
@@ -195,13 +195,13 @@ def test_a_file_that_cannot_be_sent_does_not_stop_the_others(
     (tmp_path / "a.csv").write_text("who;name\nnobody;Anna\n")
     (tmp_path / "b.csv").write_text("phone;name\n0701740612;Hans\n")
     window = {"opens": "00:00", "closes": "00:00"}  # around the clock
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "folder": str(tmp_path),
         "message": "Hello {name}",
         "send_window": window,
         "quiet_minutes": 0,
     }
-    run = worker.begin("nightly-campaign/nightly-campaign", **given)
+    run = worker.begin("nightly-campaign/nightly-campaign", **parameters)
     worker.ended(run, state="FAILED")
     state = worker.run(run).state
     assert state is not None

@@ -40,6 +40,6 @@ def test_all_recipes_are_served_with_their_schedules(
             assert schedule.active
             assert schedule.schedule == CronSchedule(cron=recipe["schedules"][0]["cron"], timezone="Europe/Stockholm")
             assert deployments[recipe["name"]].parameters == recipe["parameters"]
-        given = {"folder": str(tmp_path), "message": "Hello {name}", "quiet_minutes": 0}
-        worker.ended(worker.begin("nightly-campaign/nightly-campaign", **given))
+        parameters = {"folder": str(tmp_path), "message": "Hello {name}", "quiet_minutes": 0}
+        worker.ended(worker.begin("nightly-campaign/nightly-campaign", **parameters))
         assert gateway.gateway.summary() == {("46701740615", "Hello Kim"): 1}
