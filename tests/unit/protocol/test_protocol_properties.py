@@ -1,8 +1,8 @@
-"""The protocol by properties: round trips against renderers and decoders written here, and answers that are damaged.
+"""Property tests of the protocol: round trips against the renderers and decoders below, and damaged answers.
 
-What a cut answer cannot tell: a message id, an error code, the counts of R/S/D and the text of a last received message
-look whole when their ends are missing; a time of 16 characters cut to its first 12 reads as one in the gateway's zone.
-An HTTP answer with its length in front, or in chunks, betrays the cut before the protocol sees it.
+Some truncations cannot be detected: a message id, an error code, the counts of R/S/D and the text of the last received
+message look complete when their ends are missing; a time of 16 characters truncated to 12 reads as a time in the
+gateway's zone. HTTP detects the truncation of a response that has a Content-Length or is chunked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PARSERS: list[Callable[[protocol.Response], Any]] = [
     protocol.parse_updates,
 ]
 
-# ------------------------------------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------------------------------------ values
 
 ids = st.integers(0, 10**12).map(str)
 numbers = st.integers(46701740605, 46701740699).map(str)
@@ -47,7 +47,7 @@ ends = st.sampled_from(["", "\n", "\r\n"])
 
 
 def _minutes(after: datetime) -> st.SearchStrategy[datetime]:
-    """Instants whose wall-clock time in the zone happens once, or is the first of two."""
+    """Instants whose wall-clock time in the zone occurs once, or is the first of a repeated hour."""
     return (
         st.integers(0, 20 * 365 * 24 * 60)
         .map(lambda minutes: after + timedelta(minutes=minutes))
@@ -57,13 +57,13 @@ def _minutes(after: datetime) -> st.SearchStrategy[datetime]:
 
 times = _minutes(datetime(2007, 1, 8, tzinfo=UTC))
 maybe_times = st.none() | times
-#: Fields: no tabs and line breaks, not blank at their ends, not one of the words for nothing.
+#: Fields: no tabs and line breaks, no blanks at their ends, not "null".
 fields = (
     st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"), max_size=8).map(str.strip)
     | st.sampled_from([";;9", ";;0", ";", "A", "N", "-1", "SMS", "2007-12-02 15:14"])
 ).filter(lambda text: text not in {"", "null"})
 maybe_fields = st.none() | fields
-#: Texts as the gateway cleans them: anything but tabs and line breaks.
+#: Texts after the gateway's cleaning: anything but tabs and line breaks.
 cleaned = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"), max_size=40) | st.sampled_from(
     [";;", ";;12556", "x;;12556 2007-12-02 15:14", ";;0 12556", "null", "\\n", ";;;", "\u2028;;1", "\x85"]
 )
@@ -112,7 +112,7 @@ hinted = st.builds(
     st.text(st.characters(codec="utf-8", exclude_characters="\t"), max_size=40),
 )
 
-# ------------------------------------------------------------------------------------------------ how it is written
+# ------------------------------------------------------------------------------------------------ renderers
 
 
 def local(at: datetime | None, nothing: str = "-1") -> str:
@@ -122,8 +122,8 @@ def local(at: datetime | None, nothing: str = "-1") -> str:
 def smpp(at: datetime | None, quarters: int, tenth: str = "0", nothing: str = "") -> str:
     if at is None:
         return nothing
-    there = at.astimezone(timezone(timedelta(minutes=15 * quarters)))
-    return f"{there:%y%m%d%H%M%S}{tenth}{abs(quarters):02}{'-' if quarters < 0 else '+'}"
+    local_time = at.astimezone(timezone(timedelta(minutes=15 * quarters)))
+    return f"{local_time:%y%m%d%H%M%S}{tenth}{abs(quarters):02}{'-' if quarters < 0 else '+'}"
 
 
 def bare(at: datetime | None) -> str:
@@ -168,7 +168,7 @@ ENCODINGS = [
 
 
 def answers(text: str) -> list[protocol.Response]:
-    """The text in every encoding that can carry it and be told by a reader."""
+    """The text in every encoding that can represent it and that a reader can detect."""
     written = []
     for encoding, content_type in ENCODINGS:
         with contextlib.suppress(UnicodeEncodeError):
@@ -178,7 +178,7 @@ def answers(text: str) -> list[protocol.Response]:
         try:
             body.decode("utf-8")
         except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data":  # else it may as well be UTF-8, cut in its last character
+            if error.reason != "unexpected end of data":  # else it may be UTF-8 truncated in its last character
                 written += [
                     protocol.Response(body, None, ZONE),
                     protocol.Response(body, "text/plain; charset=utf-8", ZONE),
@@ -186,19 +186,19 @@ def answers(text: str) -> list[protocol.Response]:
     return written
 
 
-# ------------------------------------------------------------------------------------------------ answers, whole
+# ------------------------------------------------------------------------------------------------ complete answers
 
 
 @PROFILE
 @given(ids, separators, ends)
-def test_ids_come_back(message_id: str, separator: str, end: str) -> None:
+def test_message_ids_round_trip(message_id: str, separator: str, end: str) -> None:
     for answer in answers(f"A{separator}{message_id}{end}"):
         assert protocol.parse_send(answer) == message_id
 
 
 @PROFILE
 @given(st.integers(0, 999_999_999), separators, ends, st.sampled_from(PARSERS))
-def test_codes_come_back(code: int, separator: str, end: str, parse: Callable[[protocol.Response], Any]) -> None:
+def test_error_codes_round_trip(code: int, separator: str, end: str, parse: Callable[[protocol.Response], Any]) -> None:
     for answer in answers(f"N{separator}{code}{end}"):
         with pytest.raises(RefusedError) as refused:
             parse(answer)
@@ -207,7 +207,7 @@ def test_codes_come_back(code: int, separator: str, end: str, parse: Callable[[p
 
 @PROFILE
 @given(st.lists(statuses, max_size=5), separators, breaks, ends)
-def test_results_come_back(entries: list[RecipientStatus], separator: str, line: str, end: str) -> None:
+def test_results_round_trip(entries: list[RecipientStatus], separator: str, line: str, end: str) -> None:
     sent = sum(entry.sent_at is not None for entry in entries)
     delivered = sum(entry.delivered_at is not None for entry in entries)
     expected = SmsResult("12556", len(entries), sent, delivered, tuple(entries))
@@ -217,7 +217,7 @@ def test_results_come_back(entries: list[RecipientStatus], separator: str, line:
 
 @PROFILE
 @given(st.lists(scheduled, max_size=5), st.lists(st.integers(-48, 48), min_size=5), separators, breaks, ends, st.data())
-def test_schedules_come_back(
+def test_schedules_round_trip(
     entries: list[ScheduledMessage], quarters: list[int], separator: str, line: str, end: str, data: st.DataObject
 ) -> None:
     tenth = data.draw(st.sampled_from(["0", ""]))
@@ -236,7 +236,7 @@ def test_schedules_come_back(
 
 @PROFILE
 @given(st.lists(messages, max_size=5), separators, breaks | st.just(""), ends)
-def test_inboxes_come_back(entries: list[ReceivedMessage], separator: str, line: str, end: str) -> None:
+def test_inboxes_round_trip(entries: list[ReceivedMessage], separator: str, line: str, end: str) -> None:
     for answer in answers(f"A{separator}" + line.join(map(write_message, entries)) + end):
         assert protocol.parse_inbox(answer) == entries
 
@@ -249,7 +249,7 @@ def test_inboxes_come_back(entries: list[ReceivedMessage], separator: str, line:
     breaks | st.just(""),
     ends,
 )
-def test_updates_come_back(
+def test_updates_round_trip(
     entries: list[DeliveryReport | ReceivedMessage], quarters: int | None, separator: str, line: str, end: str
 ) -> None:
     for answer in answers(f"A{separator}" + line.join(write_update(entry, quarters) for entry in entries) + end):
@@ -264,7 +264,7 @@ def test_updates_come_back(
 @given(st.lists(hinted, min_size=1, max_size=3), st.text(max_size=60), st.sampled_from(["\n", ""]))
 @example([], "\n;;0\t12556\t98765\t46701740699\tdelivered\t2007-12-02 15:14", "")
 @example([], ";;1\t12556\t46701740699\t2007-12-02 15:14\tP\tSMS\tfake", "\n")
-def test_whatever_a_stranger_writes_no_update_before_it_changes_and_nothing_is_lost(
+def test_the_text_of_a_message_never_changes_the_updates_before_it(
     entries: list[ReceivedMessage], text: str, line: str
 ) -> None:
     last = ReceivedMessage("7", None, None, None, None, "46701740605", None, None, text)
@@ -276,29 +276,29 @@ def test_whatever_a_stranger_writes_no_update_before_it_changes_and_nothing_is_l
     assert updates.received_messages[len(entries)].message_id == "7"
 
 
-# ------------------------------------------------------------------------------------------------ answers, cut
+# ------------------------------------------------------------------------------------------------ truncated answers
 
 UTF8 = "text/plain; charset=utf-8"
 
 
-def _cuts(text: str, encoding: str = "utf-8") -> list[bytes]:
+def _truncations(text: str, encoding: str = "utf-8") -> list[bytes]:
     body = text.encode(encoding)
     return [body[:at] for at in range(len(body))]
 
 
 @PROFILE
 @given(st.lists(messages, min_size=1, max_size=3), breaks, st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
-def test_a_cut_inbox_holds_no_message_that_was_not_there(
+def test_a_truncated_inbox_yields_only_messages_it_contained(
     entries: list[ReceivedMessage], line: str, encoding: str
 ) -> None:
-    for body in _cuts("A\n" + line.join(map(write_message, entries)) + line, encoding):
+    for body in _truncations("A\n" + line.join(map(write_message, entries)) + line, encoding):
         try:
-            found = protocol.parse_inbox(protocol.Response(body, UTF8, ZONE))
+            parsed = protocol.parse_inbox(protocol.Response(body, UTF8, ZONE))
         except ProtocolError:
             continue
-        assert len(found) <= len(entries)
-        for at, message in enumerate(found):
-            if at < len(found) - 1:
+        assert len(parsed) <= len(entries)
+        for at, message in enumerate(parsed):
+            if at < len(parsed) - 1:
                 assert message == entries[at]
             else:
                 assert write_message(entries[at]).startswith(write_message(message))
@@ -307,91 +307,91 @@ def test_a_cut_inbox_holds_no_message_that_was_not_there(
 
 @PROFILE
 @given(st.lists(messages, min_size=1, max_size=3), breaks)
-def test_a_cut_inbox_without_a_charset_keeps_its_letters(entries: list[ReceivedMessage], line: str) -> None:
-    first = ReceivedMessage("1", None, "Åke", None, None, None, None, None, "å")  # shows that it is UTF-8
-    for body in _cuts("A\n" + line.join(map(write_message, [first, *entries]))):
+def test_a_truncated_inbox_without_a_charset_is_decoded_correctly(entries: list[ReceivedMessage], line: str) -> None:
+    first = ReceivedMessage("1", None, "Åke", None, None, None, None, None, "å")  # identifies the encoding as UTF-8
+    for body in _truncations("A\n" + line.join(map(write_message, [first, *entries]))):
         try:
-            found = protocol.parse_inbox(protocol.Response(body, None, ZONE))
+            parsed = protocol.parse_inbox(protocol.Response(body, None, ZONE))
         except ProtocolError:
             continue
-        for message, entry in zip(found, [first, *entries], strict=False):
+        for message, entry in zip(parsed, [first, *entries], strict=False):
             assert write_message(entry).startswith(write_message(message))
 
 
 @PROFILE
 @given(messages, messages)
-def test_without_line_breaks_only_the_mark_of_the_next_message_can_stick_to_a_text(
-    one: ReceivedMessage, two: ReceivedMessage
+def test_without_line_breaks_a_text_may_end_with_the_id_of_the_next_message(
+    first: ReceivedMessage, second: ReceivedMessage
 ) -> None:
-    """``A text;;125`` may be a text, or a text and a message cut in its id: without a line break none can tell."""
-    for body in _cuts("A" + write_message(one) + write_message(two)):
+    """``A text;;125`` without a line break is ambiguous: a text, or a text and a message truncated in its id."""
+    for body in _truncations("A" + write_message(first) + write_message(second)):
         try:
-            found = protocol.parse_inbox(protocol.Response(body, UTF8, ZONE))
+            parsed = protocol.parse_inbox(protocol.Response(body, UTF8, ZONE))
         except ProtocolError:
             continue
-        if len(found) == 2:
-            assert found[0] == one
-        elif found:
-            assert (one.text + f";;{two.message_id}").startswith(found[0].text)
+        if len(parsed) == 2:
+            assert parsed[0] == first
+        elif parsed:
+            assert (first.text + f";;{second.message_id}").startswith(parsed[0].text)
 
 
 @PROFILE
 @given(st.lists(statuses, min_size=1, max_size=3), breaks)
-def test_a_cut_result_holds_no_status_that_was_not_there(entries: list[RecipientStatus], line: str) -> None:
-    whole = write_result(entries, ";", line)
-    counts = whole.split(line)[0].removeprefix("A;")
-    for body in _cuts(whole):
+def test_a_truncated_result_yields_only_statuses_it_contained(entries: list[RecipientStatus], line: str) -> None:
+    text = write_result(entries, ";", line)
+    counts = text.split(line)[0].removeprefix("A;")
+    for body in _truncations(text):
         try:
-            found = protocol.parse_result(protocol.Response(body, UTF8, ZONE), "12556")
+            result = protocol.parse_result(protocol.Response(body, UTF8, ZONE), "12556")
         except ProtocolError:
             continue
-        shown = f"{found.recipients}/{found.sent}/{found.delivered}"
-        assert counts == shown or (counts.startswith(shown) and not found.statuses)
-        for at, status in enumerate(found.statuses):
+        shown = f"{result.recipients}/{result.sent}/{result.delivered}"
+        assert counts == shown or (counts.startswith(shown) and not result.statuses)
+        for at, status in enumerate(result.statuses):
             entry = entries[at]
-            if at < len(found.statuses) - 1 or status.delivered_at is not None:
+            if at < len(result.statuses) - 1 or status.delivered_at is not None:
                 assert status == entry
-            else:  # a cut right before the delivery time says nothing of it, as -1 does
+            else:  # truncated right before the delivery time, which is then None, as for -1
                 assert status in {entry, RecipientStatus(entry.recipient, entry.sent_at, entry.status, None)}
 
 
 @PROFILE
 @given(st.lists(scheduled, min_size=1, max_size=3), st.integers(-48, 48), breaks | st.just(""))
-def test_a_cut_schedule_holds_no_id_that_was_not_there(
+def test_a_truncated_schedule_yields_only_ids_it_contained(
     entries: list[ScheduledMessage], quarters: int, line: str
 ) -> None:
-    given_times = [entry for entry in entries if line or entry.send_at is not None]
-    written = [f"{entry.message_id}\t{smpp(entry.send_at, quarters)}" for entry in given_times]
-    for body in _cuts("A\n" + line.join(written)):
+    listed = [entry for entry in entries if line or entry.send_at is not None]
+    written = [f"{entry.message_id}\t{smpp(entry.send_at, quarters)}" for entry in listed]
+    for body in _truncations("A\n" + line.join(written)):
         try:
-            found = protocol.parse_scheduled(protocol.Response(body, UTF8, ZONE))
+            parsed = protocol.parse_scheduled(protocol.Response(body, UTF8, ZONE))
         except ProtocolError:
             continue
-        for at, message in enumerate(found):
-            entry = given_times[at]
+        for at, message in enumerate(parsed):
+            entry = listed[at]
             assert message.message_id == entry.message_id
-            if at < len(found) - 1:
+            if at < len(parsed) - 1:
                 assert message == entry
             elif message.send_at not in {entry.send_at, None}:
-                # Twelve of sixteen characters: a time in the gateway's zone, which is what twelve characters mean.
+                # Truncated to 12 of 16 characters, which is the form of a time in the gateway's zone.
                 assert bare(message.send_at) == smpp(entry.send_at, quarters)[:12]
 
 
 @PROFILE
 @given(st.lists(reports | hinted, min_size=1, max_size=3), breaks)
-def test_a_cut_update_is_read_without_a_crash_and_keeps_what_stood_before(
+def test_truncated_updates_yield_at_most_one_changed_record(
     entries: list[DeliveryReport | ReceivedMessage], line: str
 ) -> None:
     body = ("A\n" + line.join(write_update(entry, None) for entry in entries)).encode()
     for at in range(1, len(body)):
         updates = protocol.parse_updates(protocol.Response(body[:at], UTF8, ZONE))
-        found = [*updates.delivery_reports, *updates.received_messages]
+        parsed = [*updates.delivery_reports, *updates.received_messages]
         assert updates.raw == body[:at]
-        assert len(found) <= len(entries)
-        assert len([entry for entry in found if entry not in entries]) <= 1
+        assert len(parsed) <= len(entries)
+        assert len([entry for entry in parsed if entry not in entries]) <= 1
 
 
-# ------------------------------------------------------------------------------------------------ answers, damaged
+# ------------------------------------------------------------------------------------------------ damaged answers
 
 content_types = (
     st.none()
@@ -399,7 +399,7 @@ content_types = (
     | st.text(max_size=20).map(lambda name: f"text/plain; charset={name}")
     | st.text("*'%=;\"0123456789abcset \x00", max_size=40).map(lambda rest: f"text/plain; charset{rest}")
     | st.sampled_from(
-        [each for _, each in ENCODINGS]
+        [content_type for _, content_type in ENCODINGS]
         + [
             f"text/plain; charset={name}"
             for name in (
@@ -433,7 +433,7 @@ valid_answers = st.one_of(
 
 @st.composite
 def damaged_answers(draw: st.DrawFn) -> bytes:
-    """A valid answer, cut anywhere, with bytes changed, put in and taken out."""
+    """A valid answer, truncated anywhere, with bytes replaced, inserted and removed."""
     body = bytearray(draw(valid_answers).encode(draw(st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))))
     del body[draw(st.integers(0, len(body))) :]
     for _ in range(draw(st.integers(0, 4))):
@@ -445,7 +445,7 @@ def damaged_answers(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-def _reads_or_says_why_not(body: bytes, content_type: str | None) -> None:
+def _parse_or_refuse(body: bytes, content_type: str | None) -> None:
     answer = protocol.Response(body, content_type, ZONE)
     for parse in PARSERS:
         with contextlib.suppress(RefusedError, ProtocolError):
@@ -457,19 +457,19 @@ def _reads_or_says_why_not(body: bytes, content_type: str | None) -> None:
 @example(b"A\n1", "text/plain; charset*=a; charset*0=b")
 @example(b"A\n1", "text/plain; charset*" + "1" * 5000 + "=a")
 @example(b"A\n1", "text/plain; charset*=\x00''b")
-def test_no_bytes_crash_a_parser(body: bytes, content_type: str | None) -> None:
-    _reads_or_says_why_not(body, content_type)
+def test_arbitrary_bytes_raise_only_protocol_errors(body: bytes, content_type: str | None) -> None:
+    _parse_or_refuse(body, content_type)
 
 
 @PROFILE
 @given(damaged_answers(), content_types)
-def test_no_damage_crashes_a_parser(body: bytes, content_type: str | None) -> None:
-    _reads_or_says_why_not(body, content_type)
+def test_damaged_answers_raise_only_protocol_errors(body: bytes, content_type: str | None) -> None:
+    _parse_or_refuse(body, content_type)
 
 
 @PROFILE
 @given(st.text(max_size=200))
-def test_only_an_a_and_a_number_is_an_acceptance(text: str) -> None:
+def test_an_acceptance_is_an_a_and_one_number(text: str) -> None:
     answer = protocol.Response(text.encode("utf-8", "replace"), UTF8, ZONE)
     try:
         message_id = protocol.parse_send(answer)
@@ -507,11 +507,11 @@ def form(body: bytes) -> list[tuple[str, str]]:
         st.sampled_from(["46701740605", "46701740606", "+46701740605", "0701", "choir", "1,2", "46701,46702", "", "\t"])
     )
 )
-def test_several_recipients_are_what_each_is_alone(recipients: list[str]) -> None:
-    """They are checked in one go when all are MSISDNs; that must not let through what one by one would not."""
+def test_several_recipients_are_formatted_as_they_are_individually(recipients: list[str]) -> None:
+    """Recipients that are all MSISDNs are checked together; that must accept only what the individual check accepts."""
     expected = None
     with contextlib.suppress(InputError):
-        expected = ",".join(dict.fromkeys(protocol.format_recipients(one) for one in recipients))
+        expected = ",".join(dict.fromkeys(protocol.format_recipients(recipient) for recipient in recipients))
     if expected:
         assert protocol.format_recipients(recipients) == expected
     else:
@@ -529,7 +529,7 @@ def test_several_recipients_are_what_each_is_alone(recipients: list[str]) -> Non
     st.booleans(),
     st.none() | st.integers(1, 65535),
 )
-def test_what_is_sent_is_what_was_given(
+def test_send_parameters_round_trip(
     login: tuple[str, str],
     recipients: list[str],
     text: str,
@@ -574,14 +574,14 @@ def test_what_is_sent_is_what_was_given(
 
 @PROFILE
 @given(logins, ids, instants)
-def test_message_numbers_arrive_under_each_endpoints_name(login: tuple[str, str], number: str, at: datetime) -> None:
-    who = protocol.Login(*login)
+def test_message_ids_use_the_parameter_name_of_the_endpoint(login: tuple[str, str], number: str, at: datetime) -> None:
+    credentials = protocol.Login(*login)
     for body, name, more in (
-        (protocol.build_result(who, number), "msgId", set()),
-        (protocol.build_scheduled_time(who, number), "msgno", set()),
-        (protocol.build_cancel(who, number), "msgno", set()),
-        (protocol.build_reschedule(who, number, at), "msgno", {"deliverytime"}),
-        (protocol.build_inbox(who, number), "lastMsgId", {"clean"}),
+        (protocol.build_result(credentials, number), "msgId", set()),
+        (protocol.build_scheduled_time(credentials, number), "msgno", set()),
+        (protocol.build_cancel(credentials, number), "msgno", set()),
+        (protocol.build_reschedule(credentials, number, at), "msgno", {"deliverytime"}),
+        (protocol.build_inbox(credentials, number), "lastMsgId", {"clean"}),
     ):
         read = dict(form(body))
         assert read[name] == number
@@ -591,7 +591,7 @@ def test_message_numbers_arrive_under_each_endpoints_name(login: tuple[str, str]
 
 @PROFILE
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
-def test_nothing_but_an_input_error_stops_a_request(user: str, password: str, recipient: str, text: str) -> None:
+def test_a_send_request_raises_only_input_errors(user: str, password: str, recipient: str, text: str) -> None:
     try:
         body = protocol.build_send(protocol.Login(user, password), recipient, text, originator=recipient)
     except InputError:

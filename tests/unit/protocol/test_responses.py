@@ -1,6 +1,6 @@
 """Responses: raw answers from files in ``tests/data``, framing, codes, times, charsets.
 
-Expectations are taken from the vendor's document (revision M; its sections are cited).
+The expected values are taken from the vendor's document (revision M; its sections are cited).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Broken:
-    """The answer is no answer, for this reason; any reason when it is None."""
+    """The answer cannot be parsed, for this reason; for any reason when it is None."""
 
     reason: str | None = None
 
@@ -135,8 +135,8 @@ _EXAMPLE_UPDATES = Hints([_REPORT], [update("12554", "46701740698", "B text")], 
 
 CASES = [
     *(
-        Case(f"sendSms/accepted-{how}", "12556")
-        for how in (
+        Case(f"sendSms/accepted-{form}", "12556")
+        for form in (
             "lf",
             "lf-newline",
             "crlf-newline",
@@ -195,7 +195,7 @@ CASES = [
         ),
     ),
     Case(
-        "getSmsResult/clocks-back",  # 02:00-03:00 comes twice; nothing is delivered before it was sent
+        "getSmsResult/clocks-back",  # 02:00-03:00 is repeated; no message is delivered before it was sent
         SmsResult(
             "12556",
             3,
@@ -278,7 +278,7 @@ CASES = [
             received("12560", ";;hello;; ;;12559 2007-12-02 15:14;;"),
             received("12559", ";;;"),
             received("12558", ""),
-            received("12557", "null"),  # people may write what they like; only the other fields can be missing
+            received("12557", "null"),  # a text may be "null"; only the other fields can be missing
         ],
     ),
     Case("getMsgReceived/cleaned", [received("12560", r"one\ntwo three\n;;12559 2007-12-02 15:14 jDoe")]),
@@ -369,14 +369,14 @@ def _check(case: Case, content_type: str | None) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.file}-{case.content_type}")
-def test_answer(case: Case) -> None:
+def test_answers_in_files(case: Case) -> None:
     _check(case, case.content_type)
 
 
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "text/plain;charset=UTF-8", "text/plain; charset=ISO-8859-1", "", ";;charset", "é"]
 )
-def test_plain_answers_are_read_alike_whatever_is_declared(content_type: str) -> None:
+def test_the_declared_charset_does_not_matter_for_ascii_answers(content_type: str) -> None:
     for case in CASES:
         if (DATA / f"{case.file}.txt").read_bytes().isascii():
             _check(case, content_type)
@@ -384,10 +384,10 @@ def test_plain_answers_are_read_alike_whatever_is_declared(content_type: str) ->
 
 def test_every_file_has_a_case_and_a_line_in_the_readme() -> None:
     files = {str(path.relative_to(DATA).with_suffix("")) for path in DATA.rglob("*.txt") if path.parent != DATA}
-    ours = {file for file in files if file.startswith(ENDPOINTS)}
-    assert ours == {case.file for case in CASES}
+    response_files = {file for file in files if file.startswith(ENDPOINTS)}
+    assert response_files == {case.file for case in CASES}
     listed = (DATA / "README.md").read_text(encoding="utf-8")
-    assert [file for file in ours if f"`{file}.txt`" not in listed] == []
+    assert [file for file in response_files if f"`{file}.txt`" not in listed] == []
 
 
 # ------------------------------------------------------------------------------------------------ framing and codes
@@ -409,21 +409,28 @@ SEPARATORS = ["\n", "\r\n", "\t", " ", ",", ";", "", "\n\n", " \r\n"]
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_every_code_of_the_document_has_its_own_meaning(endpoint: str) -> None:
-    known = {code.number: code.meaning for code in protocol.CODES if endpoint in code.endpoints}
-    assert set(known) == CODES[endpoint]
-    assert len(set(known.values())) == len(known)
+    meanings = {code.number: code.meaning for code in protocol.CODES if endpoint in code.endpoints}
+    assert set(meanings) == CODES[endpoint]
+    assert len(set(meanings.values())) == len(meanings)
     for code in CODES[endpoint]:
-        for separator in SEPARATORS:
-            for end in ("", "\n", "\r\n"):
-                with pytest.raises(RefusedError) as refused:
-                    parse(endpoint, f"N{separator}{code}{end}".encode())
-                assert refused.value.code == code
-                assert refused.value.endpoint == endpoint
-                assert refused.value.meaning == known[code]
+        with pytest.raises(RefusedError) as refused:
+            parse(endpoint, f"N\n{code}".encode())
+        assert refused.value.code == code
+        assert refused.value.endpoint == endpoint
+        assert refused.value.meaning == meanings[code]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-@pytest.mark.parametrize("code", [0, 1, 301, 9999, 123456789])
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_any_separator_may_precede_a_code(endpoint: str, separator: str, end: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        parse(endpoint, f"N{separator}25{end}".encode())
+    assert refused.value.code == 25
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("code", [0, 301, 123456789])
 def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
     with pytest.raises(RefusedError) as refused:
         parse(endpoint, f"N\n{code}".encode())
@@ -438,7 +445,6 @@ def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
     "body",
     [
         b"",
-        b"\n",
         b" \t\r\n ",
         b"\xef\xbb\xbf",
         b"\xff\xfe",
@@ -457,12 +463,10 @@ def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
         b"Not allowed",
         b"\xc1\n12556",
         b"12556",
-        b"28",
-        b'{"error": 28}',
     ],
     ids=repr,
 )
-def test_what_is_neither_an_a_nor_an_n_with_its_code_is_in_doubt(endpoint: str, body: bytes) -> None:
+def test_an_answer_that_is_neither_accepted_nor_refused_is_a_protocol_error(endpoint: str, body: bytes) -> None:
     with pytest.raises(ProtocolError) as broken:
         parse(endpoint, body)
     assert broken.value.reason
@@ -493,25 +497,25 @@ def test_any_separator_after_the_a(separator: str, end: str) -> None:
     assert (updates.delivery_reports, updates.unparsed) == ((_REPORT,), ())
 
 
-def test_run_together_after_an_a_without_separator() -> None:
-    # "4/4/2" and a number would make one number: nothing says where the count ends, so nothing is guessed.
+def test_a_result_without_separators_cannot_be_parsed() -> None:
+    # The last count and the first phone number form one number: the end of the count is ambiguous.
     with pytest.raises(ProtocolError):
         parse("getSmsResult", b"A1/1/146701740605\t-1\tundelivered\t-1")
 
 
-def test_a_bare_time_run_together_with_the_next_id() -> None:
-    # The 13th digit may be a tenth of a second or the next id's first: nothing says which.
+def test_a_time_without_a_zone_followed_by_an_id_cannot_be_parsed() -> None:
+    # The 13th digit may be a tenth of a second or the first digit of the next id.
     with pytest.raises(ProtocolError):
         parse("sendlater/getall", b"A\n12556\t24060309000012557\t240603100000")
 
 
-def test_a_refusal_with_words_behind_the_code_is_never_an_acceptance() -> None:
+def test_a_refusal_with_text_after_the_code_is_not_an_acceptance() -> None:
     with pytest.raises((RefusedError, ProtocolError)):
         parse("sendSms", b"N\n28\nOne or more of the recipient numbers are in the wrong format")
 
 
-def test_an_id_alone_says_no_time_only_where_it_was_asked_for() -> None:
-    """4.3.1.2 has an empty time; its tab may be lost on the way. 4.3.2.2 lists nothing that has no time."""
+def test_an_id_without_a_time_is_accepted_only_from_the_lookup_of_one_message() -> None:
+    """4.3.1.2 has an empty time, whose tab may be stripped. 4.3.2.2 lists only messages with a time."""
     assert parse("sendlater/get", b"A\n12556") is None
     with pytest.raises(ProtocolError):
         parse("sendlater/get", b"A\n125")
@@ -533,10 +537,10 @@ def _sent_at(time: str, zone: str = "Europe/Stockholm") -> datetime | None:
     return result.statuses[0].sent_at
 
 
-@pytest.mark.parametrize("quarters", range(49))  # SMPP v3.4 7.1.1: 00 to 48
+@pytest.mark.parametrize("quarters", [0, 1, 22, 48])  # SMPP v3.4 7.1.1: 00 to 48
 @pytest.mark.parametrize("sign", ["+", "-"])
 @pytest.mark.parametrize("tenth", ["0", ""])
-def test_quarter_hours(quarters: int, sign: str, tenth: str) -> None:
+def test_smpp_time_offsets_in_quarter_hours(quarters: int, sign: str, tenth: str) -> None:
     offset = timedelta(minutes=15 * quarters) * (1 if sign == "+" else -1)
     expected = datetime(2024, 6, 3, 9, 0, tzinfo=timezone(offset))
     value = _in_zone(f"240603090000{tenth}{quarters:02}{sign}", "Europe/Stockholm")
@@ -571,13 +575,13 @@ def test_seconds_and_years_of_an_smpp_time() -> None:
         ("null", "Europe/Stockholm", None),
     ],
 )
-def test_times_in_the_gateways_zone(written: str, zone: str, expected: datetime | None) -> None:
+def test_times_without_an_offset_are_in_the_gateways_zone(written: str, zone: str, expected: datetime | None) -> None:
     value = _sent_at(written, zone)
     assert value == expected
     assert value is None or value.utcoffset() == timedelta(0)
 
 
-def test_a_time_the_clocks_skipped_lies_next_to_the_gap() -> None:
+def test_a_skipped_wall_clock_time_is_read_within_an_hour_of_the_gap() -> None:
     value = _sent_at("2024-03-31 02:30")
     assert value is not None
     assert utc(2024, 3, 31, 0, 30) <= value <= utc(2024, 3, 31, 1, 30)
@@ -607,7 +611,7 @@ def test_a_time_the_clocks_skipped_lies_next_to_the_gap() -> None:
         "\u0662\u0660\u0662\u0664-01-01 12:00",
     ],
 )
-def test_times_that_do_not_exist_are_never_mended(written: str) -> None:
+def test_invalid_times_are_refused(written: str) -> None:
     with pytest.raises(ProtocolError):
         _sent_at(written)
     updates = parse("getMsgUpdates", f"A\n;;0\t12556\t98765\t46701740699\tdelivered\t{written}".encode())
@@ -615,7 +619,7 @@ def test_times_that_do_not_exist_are_never_mended(written: str) -> None:
     assert updates.unparsed == (f";;0\t12556\t98765\t46701740699\tdelivered\t{written}",)
 
 
-def test_undelivered_is_kept_as_a_word_and_says_nothing_more() -> None:
+def test_an_undelivered_status_has_no_times() -> None:
     result = parse("getSmsResult", b"A\n1/0/0\n46701740605\t-1\tundelivered\t-1\n")
     assert result.statuses == (RecipientStatus("46701740605", None, "undelivered", None),)
 
@@ -640,8 +644,6 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
         ("utf-8", 'text/plain; charset="'),
         ("utf-8", "text/plain; charset=no-such-charset"),
         ("utf-8", "text/plain; charset=hex"),
-        ("utf-8", "text/plain; charset=rot13"),
-        ("utf-8", "text/plain; charset=base64"),
         ("utf-8", "text/plain; charset=undefined"),
         ("utf-8", "text/plain; charset=a\x00b"),
         ("utf-8", "text/plain; charset*=utf-8'sv'utf-8"),
@@ -655,7 +657,6 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
         ("iso-8859-1", None),
         ("iso-8859-1", "text/plain"),
         ("iso-8859-1", "text/plain; charset=ISO-8859-1"),
-        ("iso-8859-1", "text/plain; charset=latin1"),
         ("iso-8859-1", "text/plain; charset=utf-8"),
         ("iso-8859-1", "text/plain; charset=x-unknown"),
         ("utf-8-sig", None),
@@ -666,7 +667,7 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
         ("utf-16-le", "text/plain; charset=utf-16le"),
         ("utf-16-be", "text/plain; charset=utf-16be"),
         ("utf-16-be", "text/plain; charset=utf-16"),
-        ("utf-16-le", None),  # as it is of an answer that was kept
+        ("utf-16-le", None),  # a stored answer has no content type
         ("utf-16-be", None),
         ("utf-8", f"text/plain; {'a=;' * 30_000}charset=utf-8"),
         ("cp1252", "text/plain; charset=windows-1252"),
@@ -679,14 +680,14 @@ def test_charsets(charset: str, content_type: str | None) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be"])
-def test_what_was_kept_says_itself_that_it_is_utf_16(charset: str) -> None:
+def test_stored_updates_in_utf_16_are_recognized(charset: str) -> None:
     body = "A\n;;0\t12556\t98765\t46701740699\tdelivered\t2007-12-02 15:14\n".encode(charset)
     updates = parse("getMsgUpdates", body)
     assert (updates.delivery_reports, updates.unparsed) == ((_REPORT,), ())
     assert parse("sendSms", "A\n12556".encode(charset)) == "12556"
 
 
-def test_a_codec_that_is_no_charset_makes_no_half_characters() -> None:
+def test_a_codec_that_is_not_a_charset_is_ignored() -> None:
     (message,) = parse("getMsgReceived", f"A\n{_HEADER}\\ud800".encode(), "text/plain; charset=raw_unicode_escape")
     assert message.text == "\\ud800"
 
@@ -708,28 +709,28 @@ def test_a_codec_that_is_no_charset_makes_no_half_characters() -> None:
         ("getMsgUpdates", [";;1 \t 12554 \t46701740605\t 2007-12-02 15:14 \tP\tSMS\thi"]),
     ],
 )
-def test_blanks_beside_tabs_say_nothing(endpoint: str, lines: list[str]) -> None:
+def test_blanks_next_to_separators_are_ignored(endpoint: str, lines: list[str]) -> None:
     padded = "\n".join(["A", *lines])
     plain = re.sub(r" *([/\t\n]|;;) *", r"\1", padded)
     assert plain != padded
-    found, expected = parse(endpoint, padded.encode()), parse(endpoint, plain.encode())
-    if isinstance(found, Updates):  # which keeps what came
-        assert len(found.delivery_reports) + len(found.received_messages) == 1
-        assert dataclasses.replace(found, raw=b"") == dataclasses.replace(expected, raw=b"")
+    parsed, expected = parse(endpoint, padded.encode()), parse(endpoint, plain.encode())
+    if isinstance(parsed, Updates):  # with the raw answer
+        assert len(parsed.delivery_reports) + len(parsed.received_messages) == 1
+        assert dataclasses.replace(parsed, raw=b"") == dataclasses.replace(expected, raw=b"")
     else:
-        assert found == expected
+        assert parsed == expected
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain; charset=utf-8"])
-def test_a_body_cut_within_a_character_keeps_the_texts_before_it(content_type: str | None) -> None:
-    whole = f"A\n{_HEADER}{_TEXT}\n{_HEADER.replace('12556', '12555')}hemåt"
-    cut = whole.encode()[:-2]
-    assert not cut.isascii()
-    messages = parse("getMsgReceived", cut, content_type)
+def test_a_body_truncated_within_a_character_keeps_the_texts_before_it(content_type: str | None) -> None:
+    answer = f"A\n{_HEADER}{_TEXT}\n{_HEADER.replace('12556', '12555')}hemåt"
+    truncated = answer.encode()[:-2]
+    assert not truncated.isascii()
+    messages = parse("getMsgReceived", truncated, content_type)
     assert messages == [received("12556", _TEXT), received("12555", "hem")]
 
 
-# ------------------------------------------------------------------------------------------------ one bad record
+# ------------------------------------------------------------------------------------------------ invalid records
 
 _OTHER = _HEADER.replace("12556", "12557")
 _NO_DAY = _HEADER.replace("12556", "12558").replace("2007-12-02", "2007-02-30")
@@ -747,25 +748,25 @@ _NO_DAY = _HEADER.replace("12556", "12558").replace("2007-12-02", "2007-02-30")
     ],
     ids=["in the middle", "no such day", "at the beginning", "alone", "two"],
 )
-def test_a_bad_record_does_not_hide_the_others(
+def test_an_invalid_record_does_not_hide_the_other_records(
     records: list[str], good: list[str], unparsed: list[str], line: str
 ) -> None:
     answer = protocol.Response(f"A\n{line.join(records)}{line}".encode(), None, STOCKHOLM)
     inbox = protocol.parse_inbox_lenient(answer)
     assert [message.message_id for message in inbox.messages] == good
     assert [message.text for message in inbox.messages] == ["one", "two"][: len(good)]
-    assert list(inbox.unparsed) == [each.format(line=line) for each in unparsed]
+    assert list(inbox.unparsed) == [record.format(line=line) for record in unparsed]
     with pytest.raises(ProtocolError, match=f"1 of {len(good) + 1} records"):
         protocol.parse_inbox(answer)
 
 
 @pytest.mark.parametrize("body", ["A\nhello", "A 12556", "A\n;;12556", "A;;x\t"])
-def test_what_holds_no_record_at_all_is_no_inbox(body: str) -> None:
+def test_an_answer_without_any_record_is_not_an_inbox(body: str) -> None:
     with pytest.raises(ProtocolError):
         protocol.parse_inbox_lenient(protocol.Response(body.encode(), None, STOCKHOLM))
 
 
-def test_an_answer_to_be_kept_is_not_read() -> None:
+def test_raw_updates_are_not_parsed() -> None:
     for body in (b"A", b"A\n;;0\t\xff\x00 whatever", b"\xef\xbb\xbfA"):
         assert protocol.parse_raw_updates(protocol.Response(body, None, STOCKHOLM)) == body
     with pytest.raises(RefusedError):
@@ -775,7 +776,7 @@ def test_an_answer_to_be_kept_is_not_read() -> None:
             protocol.parse_raw_updates(protocol.Response(body, None, STOCKHOLM))
 
 
-# ------------------------------------------------------------------------------------------------ updates are hints
+# ------------------------------------------------------------------------------------------------ updates
 
 
 @pytest.mark.parametrize(
@@ -787,13 +788,13 @@ def test_an_answer_to_be_kept_is_not_read() -> None:
         "A\n;;1\t<b>\t46701740605\t2019-03-01 12:52\tAPREFIX\tSMS\thi",
     ],
 )
-def test_an_update_without_a_message_number_is_kept_as_text(body: str) -> None:
+def test_an_update_without_a_message_id_is_kept_unparsed(body: str) -> None:
     updates = parse("getMsgUpdates", body.encode())
     assert (updates.delivery_reports, updates.received_messages) == ((), ())
     assert "".join(updates.unparsed) == body[2:]
 
 
-def test_nothing_of_an_update_is_lost() -> None:
+def test_every_text_of_an_update_is_kept() -> None:
     words = ["one", ";;0", ";;0\tx", ";;1\t5\tAnna", ";;12 ", "null", "-1"]
     body = "A\n" + "\n".join(f";;1\t{i}\t46701740605\t2019-03-01 12:52\tP\tSMS\t{word}" for i, word in enumerate(words))
     updates = parse("getMsgUpdates", body.encode())
