@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  characters that look alike are what is shown
+# ruff: noqa: RUF001  the artifacts contain confusable characters
 """Artifacts and events of campaigns, read back through Prefect's API; failures of Prefect never stop a campaign."""
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ pytestmark = pytest.mark.usefixtures("prefect_harness")
 T = TypeVar("T")
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
-#: A name that a stranger's file may have.
+#: A text that tries to inject markup.
 HOSTILE = "x|y <img src=x onerror=alert(1)> [a](http://evil.example) `code` **b**\n# head\n| - | - |"
 NUMBER = "46701740" + "605"
 
 
-def wait_for(what: Callable[[], T], timeout_s: float = 20) -> T:
+def wait_for(condition: Callable[[], T], timeout_s: float = 20) -> T:
     end = time.monotonic() + timeout_s
-    while not (answer := what()):
+    while not (answer := condition()):
         assert time.monotonic() < end, "Prefect did not receive it in time"
         time.sleep(0.05)
     return answer
@@ -78,7 +78,7 @@ def prefect_threads() -> list[str]:
 
 
 def artifacts_of(run: str) -> dict[str, Artifact]:
-    """The latest artifact of each key that a flow run left, by what the key ends with."""
+    """The latest artifact of each key that a flow run created, by the last part of the key."""
     with get_client(sync_client=True) as client:
         created = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))  # type: ignore[list-item]
@@ -88,7 +88,7 @@ def artifacts_of(run: str) -> dict[str, Artifact]:
 
 
 def events_of(run: str, name: str = "mymsp.") -> list[dict[str, Any]]:
-    """The events of ours that Prefect knows of a flow run, in order."""
+    """This package's events of a flow run, in order."""
     wanted = {
         "event": {"prefix": [name]},
         "related": {"id": [f"prefect.flow-run.{run}"]},
@@ -118,15 +118,15 @@ def deliveries(*rows: tuple[str, str, str | None, str | None]) -> pd.DataFrame:
 def counts_of(frame: pd.DataFrame) -> Counts:
     state = frame["state"].value_counts()
     delivered = int((frame["status"] == "delivered").sum())
-    given = {name: int(state.get(name, 0)) for name in ("planned", "sending", "accepted", "refused", "in_doubt")}
+    states = {name: int(state.get(name, 0)) for name in ("planned", "sending", "accepted", "refused", "in_doubt")}
     return Counts(
-        messages=len(frame), **given, assumed=0, cancelled=0, delivered=delivered, final=delivered, segments=len(frame)
+        messages=len(frame), **states, assumed=0, cancelled=0, delivered=delivered, final=delivered, segments=len(frame)
     )
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """A plan with two messages and two rejected rows: a landline, and words."""
+    """A plan with two messages and two rejected rows: a landline, and a name instead of a number."""
     return plan_of(
         tmp_path / "people.csv", "0701740605;Åsa", "0701740606;Bo", "08-465 004 00;Ce", "Anna <b>Andersson</b>;De"
     )
@@ -219,26 +219,25 @@ def test_a_real_campaign_has_progress_artifacts(
     path = tmp_path / "people.csv"
     path.write_text("telefon\n" + "".join(f"07017406{number:02}\n" for number in range(5, 45)), encoding="utf-8")
 
-    heard = set[str]()
-    with report_progress_to(lambda step: heard.add(step.step)):
+    steps = set[str]()
+    with report_progress_to(lambda step: steps.add(step.step)):
         send_campaign(path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0))
-    assert heard == {"send", "follow"}
+    assert steps == {"send", "follow"}
     with get_client(sync_client=True) as client:
         keys = ArtifactFilter(key=ArtifactFilterKey(like_="mymsp-real-%"))
         sending = client.read_artifacts(artifact_filter=keys)[0]
     run = str(sending.flow_run_id)
     created = artifacts_of(run)
     assert set(created) == {"sending", "tracking", "summary"}
-    assert {what: created[what].data for what in ("sending", "tracking")} == {
+    assert {key: created[key].data for key in ("sending", "tracking")} == {
         "sending": 100.0,
         "tracking": 100.0,
     }
     wait_for(lambda: len(events_of(run)) == 3)
     names = [event["event"] for event in events_of(run)]
     assert names == ["mymsp.campaign.started", "mymsp.campaign.sent", "mymsp.campaign.completed"]
-    send_campaign(
-        path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0)
-    )  # nothing new: it is complete already
+    # A complete campaign that is started again sends nothing.
+    send_campaign(path, "Hej", credentials, "real", speed=Speed(batch_size=4), advanced=Advanced(quiet_minutes=0.0))
     assert created["sending"].description == "real: 40 of 40 messages sent"
     assert len(gateway.gateway.ledger()) == 10
 
@@ -327,34 +326,34 @@ def test_hostile_texts_are_neutralized(tmp_path: Path) -> None:
         assert line.count("|") in {0, 3}
     cells = [
         str(cell)
-        for what in ("rejected-rows", "undelivered")
-        for row in json.loads(str(created[what].data))
+        for key in ("rejected-rows", "undelivered")
+        for row in json.loads(str(created[key].data))
         for cell in row.values()
     ]
     described = [str(artifact.description) for artifact in created.values()]
     assert not re.search(r"[<>`*\[\]]|^#|://", "\n".join([*cells, *described]), re.MULTILINE)
     assert not re.search(r"[<>`*\[\]]|\n#|://", summary)
     assert "\n" not in "".join([*cells, *described])
-    for what, more in (("rejected-rows", 50), ("undelivered", 7)):
-        table = json.loads(str(created[what].data))
+    for key, more in (("rejected-rows", 50), ("undelivered", 7)):
+        table = json.loads(str(created[key].data))
         assert len(table) == MAX_TABLE_ROWS + 1
         assert f"and {more} more: see the report" in table[-1].values()
-        assert str(created[what].description).endswith(f": {MAX_TABLE_ROWS + more}")
+        assert str(created[key].description).endswith(f": {MAX_TABLE_ROWS + more}")
 
 
-def test_nothing_happens_outside_of_a_run(plan: Plan, credentials: MyMSPCredentials) -> None:
-    heard: list[Progress] = []
+def test_no_artifacts_or_events_outside_of_a_flow_run(plan: Plan, credentials: MyMSPCredentials) -> None:
+    reported: list[Progress] = []
     report = report_of(plan, MIXED)
     with get_client(sync_client=True) as client:
         before = len(client.read_artifacts(limit=200))
-        with CampaignArtifacts(report.campaign, credentials).progress(heard.append) as listener:
+        with CampaignArtifacts(report.campaign, credentials).progress(reported.append) as listener:
             listener(Progress("send", 1, 2))
         create_summary_artifact(report, ACCOUNT)
         create_rejected_rows_artifact(report, ACCOUNT)
         assert len(client.read_artifacts(limit=200)) == before
-    assert heard == [Progress("send", 1, 2)]
+    assert reported == [Progress("send", 1, 2)]
     assert not prefect_threads()
-    # Without a Prefect to tell, events are not even made: Prefect would start a server for them.
+    # Without an API no event is created: Prefect would start a server for it.
     with temporary_settings({PREFECT_API_URL: None}):
         our_events.emit_campaign_event("started", "x", {}, account=ACCOUNT)
 
@@ -366,17 +365,17 @@ class Api(BaseHTTPRequestHandler):
     """A Prefect API that answers for artifacts only, and records the requests."""
 
     protocol_version = "HTTP/1.1"
-    asked: ClassVar[list[tuple[float, str, Any]]] = []
+    requests: ClassVar[list[tuple[float, str, Any]]] = []
     pause_s: ClassVar[float] = 0.0
 
     def _answer(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
         if "artifacts" in self.path:
-            self.asked.append((time.monotonic(), self.command, body))
+            self.requests.append((time.monotonic(), self.command, body))
         time.sleep(self.pause_s)
-        made = self.command == "POST" and "artifacts" in self.path
-        answer = json.dumps({"id": str(uuid.uuid4()), **body} if made else {}).encode()
-        self.send_response(201 if made else 204 if self.command == "PATCH" else 404)
+        created = self.command == "POST" and "artifacts" in self.path
+        answer = json.dumps({"id": str(uuid.uuid4()), **body} if created else {}).encode()
+        self.send_response(201 if created else 204 if self.command == "PATCH" else 404)
         self.send_header("Content-Length", "0" if self.command == "PATCH" else str(len(answer)))
         self.send_header("Content-Type", "application/json")
         self.end_headers()
@@ -391,22 +390,22 @@ class Api(BaseHTTPRequestHandler):
 
 @contextmanager
 def api(pause_s: float = 0.0) -> Iterator[list[tuple[float, str, Any]]]:
-    """Use such an API as this context's Prefect."""
-    asked: list[tuple[float, str, Any]] = []
-    handler = type("Handler", (Api,), {"asked": asked, "pause_s": pause_s})
+    """Use such an API as Prefect's within the context."""
+    requests: list[tuple[float, str, Any]] = []
+    handler = type("Handler", (Api,), {"requests": requests, "pause_s": pause_s})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with elsewhere(server.server_address[1]):
-                yield asked
+            with api_at(server.server_address[1]):
+                yield requests
         finally:
             server.shutdown()
             thread.join()
 
 
 @contextmanager
-def elsewhere(port: int) -> Iterator[None]:
+def api_at(port: int) -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         yield
 
@@ -423,7 +422,7 @@ def nobody() -> Iterator[int]:
 def test_progress_is_updated_at_most_once_a_second_and_ends_complete() -> None:
     @flow
     def campaign() -> None:
-        with api() as asked:
+        with api() as requests:
             end = time.monotonic() + 2.5
             done = 0
             with ProgressArtifact("often", ACCOUNT) as listener:
@@ -432,12 +431,12 @@ def test_progress_is_updated_at_most_once_a_second_and_ends_complete() -> None:
                     listener(Progress("send", done, 10**9))
                     time.sleep(0.001)
                 listener(Progress("send", 10**9, 10**9))
-            assert [method for _, method, _ in asked] == ["POST", *["PATCH"] * (len(asked) - 1)]
-            # One at once, two or three while it went on, and the last word.
-            assert 4 <= len(asked) <= 5
-            times = [at for at, _, _ in asked[:-1]]
+            assert [method for _, method, _ in requests] == ["POST", *["PATCH"] * (len(requests) - 1)]
+            # One at the start, two or three during the campaign, one at the end.
+            assert 4 <= len(requests) <= 5
+            times = [at for at, _, _ in requests[:-1]]
             assert all(later - earlier > 0.9 for earlier, later in itertools.pairwise(times))
-            assert asked[-1][2]["data"] == 100.0
+            assert requests[-1][2]["data"] == 100.0
 
     campaign()
 
@@ -465,7 +464,7 @@ def test_a_hanging_prefect_does_not_delay_sending(
                     await asyncio.sleep(0.01)
             return longest
 
-        with elsewhere(nobody):
+        with api_at(nobody):
             show = CampaignArtifacts(report.campaign, credentials)
             with show.progress() as listener:
                 longest = asyncio.run(send(listener))
@@ -474,13 +473,13 @@ def test_a_hanging_prefect_does_not_delay_sending(
             return longest, time.perf_counter() - began
 
     longest, ending = campaign()
-    assert longest < 0.1  # a request's patience would be 1 s
+    assert longest < 0.1  # a request's timeout is 1 s
     assert 0.4 < ending < 0.9
     assert "The artifacts of this campaign could not be shown in Prefect (TimeoutError)." in caplog.text
     wait_for(lambda: not prefect_threads())
 
 
-def test_an_unreachable_prefect_is_logged_once_and_stops_nothing(
+def test_an_unreachable_prefect_is_logged_once_and_does_not_stop_the_campaign(
     plan: Plan, credentials: MyMSPCredentials, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artifacts, "_UPDATE_INTERVAL_S", 0.01)
@@ -488,7 +487,7 @@ def test_an_unreachable_prefect_is_logged_once_and_stops_nothing(
 
     @flow
     def campaign() -> None:
-        with elsewhere(9):
+        with api_at(9):
             show = CampaignArtifacts(report.campaign, credentials)
             show.started(plan)
             with show.progress() as listener:
@@ -500,12 +499,12 @@ def test_an_unreachable_prefect_is_logged_once_and_stops_nothing(
     campaign()
     warnings = [message for message in caplog.messages if "could not be shown" in message]
     assert warnings == [
-        f"The {what} of this campaign could not be shown in Prefect (ConnectError). The campaign is not affected."
-        for what in ("progress", "artifacts")
+        f"The {affected} of this campaign could not be shown in Prefect (ConnectError). The campaign is not affected."
+        for affected in ("progress", "artifacts")
     ]
 
 
-def test_a_broken_report_stops_nothing(
+def test_an_invalid_report_does_not_stop_the_campaign(
     plan: Plan, credentials: MyMSPCredentials, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = MIXED.drop(columns="status")
@@ -545,9 +544,7 @@ def test_the_event_of_a_received_message_has_no_text() -> None:
     @flow
     def collect() -> str:
         our_events.emit_received_event(ACCOUNT, message("status, hemligt"))
-        our_events.emit_received_event(
-            ACCOUNT, message("status, hemligt")
-        )  # again, as a flow run that starts over does
+        our_events.emit_received_event(ACCOUNT, message("status, hemligt"))  # again, as in a retried flow run
         our_events.emit_received_event(ACCOUNT, message(f"{NUMBER} x", message_id="4712", sender=None, prefix=None))
         our_events.emit_received_event(
             ACCOUNT, message("Hej\n<b>", message_id="4713", sender="Kalle"), include_text=True

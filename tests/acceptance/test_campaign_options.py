@@ -73,13 +73,13 @@ def msisdn(suffix: int) -> str:
 
 def reached(sandbox: Sandbox) -> list[int]:
     """Suffixes of the numbers for which the gateway accepted messages, sorted, with repetitions."""
-    found = [r["msisdn"] for m in sandbox.gateway.ledger() if not m["cancelled"] for r in m["recipients"]]
-    return sorted(int(number.removeprefix("46701740")) for number in found)
+    numbers = [r["msisdn"] for m in sandbox.gateway.ledger() if not m["cancelled"] for r in m["recipients"]]
+    return sorted(int(number.removeprefix("46701740")) for number in numbers)
 
 
 def scheduled(sandbox: Sandbox) -> set[datetime | None]:
     times = {message["scheduled_at"] for message in sandbox.gateway.ledger()}
-    return {None if each is None else datetime.fromisoformat(each) for each in times}
+    return {None if time is None else datetime.fromisoformat(time) for time in times}
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def recorded(workspace: Any) -> int:
 def in_hours(opens: float, closes: float) -> SendWindow:
     """A daily send window that opens and closes so many hours from now."""
     now = datetime.now(UTC)
-    times = [f"{now + timedelta(hours=each):%H:%M}" for each in (opens, closes)]
+    times = [f"{now + timedelta(hours=hours):%H:%M}" for hours in (opens, closes)]
     return SendWindow(opens=times[0], closes=times[1], timezone="UTC")
 
 
@@ -121,11 +121,11 @@ def test_suppressed_numbers_get_nothing_and_are_reported(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     opt_out(workspace, account, 606)
-    given = tmp_path / "given.csv"
-    given.write_text("Mobil\n070-174 06 07\n+46 70 174 06 06\n08-465 004 00\n", encoding="utf-8")
+    suppressed_file = tmp_path / "given.csv"
+    suppressed_file.write_text("Mobil\n070-174 06 07\n+46 70 174 06 06\n08-465 004 00\n", encoding="utf-8")
     source = people(tmp_path / "a.csv", 605, 606, 607, 608, 607, extra="12;bad\n")
     report = send_campaign(
-        source, TEXT, credentials, "spring", suppression=Suppression(file=str(given)), wait_minutes=0
+        source, TEXT, credentials, "spring", suppression=Suppression(file=str(suppressed_file)), wait_minutes=0
     )
     assert reached(gateway) == [605, 608]
     assert (report.rows, report.rejected, report.suppressed, report.duplicates, report.messages) == (6, 1, 3, 0, 2)
@@ -207,12 +207,12 @@ def test_the_url_of_a_suppression_table_stays_secret(
             assert secret not in repr(run)
     assert secret not in caplog.text
 
-    for incomplete, told in (
+    for incomplete, problem in (
         (Suppression(column="msisdn"), "column needs a file or a table"),
         (Suppression(table="gone"), "belong together"),
         (Suppression(file=str(source), database=block), "belong together"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=problem):
             send_campaign(source, TEXT, credentials, "x", suppression=incomplete)
 
 
@@ -223,17 +223,17 @@ def test_opt_outs_between_two_starts_are_respected(
     gateway.gateway.faults.replace(scripted=[Fault("none", times=3), Fault("refuse", code=12, times=99)])
     with pytest.raises(CampaignStoppedError) as stopped:
         send_campaign(source, TEXT, credentials, "stopped", wait_minutes=0)
-    left = stopped.value.counts["planned"]
-    had = set(reached(gateway))
-    assert left == 10 - len(had) > 3
+    planned = stopped.value.counts["planned"]
+    reached_before = set(reached(gateway))
+    assert planned == 10 - len(reached_before) > 3
     gateway.gateway.faults.replace(scripted=[])
-    # One recipient who has got the message, and two who have not.
-    gone = [min(had), *sorted(set(range(605, 615)) - had)[:2]]
+    # One recipient who has received the message, and two who have not.
+    gone = [min(reached_before), *sorted(set(range(605, 615)) - reached_before)[:2]]
     opt_out(workspace, account, *gone)
     report = send_campaign(source, TEXT, credentials, "stopped", wait_minutes=0)
     assert reached(gateway) == sorted(set(range(605, 615)) - set(gone[1:]))
     assert (report.suppressed, report.messages, report.planned) == (3, 8, 0)
-    with journal_of(workspace) as journal:  # the journal has dropped their messages too
+    with journal_of(workspace) as journal:  # their messages are deleted from the journal too
         key = journal.campaigns.get(account, "stopped")
         assert key is not None
         parts = journal.report_queries.messages(account, Selection(campaigns=[key.id]))
@@ -241,7 +241,7 @@ def test_opt_outs_between_two_starts_are_respected(
     assert set(map(msisdn, gone[1:])) & set(rows) == set()
 
 
-# -- when --------------------------------------------------------------------------------------------------------------
+# -- delivery times ----------------------------------------------------------------------------------------------------
 
 
 def test_messages_outside_the_send_window_wait_for_its_opening(
@@ -303,27 +303,27 @@ def test_a_run_that_starts_hours_late_is_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", 605, 606))
-    how = {"recipients": source, "credentials": saved, "message": TEXT, "wait_minutes": 0}
+    parameters = {"recipients": source, "credentials": saved, "message": TEXT, "wait_minutes": 0}
     repeat = {"allow_repeat_today": True}
     with pytest.raises(
         LimitError, match=r"'a 20.*was scheduled to start at .* 3 h 0\d min ago; max_late_minutes allows 2 h 00 min"
     ):
-        run_late(3, **how)
+        run_late(3, **parameters)
     assert (reached(gateway), recorded(workspace)) == ([], 0)
-    assert run_late(1, **how, campaign="soon enough").accepted == 2
-    late = run_late(3, **how, campaign="late all the same", safeguards={"max_late_minutes": 240, **repeat})
+    assert run_late(1, **parameters, campaign="soon enough").accepted == 2
+    late = run_late(3, **parameters, campaign="late all the same", safeguards={"max_late_minutes": 240, **repeat})
     assert late.accepted == 2
     # A campaign with a delivery time is not late before that.
     later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}Z"
-    assert run_late(3, **how, campaign="scheduled", send_at=later, safeguards=repeat).accepted == 2
-    assert run_late(3, **how, campaign="looked at", dry_run=True).messages == 2
+    assert run_late(3, **parameters, campaign="scheduled", send_at=later, safeguards=repeat).accepted == 2
+    assert run_late(3, **parameters, campaign="looked at", dry_run=True).messages == 2
 
 
 def test_a_recently_active_campaign_may_continue_late(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, saved: dict[str, Any]
 ) -> None:
     source = str(people(tmp_path / "a.csv", *range(605, 611)))
-    how: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "recipients": source,
         "credentials": saved,
         "message": TEXT,
@@ -332,18 +332,18 @@ def test_a_recently_active_campaign_may_continue_late(
     }
     gateway.gateway.faults.replace(scripted=[Fault("none", times=2), Fault("refuse", code=12, times=99)])
     with pytest.raises(CampaignStoppedError):
-        send_campaign(**{**how, "credentials": credentials})
+        send_campaign(**{**parameters, "credentials": credentials})
     gateway.gateway.faults.replace(scripted=[])
-    # If it was last active hours ago it is late again: a day's campaign must not wake people at night.
+    # A campaign that was last active hours ago is late again.
     with closing(sqlite3.connect(workspace.journal)) as journal, journal:
         journal.execute("UPDATE run SET ended_at = ended_at - 3 * 3600 * 1000000")
-    had = len(reached(gateway))
+    reached_before = len(reached(gateway))
     with pytest.raises(LimitError, match=r"'long' was last being sent at .* 3 h 0"):
-        run_late(9, **how)
-    assert len(reached(gateway)) == had
+        run_late(9, **parameters)
+    assert len(reached(gateway)) == reached_before
     with closing(sqlite3.connect(workspace.journal)) as journal, journal:
         journal.execute("UPDATE run SET ended_at = ended_at + 3 * 3600 * 1000000")
-    assert run_late(9, **how).accepted == 6
+    assert run_late(9, **parameters).accepted == 6
     assert reached(gateway) == list(range(605, 611))
 
 
@@ -363,7 +363,7 @@ def test_a_run_inside_a_late_run_is_late(credentials: MyMSPCredentials, gateway:
     assert nightly().accepted == 1
 
 
-# -- how fast ----------------------------------------------------------------------------------------------------------
+# -- speed -------------------------------------------------------------------------------------------------------------
 
 
 def test_messages_per_minute(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_messages_per_minute(credentials: MyMSPCredentials, gateway: Sandbox, wo
     times = [datetime.fromisoformat(message["accepted_at"]) for message in gateway.gateway.ledger()]
     assert len(times) == 8
     assert times[-1] - times[0] > timedelta(seconds=0.6)
-    # A request with many recipients of one text is kept small as well.
+    # Requests with many recipients of one text are limited as well.
     before = len(gateway.gateway.ledger())
     send_campaign(
         source,
@@ -407,7 +407,7 @@ def test_a_global_concurrency_limit(
 
     gate = concurrency_gate("sms-gateway")
     assert gate is not None
-    assert pickle.loads(pickle.dumps(gate)) == gate  # workers get it pickled
+    assert pickle.loads(pickle.dumps(gate)) == gate  # it is pickled for workers
     with pytest.raises(ConfigurationError, match="'sms-locks' do not decay"):
         send_campaign(source, TEXT, credentials, "x", speed=Speed(concurrency_limit="sms-locks"))
     began = time.monotonic()
@@ -430,7 +430,7 @@ def test_a_global_concurrency_limit(
 
 
 @pytest.mark.parametrize(
-    ("safeguards", "told"),
+    ("safeguards", "message_pattern"),
     [
         (Safeguards(max_rejected=0), r"2 of 5 rows of a\.csv cannot be sent.*row 5 \(phone\), row 6 \(name\)"),
         (Safeguards(max_rejected=0.3), r"max_rejected allows at most 0\.3 of them"),
@@ -441,7 +441,7 @@ def test_a_global_concurrency_limit(
 )
 def test_beyond_a_limit_nothing_is_sent_or_recorded(
     safeguards: Safeguards,
-    told: str,
+    message_pattern: str,
     credentials: MyMSPCredentials,
     gateway: Sandbox,
     workspace: Any,
@@ -450,7 +450,7 @@ def test_beyond_a_limit_nothing_is_sent_or_recorded(
     source = people(tmp_path / "a.csv", 605, 606, 607, extra="12;Anna\n0701740608;\n")
     message = TEXT + "!" * 160 if safeguards.max_segments else TEXT
     for dry_run in (True, False):
-        with pytest.raises(LimitError, match=told) as caught:
+        with pytest.raises(LimitError, match=message_pattern) as caught:
             send_campaign(source, message, credentials, "limited", dry_run=dry_run, safeguards=safeguards)
     assert gateway.gateway.request_count == 0
     assert recorded(workspace) == 0
@@ -471,7 +471,7 @@ def test_beyond_a_limit_nothing_is_sent_or_recorded(
     assert report.accepted == 3
 
 
-def test_a_limit_counts_the_whole_of_a_continued_campaign(
+def test_a_limit_counts_all_messages_of_a_continued_campaign(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, account: str
 ) -> None:
     send_campaign(
@@ -537,13 +537,13 @@ def test_invalid_groups_are_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", 605)
-    for names, told in (
+    for names, problem in (
         (["a,b"], "'a,b' has a comma in its name"),
         ([" "], "name of a recipient group is empty"),
         (["46701740605"], "no letter in its name"),
         (["a\tb"], "control character"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=problem):
             send_campaign(source, "Hej", credentials, "x", audience=Audience(groups=names))
     with pytest.raises(TemplateError, match="without placeholders"):
         send_campaign(source, TEXT, credentials, "x", audience=Audience(groups=["staff"]))
@@ -571,7 +571,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Person:
-    """A person who waits for a paused run, reads its form and answers."""
+    """A person who waits for paused runs, reads their forms and answers."""
 
     def __init__(self, *answers: str, first: Callable[[], object] = lambda: None) -> None:
         self.answers = list(answers)
@@ -644,17 +644,17 @@ def test_a_person_approves_before_the_first_message(
 ) -> None:
     opt_out(workspace, account, 607)
     source = people(tmp_path / "a.csv", 605, 606, 607, extra="12;bad\n")
-    seen: list[tuple[int, int]] = []
+    counts_before: list[tuple[int, int]] = []
 
-    def look() -> None:
-        seen.append((gateway.gateway.request_count, recorded(workspace)))
+    def record_counts() -> None:
+        counts_before.append((gateway.gateway.request_count, recorded(workspace)))
 
-    with Person("send", first=look) as person:
+    with Person("send", first=record_counts) as person:
         report = send_campaign(source, TEXT + " `|`", credentials, "asked", approval=True, wait_minutes=0)
-    assert seen == [(0, 0)]
+    assert counts_before == [(0, 0)]
     assert (report.accepted, report.suppressed) == (2, 1)
     assert reached(gateway) == [605, 606]
-    (told,) = person.read
+    (description,) = person.read
     for part in (
         "Campaign asked waits for approval",
         "2 messages",
@@ -664,9 +664,9 @@ def test_a_person_approves_before_the_first_message(
         "Hej {name} `|`",
         "column 'phone'",
     ):
-        assert part in told, part
+        assert part in description, part
     for secret in ("0701740", "46701740", "P605", credentials.password.get_secret_value()):
-        assert secret not in told
+        assert secret not in description
     # A second start has nothing to approve.
     assert send_campaign(source, TEXT + " `|`", credentials, "asked", approval=True, wait_minutes=0).accepted == 2
 
@@ -705,17 +705,23 @@ def test_only_what_was_approved_is_sent(
         send_campaign(source, TEXT, credentials, "asked", approval=True)
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
 
-    # Numbers that opt out meanwhile are suppressed; numbers suppressed at the approval stay so.
-    given = tmp_path / "given.csv"
-    given.write_text("phone\n0701740605\n", encoding="utf-8")
+    # Numbers that opt out meanwhile are suppressed; numbers suppressed when approval was requested stay suppressed.
+    suppressed_file = tmp_path / "given.csv"
+    suppressed_file.write_text("phone\n0701740605\n", encoding="utf-8")
 
-    def meanwhile() -> None:
+    def change_suppression() -> None:
         opt_out(workspace, account, 606)
-        given.write_text("phone\n0701740699\n", encoding="utf-8")
+        suppressed_file.write_text("phone\n0701740699\n", encoding="utf-8")
 
-    with Person("send", first=meanwhile):
+    with Person("send", first=change_suppression):
         report = send_campaign(
-            source, TEXT, credentials, "asked", approval=True, wait_minutes=0, suppression=Suppression(file=str(given))
+            source,
+            TEXT,
+            credentials,
+            "asked",
+            approval=True,
+            wait_minutes=0,
+            suppression=Suppression(file=str(suppressed_file)),
         )
     assert (report.suppressed, report.accepted) == (2, 1)
     assert reached(gateway) == [607]

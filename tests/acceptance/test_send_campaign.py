@@ -1,4 +1,4 @@
-"""Campaigns from a file to the gateway's ledger: each recipient gets the right text once, whatever fails."""
+"""Campaigns from a file to the gateway's ledger: each recipient gets the right text once, despite failures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def people(path: Path, *suffixes: int) -> Path:
 
 
 def texts(*suffixes: int) -> list[tuple[str, str]]:
-    """What ``Hej {name}`` sends to :func:`people`."""
+    """(MSISDN, text) that ``Hej {name}`` sends to the recipients in :func:`people`."""
     return [(f"46701740{suffix}", f"Hej P{suffix}") for suffix in sorted(suffixes)]
 
 
@@ -85,7 +85,7 @@ def states(report: CampaignReport) -> dict[str, int]:
 
 
 def latest_run() -> FlowRun:
-    """The latest run of send-campaign as Prefect's API has it."""
+    """The latest run of send-campaign in Prefect's API."""
     with get_client(sync_client=True) as client:
         (run,) = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=["send-campaign"])),
@@ -96,7 +96,7 @@ def latest_run() -> FlowRun:
 
 
 class Case(NamedTuple):
-    """A file, a message, and what must come of them."""
+    """A file, a message, and the expected report."""
 
     file: str
     message: str
@@ -176,7 +176,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.file for case in CASES])
-def test_files_as_people_save_them(case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
+def test_files_saved_by_common_programs(
+    case: Case, credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
+) -> None:
     report = send_campaign(CAMPAIGNS / case.file, case.message, credentials, "Vår 2026: del/1", sender="Acme")
     assert sent(gateway) == case.sent
     assert {m["originator"] for m in gateway.gateway.ledger()} == {"Acme"}
@@ -184,13 +186,13 @@ def test_files_as_people_save_them(case: Case, credentials: MyMSPCredentials, ga
     assert (report.rows, report.rejected, report.messages) == (case.rows, len(case.rejected_rows), len(case.sent))
     assert report.ucs2 == case.ucs2
     rejected_rows = report.rejected_rows.to_dict("records")
-    assert [(one["row"], one["column"]) for one in rejected_rows] == [
+    assert [(row["row"], row["column"]) for row in rejected_rows] == [
         (row, column) for row, column, _ in case.rejected_rows
     ]
-    for one, (_, _, reason) in zip(rejected_rows, case.rejected_rows, strict=True):
-        assert reason in one["reason"]
+    for row, (_, _, reason) in zip(rejected_rows, case.rejected_rows, strict=True):
+        assert reason in row["reason"]
     duplicates = report.duplicate_rows.to_dict("records")
-    assert [(one["row"], one["first_row"]) for one in duplicates] == case.duplicates
+    assert [(row["row"], row["first_row"]) for row in duplicates] == case.duplicates
     assert report.duplicates == len(case.duplicates)
     assert (report.deliveries["state"] == "accepted").all()
     assert (report.deliveries["status"] == "delivered").all()
@@ -205,7 +207,7 @@ def test_files_as_people_save_them(case: Case, credentials: MyMSPCredentials, ga
 
 
 def read_back(path: Path) -> pd.DataFrame:
-    """A report's CSV as the frame it was."""
+    """The frame of a report, read from its CSV."""
     times = [name for name, dtype in DELIVERY_DTYPES.items() if dtype.startswith("datetime")]
     plain: Any = {name: dtype for name, dtype in DELIVERY_DTYPES.items() if name not in times}
     frame = pd.read_csv(path, dtype=plain)
@@ -240,7 +242,7 @@ def test_a_second_start_sends_only_new_rows(
         safeguards=Safeguards(allow_repeat_today=True),
     )
     assert len(sent(gateway)) == 6
-    # A changed text is not sent to recipients of the first one.
+    # A changed text is not sent to recipients of the first text.
     with pytest.raises(ChangedTextError):
         send_campaign(tmp_path / "b.csv", "Hejsan {name}", credentials, "again", wait_minutes=0)
     assert len(sent(gateway)) == 6
@@ -296,7 +298,7 @@ def test_invalid_input_is_refused_before_the_first_message(
         send_campaign(file, "Hej", credentials, "bad", speed=Speed(batch_size=0))
     assert gateway.gateway.request_count == 0
 
-    # Refused attempts leave nothing behind.
+    # Refused attempts leave no state behind.
     none = written(tmp_path / "none.csv", "08-465 004 00;Anna")
     report = send_campaign(none, "Hej", credentials, "bad")
     assert (report.rows, report.rejected, states(report)) == (1, 1, {})
@@ -309,13 +311,13 @@ def test_invalid_input_is_refused_before_the_first_message(
 
 
 def test_a_scheduled_campaign(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
-    when = datetime.fromisoformat("2090-07-01T09:00:30+05:30")
+    send_at = datetime.fromisoformat("2090-07-01T09:00:30+05:30")
     report = send_campaign(
         people(tmp_path / "a.csv", 605, 606),
         "Hej",
         credentials,
         "later",
-        send_at=when,
+        send_at=send_at,
         wait_minutes=0,
         advanced=Advanced(flash=True, destination_port=99),
     )
@@ -338,15 +340,15 @@ def test_dataframes_stay_out_of_prefects_api(credentials: MyMSPCredentials, gate
         }
     )
     before = frame.copy()
-    seen: list[str] = []
-    with report_progress_to(lambda progress: seen.append(progress.step)):
+    steps: list[str] = []
+    with report_progress_to(lambda progress: steps.append(progress.step)):
         report = send_dataframe(frame, "Hej {namn}!", credentials, "frame")
     pd.testing.assert_frame_equal(frame, before)
     assert sent(gateway) == [("46701740605", "Hej Åsa!"), ("46701740606", "Hej Bo!"), ("46701740607", "Hej 7!")]
     assert (report.rows, report.rejected, report.duplicates) == (6, 2, 1)
     rejected_rows = report.rejected_rows.to_dict("records")
     assert [(r["row"], r["column"]) for r in rejected_rows] == [(4, "Telefon"), (6, "Namn")]
-    assert set(seen) == {"send", "follow"}
+    assert set(steps) == {"send", "follow"}
 
     run = latest_run()
     assert run.parameters["recipients"].startswith("DataFrame of 6 rows")
@@ -369,12 +371,12 @@ def test_each_magic_number_has_its_outcome(
     file = people(tmp_path / "magic.csv", 605, 650, 651, 653, 654, 660, 662, 665, 667, 669, 699)
     report = send_campaign(file, "Hej {name}", credentials, "magic", advanced=Advanced(quiet_minutes=0.1 / 60))
     frame = report.deliveries.set_index("recipient")
-    found = {
+    outcomes = {
         number.removeprefix("46701740"): (row["state"], None if row["status"] is pd.NA else row["status"])
         for number, row in frame.iterrows()
         if isinstance(number, str)
     }
-    assert found == {
+    assert outcomes == {
         "605": ("accepted", "delivered"),
         "650": ("accepted", "undelivered"),
         "651": ("accepted", "undelivered"),
@@ -455,12 +457,12 @@ def test_a_campaign_that_reaches_no_recipients_logs_a_warning(
 def test_a_journal_failure_says_how_to_continue(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(*_: object, **__: object) -> None:
+    def raise_journal_error(*_: object, **__: object) -> None:
         raise JournalError("The journal cannot be reached.")
 
     for name in ("claim", "settle", "end_run"):
-        monkeypatch.setattr(Claims, name, gone)
-    monkeypatch.setattr(Campaigns, "counts", gone)
+        monkeypatch.setattr(Claims, name, raise_journal_error)
+    monkeypatch.setattr(Campaigns, "counts", raise_journal_error)
     with pytest.raises(JournalError, match=r"This has stopped campaign 'away'\..* start the same campaign again"):
         send_campaign(people(tmp_path / "a.csv", 605, 606), "Hej {name}", credentials, "away")
     assert sent(gateway) == []
@@ -553,7 +555,7 @@ def test_a_killed_process_leaves_doubt_but_no_duplicates(
     # The dead run's claims are untouched until its lease ends after 60 s; here the lease is ended early.
     with contextlib.closing(sqlite3.connect(workspace.journal)) as journal:
         (claimed,) = journal.execute("SELECT count(*) FROM batch WHERE state = 'sending'").fetchone()
-    assert 0 < claimed < rows // 2  # about claim_window_s of work, not all there is
+    assert 0 < claimed < rows // 2  # about claim_window_s of work, not all of it
     arrived = set(sent(gateway))
 
     def end_lease() -> None:
@@ -575,7 +577,7 @@ def test_a_killed_process_leaves_doubt_but_no_duplicates(
     assert states(report) == {"accepted": rows - claimed, "in_doubt": claimed}
     assert sent(gateway) == ledger
     frame = report.deliveries
-    known = set(zip(frame["recipient"], frame["row"] - 2, strict=True))
-    assert known == {(f"467017406{5 + i % 40:02}", i) for i in range(rows)}
+    recorded = set(zip(frame["recipient"], frame["row"] - 2, strict=True))
+    assert recorded == {(f"467017406{5 + i % 40:02}", i) for i in range(rows)}
     accepted = frame.query("state == 'accepted'")
     assert {f"text {row - 2}" for row in accepted["row"]} <= {text for _, text in ledger}

@@ -1,4 +1,4 @@
-"""Flows that follow what was sent and collect what comes back, on a real Prefect server and the sandbox."""
+"""Tracking campaigns and collecting the inbox and updates, on a real Prefect server and the sandbox."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ RESULT, UPDATES, INBOX = ("getSmsResult",), ("getMsgUpdates",), ("getMsgReceived
 
 @pytest.fixture(autouse=True)
 def _ids_of_its_own(gateway: Sandbox) -> None:
-    """Prefect takes events about the same message for one, also those of different tests."""
+    """Message ids that no other test uses: Prefect deduplicates events about the same message."""
     with gateway.gateway.lock:
         gateway.gateway._state._last_id = next(_IDS)
 
 
 def people(folder: Path, *suffixes: int) -> Path:
     path = folder / "people.csv"
-    path.write_text("phone;name\n" + "".join(f"0701740{each};P{each}\n" for each in suffixes), encoding="utf-8")
+    path.write_text("phone;name\n" + "".join(f"0701740{suffix};P{suffix}\n" for suffix in suffixes), encoding="utf-8")
     return path
 
 
 def sent(folder: Path, credentials: MyMSPCredentials, name: str, *suffixes: int, **options: Any) -> None:
-    """A campaign that was sent and is not followed."""
+    """Send a campaign without tracking it."""
     send_campaign(people(folder, *suffixes), "Hej {name}", credentials, name, wait_minutes=0, **options)
 
 
-def asked(gateway: Sandbox, endpoint: str = "getSmsResult") -> int:
+def request_count(gateway: Sandbox, endpoint: str = "getSmsResult") -> int:
     return sum(request.endpoint == endpoint for request in gateway.gateway.requests)
 
 
@@ -73,31 +73,31 @@ def account_of(credentials: MyMSPCredentials) -> str:
 
 
 def events(began: datetime, name: str) -> list[dict[str, Any]]:
-    """The events of that name that Prefect has got since then, in order."""
+    """The events of that name that Prefect has received since then, in order."""
     wanted = {"event": {"name": [name]}, "occurred": {"since": began.isoformat()}, "order": "ASC"}
     with get_client(sync_client=True) as client:
-        found: list[dict[str, Any]] = client.request(
+        received: list[dict[str, Any]] = client.request(
             "POST", "/events/filter", json={"filter": wanted, "limit": 50}
         ).json()["events"]
-    return found
+    return received
 
 
 def settled_events(began: datetime, name: str, count: int) -> list[dict[str, Any]]:
-    """As many events as there are to be; and a moment later no more of them."""
+    """Exactly that many events: wait for them, and check a moment later that there are no more."""
     ends = time.monotonic() + 20
     while len(events(began, name)) < count:
-        assert time.monotonic() < ends, "Prefect never heard of it"
+        assert time.monotonic() < ends, "Prefect did not receive the events"
         time.sleep(0.05)
     time.sleep(0.7)
-    found = events(began, name)
-    assert len(found) == count
-    return found
+    received = events(began, name)
+    assert len(received) == count
+    return received
 
 
 # -- one campaign ----------------------------------------------------------------------------------------------------
 
 
-def test_a_campaign_is_followed_later(
+def test_a_campaign_is_tracked_later(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     began = datetime.now(UTC)
@@ -110,7 +110,7 @@ def test_a_campaign_is_followed_later(
     assert {name: str(dtype) for name, dtype in deliveries.dtypes.items()} == DELIVERY_DTYPES
     assert deliveries["status"].tolist() == ["delivered", "delivered", "undelivered"]
     assert "46701740" not in repr(status)
-    # The last one is put away by the gateway, which then says no more of it: all is known that will be.
+    # The gateway archives the last message: its status can no longer change.
     gateway.gateway.archive(deliveries["message_id"][2])
     status = track_campaign("later", credentials)
     assert (status.complete, status.delivered, status.open) == (True, 2, 0)
@@ -134,7 +134,7 @@ def test_tracking_returns_known_results_when_the_gateway_fails(
     status = track_campaign("outage", credentials)
     assert (status.delivered, status.open) == (1, 1)
     assert "refused with code 7" in (status.problem or "")
-    gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT)])  # once, and then all is well
+    gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT)])  # fails once, then succeeds
     status = track_campaign("outage", credentials)
     assert (status.complete, status.problem) == (True, None)
 
@@ -146,9 +146,8 @@ def test_tracking_waits_for_a_scheduled_campaign(
     sent(tmp_path, credentials, "scheduled", 605, send_at=at)
     later = threading.Timer(1.2, gateway.gateway.clock.advance, [3700])
     later.start()
-    status = track_campaign(
-        "scheduled", credentials, wait_minutes=0.5, quiet_minutes=0.1 / 60
-    )  # nothing needs to move before that
+    # quiet_minutes counts only from the delivery time.
+    status = track_campaign("scheduled", credentials, wait_minutes=0.5, quiet_minutes=0.1 / 60)
     later.join()
     assert status.complete
 
@@ -161,16 +160,16 @@ def test_tracking_can_read_updates(
     gateway.gateway.receive(originator="46701740607", text="STOP")
     status = track_campaign("hints", credentials, use_updates=True)
     assert (status.complete, status.delivered, status.in_doubt) == (True, 2, 0)
-    # What the updates said of the inbox is not lost: the inbox has it.
+    # The received message among the updates is collected from the inbox.
     assert collect_inbox(credentials)["text"].tolist() == ["STOP"]
 
 
 def test_an_unknown_campaign_cannot_be_tracked(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any) -> None:
     with pytest.raises(InputError, match="no campaign 'typo'"):
         track_campaign("typo", credentials)
-    for wrong in (dict[str, Any](wait_minutes=0), dict[str, Any](quiet_minutes=-1)):
+    for invalid in (dict[str, Any](wait_minutes=0), dict[str, Any](quiet_minutes=-1)):
         with pytest.raises(InputError):
-            track_campaign("typo", credentials, **wrong)
+            track_campaign("typo", credentials, **invalid)
     assert gateway.gateway.request_count == 0
 
 
@@ -188,7 +187,7 @@ def test_an_async_flow_can_track(
     assert asyncio.run(pipeline()) == (True, 0, 1)
 
 
-# -- all of them -----------------------------------------------------------------------------------------------------
+# -- all campaigns ---------------------------------------------------------------------------------------------------
 
 
 def test_one_pass_polls_every_open_campaign(
@@ -214,17 +213,17 @@ def test_one_pass_polls_every_open_campaign(
     assert frame["in_doubt"].tolist() == [1, 0]
     assert "resolve_campaign" in frame["todo"][0]
     assert frame["todo"][1] == ""
-    before = asked(gateway)
+    before = request_count(gateway)
     frame = track_open_campaigns(credentials)
     assert frame["campaign"].tolist() == ["second"]
-    assert asked(gateway) == before + 1
+    assert request_count(gateway) == before + 1
     monkeypatch.setenv("PREFECT_INTEGRATIONS_MYMSP_TRACKING_DAYS", "1e-9")
     frame = track_open_campaigns(credentials)
     assert frame["complete"].tolist() == [True]
     assert frame["given_up"].tolist() == [2]
     assert len(track_open_campaigns(credentials)) == 0
-    found = settled_events(began, "mymsp.campaign.completed", 2)
-    assert [one["payload"]["campaign"] for one in found] == ["first", "second"]
+    completed = settled_events(began, "mymsp.campaign.completed", 2)
+    assert [event["payload"]["campaign"] for event in completed] == ["first", "second"]
     assert not any(number in caplog.text for number in ("46701740", "0701740"))
 
 
@@ -236,9 +235,9 @@ def test_a_pass_fails_when_the_gateway_refuses_the_account(
     with pytest.raises(RefusedError):
         track_open_campaigns(credentials)
     gateway.gateway.faults.replace(scripted=[])
-    for wrong in (dict[str, Any](max_requests=0), dict[str, Any](max_minutes=-1)):
+    for invalid in (dict[str, Any](max_requests=0), dict[str, Any](max_minutes=-1)):
         with pytest.raises(InputError):
-            track_open_campaigns(credentials, **wrong)
+            track_open_campaigns(credentials, **invalid)
     assert track_open_campaigns(credentials)["complete"].tolist() == [True]
 
 
@@ -246,11 +245,11 @@ def test_a_pass_sends_nothing(credentials: MyMSPCredentials, gateway: Sandbox, w
     source = people(tmp_path, 605, 684)  # 684 is answered with 429, every time
     with pytest.raises(Exception, match="stopped"):
         send_campaign(source, "Hej {name}", credentials, "stopped", wait_minutes=0)
-    requests = asked(gateway, "sendSms")
+    requests = request_count(gateway, "sendSms")
     frame = track_open_campaigns(credentials)
     assert frame["planned"].tolist() == [1]
     assert frame["todo"].tolist() == ["1 messages are not sent: start the campaign again."]
-    assert asked(gateway, "sendSms") == requests
+    assert request_count(gateway, "sendSms") == requests
 
 
 # -- the inbox -------------------------------------------------------------------------------------------------------
@@ -275,11 +274,11 @@ def test_the_inbox_becomes_a_frame_events_and_opt_outs(
     assert len(collect_inbox(credentials)) == 0
     with Journal(workspace.journal) as journal:
         assert journal.suppressions.msisdns(account_of(credentials)) == {"46701740606"}
-    found = settled_events(began, "mymsp.message.received", 2)
-    assert [one["resource"]["mymsp.word"] for one in found] == ["STATUS", "STOP"]
-    told = json.dumps(found) + caplog.text
-    assert "please" not in told
-    assert "46701740605" not in told
+    received = settled_events(began, "mymsp.message.received", 2)
+    assert [event["resource"]["mymsp.word"] for event in received] == ["STATUS", "STOP"]
+    shown = json.dumps(received) + caplog.text
+    assert "please" not in shown
+    assert "46701740605" not in shown
     receive(originator="46701740605", text="Nej tack")
     collect_inbox(credentials, opt_out_words=["nej"], include_text_in_events=True)
     assert settled_events(began, "mymsp.message.received", 3)[2]["payload"]["text"] == "Nej tack"
@@ -293,22 +292,22 @@ def test_a_received_message_causes_one_event_despite_a_crash(
     began = datetime.now(UTC)
     gateway.gateway.receive(originator="46701740605", text="one")
     with monkeypatch.context() as patch:
-        patch.setattr(inbox, "emit_received_messages", _dies)
+        patch.setattr(inbox, "emit_received_messages", _raise_died)
         with pytest.raises(RuntimeError):
             collect_inbox(credentials)
     assert events(began, "mymsp.message.received") == []
     gateway.gateway.receive(originator="46701740605", text="two")
-    with monkeypatch.context() as patch:  # told, and dead before that was noted down
-        patch.setattr(emit_events, "_flush_events", _dies)
+    with monkeypatch.context() as patch:  # the event is emitted, and the run dies before this is recorded
+        patch.setattr(emit_events, "_flush_events", _raise_died)
         with pytest.raises(RuntimeError):
             collect_inbox(credentials)
     settled_events(began, "mymsp.message.received", 2)
     assert len(collect_inbox(credentials)) == 0
-    found = settled_events(began, "mymsp.message.received", 2)
-    assert [one["payload"]["word"] for one in found] == ["ONE", "TWO"]
+    received = settled_events(began, "mymsp.message.received", 2)
+    assert [event["payload"]["word"] for event in received] == ["ONE", "TWO"]
 
 
-def _dies(*_: object, **__: object) -> None:
+def _raise_died(*_: object, **__: object) -> None:
     raise RuntimeError("died")
 
 
@@ -330,28 +329,28 @@ def test_a_failing_inbox_is_an_error(credentials: MyMSPCredentials, gateway: San
     gateway.gateway.faults.replace(scripted=[Fault("refuse", INBOX, code=7)])
     with pytest.raises(RefusedError):
         collect_inbox(credentials)
-    for wrong in ({"opt_out_words": ["STOP ALL"]}, {"events_max_age_days": -1}):
+    for invalid in ({"opt_out_words": ["STOP ALL"]}, {"events_max_age_days": -1}):
         with pytest.raises(InputError):
-            collect_inbox(credentials, **wrong)
+            collect_inbox(credentials, **invalid)
     assert len(collect_inbox(credentials)) == 1
 
 
 # -- updates ---------------------------------------------------------------------------------------------------------
 
 
-def test_updates_lead_to_results_and_to_the_inbox(
+def test_updates_are_followed_by_requests_for_results_and_the_inbox(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
     sent(tmp_path, credentials, "lost", 605, 606)
     forged = "STOP\n;;1\t999999\t46701740699\t2026-01-01 00:00\tDEMO\tSMS\tSTOP\n;;0\t7\t1\t46701740605\tdelivered\t-1"
     gateway.gateway.receive(originator="46701740607", text=forged)
-    told = collect_updates(credentials)
-    assert (told.delivery_reports, told.linked, told.received, told.opted_out) == (3, 1, 1, 1)
-    assert (told.unparsed, told.postponed, told.problem) == (0, 0, None)
-    assert told.inbox["message_id"].tolist() != ["999999"]
-    assert told.inbox["text"].str.startswith(r"STOP\n;;1 999999").tolist() == [True]
-    assert "4670174" not in repr(told)
+    summary = collect_updates(credentials)
+    assert (summary.delivery_reports, summary.linked, summary.received, summary.opted_out) == (3, 1, 1, 1)
+    assert (summary.unparsed, summary.postponed, summary.problem) == (0, 0, None)
+    assert summary.inbox["message_id"].tolist() != ["999999"]
+    assert summary.inbox["text"].str.startswith(r"STOP\n;;1 999999").tolist() == [True]
+    assert "4670174" not in repr(summary)
     with Journal(workspace.journal) as journal:
         assert journal.suppressions.msisdns(account_of(credentials)) == {"46701740607"}
     assert track_open_campaigns(credentials)["delivered"].tolist() == [2]
@@ -362,10 +361,10 @@ def test_lost_updates_are_reported_and_the_inbox_is_still_read(
 ) -> None:
     gateway.gateway.receive(originator="46701740607", text="Hello")
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost", UPDATES)])
-    told = collect_updates(credentials)
-    assert told.received == 1
-    assert "will not send these updates again" in (told.problem or "")
-    assert asked(gateway, "getMsgUpdates") == 1
+    summary = collect_updates(credentials)
+    assert summary.received == 1
+    assert "will not send these updates again" in (summary.problem or "")
+    assert request_count(gateway, "getMsgUpdates") == 1
 
 
 def test_updates_that_are_not_activated_are_reported(
@@ -381,17 +380,17 @@ def test_updates_that_are_not_activated_are_reported(
         collect_updates(credentials, max_minutes=0)
 
 
-_DIES = """
+_KILLED_WHILE_PARSING = """
 import os, signal, sys
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.flows.inbox import read_updates
 from prefect_mymsp import MyMSPCredentials
 from prefect_mymsp.journal import Journal
 
-def dies(client, raw):
+def kill_this_process(client, raw):
     os.kill(os.getpid(), signal.SIGKILL)
 
-AsyncMyMSPClient.parse_updates = dies
+AsyncMyMSPClient.parse_updates = kill_this_process
 user, password, base_url, journal = sys.stdin.read().split("\\n")
 credentials = MyMSPCredentials(user=user, password=password, base_url=base_url)
 with Journal(journal) as opened:
@@ -400,31 +399,38 @@ with Journal(journal) as opened:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_crash_between_storing_and_parsing_loses_nothing(
+def test_updates_survive_a_crash_between_storing_and_parsing(
     credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path
 ) -> None:
-    where = f"sqlite:///{tmp_path / 'own.db'}"
-    block = CampaignJournal(url=where)  # type: ignore[arg-type]
+    journal_url = f"sqlite:///{tmp_path / 'own.db'}"
+    block = CampaignJournal(url=journal_url)  # type: ignore[arg-type]
     gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
     sent(tmp_path, credentials, "killed", 605, 606, journal=block)
-    told = "\n".join([credentials.user, credentials.password.get_secret_value(), credentials.base_url, where])
-    done = subprocess.run(
-        [sys.executable, "-c", _DIES], input=told, text=True, check=False, env=dict(os.environ), timeout=60,
+    standard_input = "\n".join(
+        [credentials.user, credentials.password.get_secret_value(), credentials.base_url, journal_url]
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", _KILLED_WHILE_PARSING],
+        input=standard_input,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+        timeout=60,
         capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert asked(gateway, "getMsgUpdates") == 1
-    found = collect_updates(credentials, journal=block)
-    assert (found.delivery_reports, found.linked, found.postponed) == (2, 1, 0)
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert request_count(gateway, "getMsgUpdates") == 1
+    summary = collect_updates(credentials, journal=block)
+    assert (summary.delivery_reports, summary.linked, summary.postponed) == (2, 1, 0)
     status = track_campaign("killed", credentials, journal=block)
     assert (status.complete, status.delivered) == (True, 2)
     assert len(status.deliveries) == 2
 
 
-# -- the page --------------------------------------------------------------------------------------------------------
+# -- the docs --------------------------------------------------------------------------------------------------------
 
 
 def test_the_docs_list_all_opt_out_words() -> None:
     page = (Path(__file__).parents[2] / "docs" / "tracking-and-inbox.md").read_text(encoding="utf-8")
-    (told,) = re.findall(r"suppression\nlist: (.*?), or the words", page, re.DOTALL)
-    assert re.findall(r"`(\w+)`", told) == list(OPT_OUT_WORDS)
+    (listed,) = re.findall(r"suppression\nlist: (.*?), or the words", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", listed) == list(OPT_OUT_WORDS)
