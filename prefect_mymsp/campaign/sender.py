@@ -202,7 +202,10 @@ class _Sender:
             counts = None
             if not isinstance(self._stop_cause, JournalError | CampaignCancelledError):
                 counts = await self._thread(self._journal.campaigns.counts, self._run.campaign)
-            raise stop_error(self._run.campaign.name, self._stop_cause, counts) from self._stop_cause
+            stopped = stop_error(self._run.campaign.name, self._stop_cause, counts)
+            if stopped is self._stop_cause:
+                raise stopped  # as its own cause it could not be pickled
+            raise stopped from self._stop_cause
 
     def _stop(self, cause: MyMSPError) -> None:
         """Begin no more requests; those in flight are finished."""
