@@ -65,8 +65,17 @@ class _LoopThread:
             self._loop.close()
 
     def submit(self, function: Callable[[AsyncMyMSPClient], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Start a call on the loop. Cancelling the future cancels the call."""
-        return asyncio.run_coroutine_threadsafe(self._call(function), self._loop)
+        """Start a call on the loop. Cancelling the future cancels the call.
+
+        Raises:
+            RuntimeError: The loop has ended.
+        """
+        call = self._call(function)
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
+        except RuntimeError:
+            call.close()
+            raise
 
     async def _call(self, function: Callable[[AsyncMyMSPClient], Coroutine[Any, Any, T]]) -> T:
         task = asyncio.current_task()
@@ -224,7 +233,7 @@ class MyMSPClient:
         future: Future[T] | None = None
         try:
             with self._lock:
-                future = self._running_loop_thread().submit(function)
+                future = self._submit(function)
             return future.result()
         except BaseException:
             if future is not None:  # interrupted: the call must not go on by itself
@@ -233,15 +242,19 @@ class MyMSPClient:
         finally:
             del future  # an error, its traceback and the future would keep each other alive
 
+    def _submit(self, function: Callable[[AsyncMyMSPClient], Coroutine[Any, Any, T]]) -> Future[T]:
+        try:
+            return self._running_loop_thread().submit(function)
+        except RuntimeError:
+            raise UnreachableError("The request was not sent: the interpreter is shutting down.") from None
+
     def _running_loop_thread(self) -> _LoopThread:
-        if self._loop_thread is None:
+        # While the interpreter shuts down, the finalizer ends the thread, and a program may still make calls.
+        if self._loop_thread is None or self._finalizer is None or not self._finalizer.alive:
             client = self._settings.clone()
             if self._retries_stopped:
                 client.stop_retrying()
-            try:
-                self._loop_thread = _LoopThread(client)
-            except RuntimeError:
-                raise UnreachableError("The request was not sent: the interpreter is shutting down.") from None
+            self._loop_thread = _LoopThread(client)
             self._finalizer = weakref.finalize(self, self._loop_thread.stop)
         return self._loop_thread
 

@@ -219,7 +219,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         deadline = loop.time() + timeout_s
         with _connect_errors():
             async with asyncio.timeout_at(deadline):
-                address_infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                address_infos = await _resolve(host, port)
             addresses = [address[:2] for *_, address in address_infos]
             # One after the other, starting with the last one that worked; each gets its share of the time.
             addresses.sort(key=lambda address: address != self._last_address)
@@ -345,6 +345,14 @@ class _ResponseBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._transport.finish_response(self._connection)
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except RuntimeError:
+        # The interpreter is shutting down and starts no more threads, and a program may still make calls.
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 @contextlib.contextmanager

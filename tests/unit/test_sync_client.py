@@ -18,7 +18,7 @@ import pytest
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import InDoubtError, InputError, NoAnswerError, RefusedError, UnreachableError
 from prefect_mymsp.sync_client import MyMSPClient
-from tests.loopback import NUMBER, PASSWORD, USER, LoopbackServer, counts_up, free_port, hangs, says
+from tests.loopback import NUMBER, PASSWORD, USER, LoopbackServer, counts_up, free_port, hangs, http, says
 
 
 def client_for(server: LoopbackServer, **settings: Any) -> MyMSPClient:
@@ -268,6 +268,33 @@ atexit.register(last)
 """
     with LoopbackServer(counts_up()) as server:
         assert output_of(server, program) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("program", "numbers"),
+    [
+        ("atexit.register(last)", ["1"]),
+        ("atexit.register(last); print(send('first'))", ["1", "2"]),
+        ("print(send('first')); atexit.register(last)", ["1", "2"]),
+    ],
+    ids=["first call", "registered before the first call", "registered after it"],
+)
+def test_a_program_may_open_a_connection_while_it_ends(program: str, numbers: list[str]) -> None:
+    """The response closes its connection, so that the last call needs one of its own."""
+    last = """
+import atexit
+def last():
+    try:
+        print(send("last"))
+    except MyMSPError as error:
+        print(type(error).__name__)
+"""
+    replies = [says(http(f"A\n{number}\n", "200 OK", "Connection: close"), stay=False) for number in (1, 2)]
+    with LoopbackServer(*replies) as server:
+        output = output_of(server, last + program)
+    # From Python 3.12 on, a program that is ending cannot start a thread.
+    unsent = sys.version_info >= (3, 12) and output[-1] == "UnreachableError"
+    assert output == numbers or (unsent and output[:-1] == numbers[:-1])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
