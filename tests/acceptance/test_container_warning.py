@@ -26,10 +26,10 @@ def test_the_flow_warns_of_a_journal_inside_the_container(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    ephemeral_storage_warning, asked = container_check.ephemeral_storage_warning, []
+    ephemeral_storage_warning, checked = container_check.ephemeral_storage_warning, []
 
     def in_docker(url: URL) -> str | None:
-        asked.append(url.database)
+        checked.append(url.database)
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/mountinfo").write_text("1 0 0:1 / / rw - overlay overlay rw\n")
         return ephemeral_storage_warning(url, root=tmp_path)
@@ -39,7 +39,7 @@ def test_the_flow_warns_of_a_journal_inside_the_container(
     people.write_text("phone\n0701740605\n")
     with caplog.at_level(logging.WARNING, "prefect.flow_runs"):
         assert send_campaign(people, "Hello!", credentials, wait_minutes=0).accepted == 1
-    assert asked == [str(workspace.journal)]
-    (told,) = [one.getMessage() for one in caplog.records if "container" in one.getMessage()]
-    assert str(workspace.journal) in told
-    assert "PostgreSQL" in told
+    assert checked == [str(workspace.journal)]
+    (warning,) = [record.getMessage() for record in caplog.records if "container" in record.getMessage()]
+    assert str(workspace.journal) in warning
+    assert "PostgreSQL" in warning

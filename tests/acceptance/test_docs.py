@@ -1,12 +1,12 @@
 """Every code block in README.md and docs/ is parsed, run and type-checked.
 
 A Python block is run in a folder with the README's ``customers.csv`` and with credentials of the sandbox saved as
-``default``; what it prints must be what its lines beginning with ``# >`` say. A title makes it a file of that folder,
-where the page's tests (``test_*.py``) are run by pytest. A block that cannot be run here has a line
-``<!-- not run: why -->`` above it; its names and types are checked all the same.
+``default``; its output must equal its lines beginning with ``# >``. A block with a title is written to that file in the
+folder, and pytest runs the page's tests (``test_*.py``) there. A block that cannot be run has a line
+``<!-- not run: why -->`` above it; its names and types are still checked.
 
-What needs only the tests' packages runs with the suite. The rest (mypy, and the site that mkdocs builds) and the pages
-themselves, which take their time, are marked ``docs``; CI runs them.
+Checks that need only the test dependencies run with the suite. The other checks (mypy, the mkdocs site) and the slow
+ones, which run the pages, are marked ``docs``; CI runs them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from typing import Any, TypeVar
 import cyclopts
 import pytest
 import yaml  # type: ignore[import-untyped]
-from prefect.cli._app import _app as prefect_app  # its options, as it parses them, are nowhere public
+from prefect.cli._app import _app as prefect_app  # there is no public API for parsing its options
 from pydantic import SecretStr
 
 import prefect_mymsp
 from prefect_mymsp import MyMSPCredentials
-from prefect_mymsp.cli import app as our_app
+from prefect_mymsp.cli import app as package_app
 from prefect_mymsp.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -57,12 +57,12 @@ class Block:
     """A block of code on a page.
 
     Attributes:
-        page: Where it stands.
+        page: The page that contains it.
         line: The line its code begins at.
-        language: What it says it is written in; empty when it does not.
-        title: The file it is shown as; empty when it is none.
-        code: Without its indent.
-        runs: Whether it is to be run.
+        language: The declared language, or empty.
+        title: The name of the file it shows, or empty.
+        code: The code without its indent.
+        runs: Whether it is run.
     """
 
     page: Path
@@ -78,11 +78,11 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    found = []
+    blocks = []
     for match in _FENCE.finditer(text):
         language, _, rest = match[3].strip().partition(" ")
         title = _TITLE.search(rest)
-        found.append(
+        blocks.append(
             Block(
                 page=page,
                 line=text.count("\n", 0, match.start(4)) + 1,
@@ -92,11 +92,11 @@ def blocks_of(page: Path) -> list[Block]:
                 runs=_NOT_RUN.search(text, 0, match.start()) is None,
             )
         )
-    assert text.count("```") == 2 * len(found), f"{page.name} has a block that is not closed"
-    return found
+    assert text.count("```") == 2 * len(blocks), f"{page.name} has a block that is not closed"
+    return blocks
 
 
-# ---- what a block must be ------------------------------------------------------------------------------------------
+# ---- valid blocks --------------------------------------------------------------------------------------------------
 
 
 def _is_python(block: Block) -> None:
@@ -105,14 +105,14 @@ def _is_python(block: Block) -> None:
 
 
 def _is_bash(block: Block) -> None:
-    done = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     for command in commands(block.code):
         _is_a_command(command, block)
 
 
 def commands(script: str) -> Iterator[list[str]]:
-    """The simple commands of a script, as words; variables set for one of them are left out."""
+    """The simple commands of a script, as words, without assignments of variables before them."""
     for line in re.sub(r"\\\n", " ", script).splitlines():
         reader = shlex.shlex(line, posix=True, punctuation_chars="&|;")
         reader.whitespace_split = True
@@ -131,29 +131,32 @@ def _is_a_command(words: list[str], block: Block) -> None:
     if name in _PARSERS:
         _PARSERS[name](arguments)
     elif name in {"python", "python3"} and arguments and arguments[0].endswith(".py"):
-        titles = {each.title for each in blocks_of(block.page)}
+        titles = {titled.title for titled in blocks_of(block.page)}
         assert arguments[0] in titles or (ROOT / arguments[0]).is_file(), f"there is no {arguments[0]}"
     elif name == "pytest" and "-m" in arguments:
         _markers_exist(arguments[arguments.index("-m") + 1])
 
 
-def _ours(arguments: list[str]) -> None:
-    our_app.parse_args(arguments, exit_on_error=False, print_error=False)
+def _parse_package_command(arguments: list[str]) -> None:
+    package_app.parse_args(arguments, exit_on_error=False, print_error=False)
 
 
-def _prefects(arguments: list[str]) -> None:
-    # Session options such as --profile are parsed first, what is left by the command itself.
+def _parse_prefect_command(arguments: list[str]) -> None:
+    # Session options such as --profile are parsed first, the other arguments by the command itself.
     _, session, *_ = prefect_app.meta.parse_args(arguments, exit_on_error=False, print_error=False)
     prefect_app.parse_args(list(session.args), exit_on_error=False, print_error=False)
 
 
-_PARSERS: dict[str, Callable[[list[str]], None]] = {"prefect-mymsp": _ours, "prefect": _prefects}
+_PARSERS: dict[str, Callable[[list[str]], None]] = {
+    "prefect-mymsp": _parse_package_command,
+    "prefect": _parse_prefect_command,
+}
 
 
 def _markers_exist(expression: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    known = {line.partition(":")[0] for line in project["tool"]["pytest"]["ini_options"]["markers"]}
-    assert set(re.findall(r"\w+", expression)) - {"and", "or", "not"} <= known, f"no such marker: {expression}"
+    markers = {line.partition(":")[0] for line in project["tool"]["pytest"]["ini_options"]["markers"]}
+    assert set(re.findall(r"\w+", expression)) - {"and", "or", "not"} <= markers, f"no such marker: {expression}"
 
 
 def _is_csv(block: Block) -> None:
@@ -163,7 +166,7 @@ def _is_csv(block: Block) -> None:
 
 
 def _is_anything(block: Block) -> None:
-    """What a program prints, or a drawing."""
+    """Accept any content: the output of a program, or a drawing."""
 
 
 CHECKS: dict[str, Callable[[Block], object]] = {
@@ -181,7 +184,7 @@ CHECKS: dict[str, Callable[[Block], object]] = {
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_code_blocks_are_valid(page: Path) -> None:
     for block in blocks_of(page):
-        assert block.language in CHECKS, f"{block}: say what it is, one of {', '.join(CHECKS)}"
+        assert block.language in CHECKS, f"{block}: declare its language, one of {', '.join(CHECKS)}"
         try:
             CHECKS[block.language](block)
         except (AssertionError, ValueError, SyntaxError, yaml.YAMLError, csv.Error, cyclopts.CycloptsError) as error:
@@ -196,30 +199,30 @@ def test_commands_in_sentences_exist(page: Path) -> None:
             try:
                 _PARSERS[words[0]](words[1:])
             except cyclopts.MissingArgumentError:
-                pass  # a sentence need not give everything
+                pass  # a sentence may omit arguments
             except cyclopts.CycloptsError as error:
                 pytest.fail(f"{page.name}: `{span}`: {error}")
 
 
-# ---- what a block does ---------------------------------------------------------------------------------------------
+# ---- running blocks ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path: Path, gateway: Sandbox, credentials: MyMSPCredentials, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the README's CSV, and the sandbox's account saved as ``default``."""
+    """A working folder with the README's CSV, and the sandbox's account saved as ``default``."""
     gateway.gateway.configure({"accounts": {gateway.user: {"password": "demo-password"}}})
     MyMSPCredentials(user=gateway.user, password=SecretStr("demo-password"), base_url=gateway.base_url).save(
         "default", overwrite=True
     )
-    place = tmp_path / "page"
-    place.mkdir()
+    path = tmp_path / "page"
+    path.mkdir()
     (table,) = [block.code for block in blocks_of(README) if block.language == "csv"]
-    (place / "customers.csv").write_text(table, encoding="utf-8")
-    monkeypatch.chdir(place)
-    return place
+    (path / "customers.csv").write_text(table, encoding="utf-8")
+    monkeypatch.chdir(path)
+    return path
 
 
-#: What a page takes for done before its first block.
+#: Code that a page requires to have run before its first block.
 BEFORE = {
     "reports.md": """
 from pathlib import Path
@@ -231,7 +234,7 @@ Secret(value=f"sqlite:///{Path('warehouse.db').absolute()}").save("warehouse", o
 """,
 }
 
-#: Where the pages say the sandbox is; here it is where a port was free.
+#: The sandbox's URL in the pages; the tests replace it with that of the running sandbox.
 SHOWN_URL = "http://127.0.0.1:8025/external"
 
 
@@ -249,35 +252,35 @@ def test_the_code_of_a_page_runs(page: Path, folder: Path, gateway: Sandbox) -> 
         if block.title:
             (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.title).write_text(code, encoding="utf-8")
-        if block.language == "python" and block.runs and not _is_of_pytest(block):
-            assert _run(block, code) == _told(code), str(block)
-    if any(_is_of_pytest(block) for block in blocks_of(page)):
+        if block.language == "python" and block.runs and not _is_pytest_file(block):
+            assert _run(block, code) == _expected_output(code), str(block)
+    if any(_is_pytest_file(block) for block in blocks_of(page)):
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."],
             capture_output=True,
             text=True,
             env=environment,
             check=False,
         )
-        assert done.returncode == 0, done.stdout
+        assert result.returncode == 0, result.stdout
 
 
-def _is_of_pytest(block: Block) -> bool:
+def _is_pytest_file(block: Block) -> bool:
     return re.fullmatch(r"(conftest|test_\w+)\.py", block.title) is not None
 
 
 def _run(block: Block, code: str) -> list[str]:
-    """Run a block as a module of its own; what it printed."""
+    """Run a block as a module of its own, and return its output."""
     names: dict[str, Any] = {"__name__": Path(block.title).stem or "page"}
     with redirect_stdout(io.StringIO()) as printed:
-        # Lines of tracebacks are those of the page.
+        # The line numbers in tracebacks are those of the page.
         exec(compile("\n" * (block.line - 1) + code, str(block.page), "exec", dont_inherit=True), names)
-    return printed.getvalue().splitlines() if _told(code) else []
+    return printed.getvalue().splitlines() if _expected_output(code) else []
 
 
-def _told(code: str) -> list[str]:
-    """What a block says that it prints."""
+def _expected_output(code: str) -> list[str]:
+    """The output that a block declares."""
     return re.findall(r"^ *# > ?(.*)$", code, re.MULTILINE)
 
 
@@ -292,7 +295,7 @@ def test_python_blocks_pass_mypy(tmp_path: Path) -> None:
         "ignore_missing_imports = true\n",
         encoding="utf-8",
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mypy", "--no-pretty", "--cache-dir", str(tmp_path / "cache"), "."],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -300,9 +303,11 @@ def test_python_blocks_pass_mypy(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode in (0, 1), done.stderr
-    # What Prefect may run either way it types as a value or a coroutine of it: every use of a loaded block is an error.
-    errors = [line for line in done.stdout.splitlines() if ": error: " in line and "| Coroutine[Any, Any, " not in line]
+    assert result.returncode in (0, 1), result.stderr
+    # Prefect types functions that run sync or async as a value or a coroutine: every use of a loaded block is an error.
+    errors = [
+        line for line in result.stdout.splitlines() if ": error: " in line and "| Coroutine[Any, Any, " not in line
+    ]
     assert not errors, "\n".join(errors)
 
 
@@ -311,35 +316,35 @@ def test_python_blocks_pass_mypy(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation as it is published, built strictly: a link to nowhere, or a page that no menu has, fails."""
-    place = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-f", ".mkdocs.yml", "-d", str(place)],
+    """The documentation as published, built strictly: a broken link, or a page missing from the navigation, fails."""
+    path = tmp_path_factory.mktemp("site")
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-f", ".mkdocs.yml", "-d", str(path)],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (place / "index.html").is_file()
-    return place
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (path / "index.html").is_file()
+    return path
 
 
 class _Loaded(HTMLParser):
-    """Addresses that a browser loads by itself when it shows a page."""
+    """Addresses that a browser loads when it shows a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag not in {"a", "link"} or (tag == "link" and given.get("rel") not in {"canonical", "next", "prev"}):
+        attributes = {name: value or "" for name, value in attrs}
+        if tag not in {"a", "link"} or (tag == "link" and attributes.get("rel") not in {"canonical", "next", "prev"}):
             names = ("src", "srcset", "href", "data", "poster")
-            self.addresses += [given[name] for name in names if name in given]
-        self.addresses += re.findall(r"url\(([^)]+)\)", given.get("style", ""))
-        assert "mermaid" not in given.get("class", ""), "a drawing whose program would be loaded from elsewhere"
+            self.addresses += [attributes[name] for name in names if name in attributes]
+        self.addresses += re.findall(r"url\(([^)]+)\)", attributes.get("style", ""))
+        assert "mermaid" not in attributes.get("class", ""), "the script of a drawing would be loaded from another host"
 
 
 @pytest.mark.docs
@@ -351,19 +356,19 @@ def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
         loaded.feed(page.read_text(encoding="utf-8"))
         assert any(address.endswith(".css") for address in loaded.addresses)
         assert any(address.endswith(".js") for address in loaded.addresses)
-        away = [each for each in loaded.addresses if re.match(r"\s*(https?:)?//", each)]
-        assert not away, f"{page.relative_to(site)}: {away}"
+        external = [address for address in loaded.addresses if re.match(r"\s*(https?:)?//", address)]
+        assert not external, f"{page.relative_to(site)}: {external}"
     for sheet in site.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         assert not re.search(r"@import|url\(['\"]?(https?:)?//", text), sheet.name
 
 
-#: What is run and not imported, and what is of no use by itself.
+#: Modules that are run and not imported, and modules that are internal.
 NO_NAMES = {"cli", "database_urls", "demo", "rejected_rows", "transport", "terminal"}
 
 
 def public_names() -> dict[str, Any]:
-    """Every name that somebody may import: a package's ``__all__``, or what a module defines without an underscore."""
+    """Every public name: those of a package's ``__all__``, or those a module defines without an underscore."""
     names: dict[str, Any] = {}
     modules = [module.name for module in pkgutil.iter_modules(prefect_mymsp.__path__)]
     for path in ["prefect_mymsp", *(f"prefect_mymsp.{name}" for name in modules if name not in NO_NAMES)]:
@@ -378,10 +383,12 @@ def public_names() -> dict[str, Any]:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    asked = re.findall(r"^::: ([\w.]+)$", "".join(page.read_text("utf-8") for page in PAGES), re.MULTILINE)
+    documented = re.findall(r"^::: ([\w.]+)$", "".join(page.read_text("utf-8") for page in PAGES), re.MULTILINE)
     names = public_names()
-    placed = {id(value) for name, value in names.items() if name in asked or name.rpartition(".")[0] in asked}
-    missing = sorted(name for name, value in names.items() if id(value) not in placed)
+    documented_ids = {
+        id(value) for name, value in names.items() if name in documented or name.rpartition(".")[0] in documented
+    }
+    missing = sorted(name for name, value in names.items() if id(value) not in documented_ids)
     assert not missing, "add ::: MODULE to docs/reference.md or docs/python-api.md"
 
 
@@ -389,7 +396,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_every_public_name_is_on_the_site(site: Path) -> None:
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     shown = {line.split(" ")[0] for line in zlib.decompress(inventory).decode().splitlines()}
-    # By the name it is imported by, or, where a module of that name stands in the way, by the one it is defined under.
+    # By the name it is imported by, or, if a module has the same name, by the name it is defined under.
     missing = [
         name
         for name, value in public_names().items()

@@ -1,7 +1,7 @@
 """Where passwords, phone numbers and texts may appear, after every kind of failure.
 
-The password must appear nowhere. Numbers and texts belong in the journal, the reports and the DataFrames. They must not
-be in logs, errors, names, states, stored parameters, or anywhere else in Prefect's database.
+The password must not appear anywhere. Numbers and texts belong in the journal, the reports and the DataFrames. They
+must not be in logs, errors, names, states, stored parameters, or anywhere else in Prefect's database.
 """
 
 from __future__ import annotations
@@ -62,23 +62,28 @@ pytestmark = pytest.mark.usefixtures("prefect_harness")
 
 LATER = datetime(2090, 1, 31, 9, 0, tzinfo=UTC)
 
-#: A password the gateway does not know.
+#: A wrong password.
 WRONG = "canary-Tornseglare-90be4417aa-åäö&=%"
 TEXT = "canary text Gråsparv 5521"
-#: Assembled, for a traceback shows the lines of this file.
+#: Concatenated, because a traceback shows the lines of this file.
 CANARY = "467017406" + "73"
 OTHER = "467017406" + "74"
 SPACED = "070-174 06 " + "75"
-#: CANARY and its neighbours, as a person or a program may write them.
+#: CANARY and similar numbers, in every format.
 NUMBER = re.compile(rb"70[- ]?174[- ]?06[- ]?7[3-9]")
 
 
 def forms(secret: str) -> list[bytes]:
-    """A secret as it may stand in a file: plain, percent-encoded, escaped by JSON or repr, or in base64."""
+    """The forms a secret may have in a file: plain, percent-encoded, escaped by JSON or repr, or in base64."""
     core = secret.encode("ascii", "ignore")[:24]
-    whole = [secret.encode(), secret.encode("iso-8859-1"), quote(secret).encode(), json.dumps(secret)[1:-1].encode()]
+    unshortened = [
+        secret.encode(),
+        secret.encode("iso-8859-1"),
+        quote(secret).encode(),
+        json.dumps(secret)[1:-1].encode(),
+    ]
     encoded = [base64.b64encode(b" " * shift + core)[4 * bool(shift) : -4].rstrip(b"=") for shift in range(3)]
-    return [core, *whole, *encoded]
+    return [core, *unshortened, *encoded]
 
 
 class Records(logging.Handler):
@@ -96,12 +101,12 @@ class Records(logging.Handler):
 
 @pytest.fixture
 def records() -> Iterator[Records]:
-    """Everything that is logged while a test runs, by anybody, at DEBUG."""
+    """All log records of all loggers during a test, at DEBUG."""
     handler = Records()
-    known = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-    levels = {logger: logger.level for logger in [logging.root, *known]}
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+    levels = {logger: logger.level for logger in [logging.root, *loggers]}
     for logger in levels:
-        # SQLAlchemy keeps itself at WARNING: at DEBUG it would log every row it reads.
+        # SQLAlchemy stays at WARNING: at DEBUG it would log every row it reads.
         if logger is logging.root or (logger.level != logging.NOTSET and not logger.name.startswith("sqlalchemy")):
             logger.setLevel(logging.DEBUG)
         if logger is logging.root or not logger.propagate:
@@ -112,7 +117,7 @@ def records() -> Iterator[Records]:
         logger.removeHandler(handler)
 
 
-def told(error: BaseException) -> Iterator[bytes]:
+def serialized_forms(error: BaseException) -> Iterator[bytes]:
     """Every form in which an error can be shown, logged or sent."""
     yield str(error).encode()
     yield repr(error).encode()
@@ -124,7 +129,7 @@ def told(error: BaseException) -> Iterator[bytes]:
 
 
 def database_files() -> list[Path]:
-    """Prefect's own database, with what stands in its write-ahead log."""
+    """The files of Prefect's database, including its write-ahead log."""
     url = PREFECT_SERVER_DATABASE_CONNECTION_URL.value()
     path = Path(urlsplit(str(url)).path.removeprefix("/"))
     return [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
@@ -151,20 +156,26 @@ def wait_for_prefect(*names: str) -> list[Any]:
     deadline = time.monotonic() + 20
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=list(names))), limit=200)
-        found: list[Any] = [*runs, *client.read_artifacts(limit=200)]
+        objects: list[Any] = [*runs, *client.read_artifacts(limit=200)]
         for run in runs:
-            here = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-            its_logs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+            run_filter = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+            log_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
             while True:
-                task_runs = client.read_task_runs(flow_run_filter=here, limit=200)
-                logs = client.read_logs(its_logs, limit=200, sort=LogSort.TIMESTAMP_DESC)
-                ended = any(one.message.startswith("Finished in state") and one.task_run_id is None for one in logs)
-                if ended and task_runs and all(one.state is not None and one.state.is_final() for one in task_runs):
+                task_runs = client.read_task_runs(flow_run_filter=run_filter, limit=200)
+                logs = client.read_logs(log_filter, limit=200, sort=LogSort.TIMESTAMP_DESC)
+                ended = any(
+                    entry.message.startswith("Finished in state") and entry.task_run_id is None for entry in logs
+                )
+                if (
+                    ended
+                    and task_runs
+                    and all(entry.state is not None and entry.state.is_final() for entry in task_runs)
+                ):
                     break
-                assert time.monotonic() < deadline, "the server never heard of it all"
+                assert time.monotonic() < deadline, "the server did not receive everything"
                 time.sleep(0.1)
-            found += [*task_runs, *logs, *client.read_flow_run_states(run.id)]
-    return found
+            objects += [*task_runs, *logs, *client.read_flow_run_states(run.id)]
+    return objects
 
 
 def every_endpoint(
@@ -201,7 +212,7 @@ def every_endpoint(
         fault = Fault.from_json({"kind": kind, "endpoints": ["sendSms", "getMsgUpdates"]})
         faults.replace(scripted=[fault])
         collect(lambda: tasks.send_sms(credentials, CANARY, TEXT))
-        if kind != "cut_short":  # nobody can tell that the end of a text is missing
+        if kind != "cut_short":  # a text without its end cannot be detected
             sandbox.gateway.receive(originator=OTHER, text=TEXT)
             faults.replace(scripted=[fault])
             collect(lambda: tasks.fetch_updates(credentials))
@@ -247,7 +258,7 @@ def test_no_password_number_or_text_leaks(
     with pytest.raises(InDoubtError) as lost:
         unsaved(credentials)
     errors.append(lost.value)
-    # The user's settings may keep every result; a campaign's are kept out of that.
+    # A campaign's results are not persisted even if the user's settings persist all results.
     with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
         reports = [
             campaign(people, "Hej {ord}", credentials, "unsaved", advanced=Advanced(quiet_minutes=0.0)),
@@ -296,11 +307,15 @@ def test_no_password_number_or_text_leaks(
         "NotApprovedError",
     }
     assert any(isinstance(error, RefusedError) and error.code == 7 for error in errors)
-    seen = wait_for_prefect("leaks-unsaved", "leaks-campaign")
+    stored = wait_for_prefect("leaks-unsaved", "leaks-campaign")
 
     public = [("logs", "\n".join(records.lines).encode())]
-    public += [(f"error {error!r:.60}", b"\n".join(told(error))) for error in errors if not getattr(error, "raw", None)]
-    public += [(f"API {type(one).__name__}", repr(one).encode()) for one in seen]
+    public += [
+        (f"error {error!r:.60}", b"\n".join(serialized_forms(error)))
+        for error in errors
+        if not getattr(error, "raw", None)
+    ]
+    public += [(f"API {type(entry).__name__}", repr(entry).encode()) for entry in stored]
     public += [(f"database {path.name}", path.read_bytes()) for path in database_files()]
     public += [("reports", "\n".join(map(repr, reports)).encode())]
     with httpx.Client(base_url=gateway.url, trust_env=False) as http:
@@ -309,18 +324,18 @@ def test_no_password_number_or_text_leaks(
     public += [("sandbox's request log", requests.content)]
 
     private = [(path.name, path.read_bytes()) for path in [*files_under(tmp_path), *files_under(prefect_home)]]
-    private += [("error with an answer", b"\n".join(told(error))) for error in errors]
+    private += [("error with an answer", b"\n".join(serialized_forms(error))) for error in errors]
     private += [("sandbox", b"\n".join(shown))]
     assert {"journal.db", "unsaved.csv", "unsaved-rejected-rows.csv", "stopped.csv"} <= {name for name, _ in private}
 
     secrets = [*forms(password), *forms(WRONG)]
     assert searched([*public, *private], secrets, None) == []
-    # The raw answer that such an error carries is the one thing in it that may hold a text; it is never shown.
+    # Only the raw answer in such an error may contain a text; it is never shown.
     assert any(getattr(error, "raw", None) for error in errors)
-    public += [("error's words", f"{error}{error!r}".encode()) for error in errors]
+    public += [("error messages", f"{error}{error!r}".encode()) for error in errors]
     assert searched(public, [TEXT.encode(), b"sparv 5521"], NUMBER) == []
     assert requests.json()["credentials_in_url"] == 0
-    # And the search does find what is there.
+    # The search finds the values in the places that contain them.
     assert searched(private, [TEXT.encode()], NUMBER)
     assert searched([("self", base64.b64encode(b"xy" + password.encode()))], secrets, None) == ["self"]
     assert len("\n".join(records.lines)) > 100_000
