@@ -1,4 +1,4 @@
-"""A real Prefect server in a process of its own, as a self-hosted one runs, and processes beside it."""
+"""A real Prefect server in a separate process, like a self-hosted server, and processes that use it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.integration.conftest import postgres  # noqa: F401  a fixture here to
 
 T = TypeVar("T")
 
-#: Unlike anything else, so that a search for it means something.
+#: A unique password, so that a search for it gives no false matches.
 _PASSWORD = "canary-Pirol-5c1f0b77a94e-åäö&=%"
 
-# What a server and a worker do every few seconds they do here at once, as far as Prefect lets itself be hurried.
-_HURRIED = {
+# The shortest intervals that Prefect allows for the periodic tasks of servers and workers.
+_SHORT_INTERVALS = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "2",
@@ -53,10 +53,10 @@ class Server:
     """A running Prefect server.
 
     Attributes:
-        api_url: Where its API is.
-        env: The whole environment for processes that use it: the server's address, its home, the checkout's package.
+        api_url: The URL of its API.
+        env: The complete environment for processes that use it: the server's address, its home, the checkout's package.
         home: Prefect's home of the server and of these processes.
-        log: What the server wrote.
+        log: The server's log file.
         root: The checkout, whose package the processes import.
         python: The interpreter that runs them.
     """
@@ -83,8 +83,8 @@ class Server:
     def process(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None, folder: Path | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A Python process beside the server while entered, ``-m prefect worker start`` say; its group ends with it."""
-        name = "-".join(Path(str(one)).stem for one in arguments if not str(one).startswith("-"))[:40]
+        """A Python process within the context, such as ``-m prefect worker start``; its group ends with it."""
+        name = "-".join(Path(str(argument)).stem for argument in arguments if not str(argument).startswith("-"))[:40]
         log = self.home / f"{name}-{time.monotonic_ns()}.log"
         with _process((self.python, *arguments), {**self.env, **(env or {})}, log, folder) as process:
             yield process
@@ -96,8 +96,8 @@ class Server:
         timeout_s: float = 90,
         folder: Path | None = None,
     ) -> str:
-        """Run a Python process to its end, which must be a good one; returns what it printed."""
-        done = subprocess.run(
+        """Run a Python process, which must succeed, and return its output."""
+        result = subprocess.run(
             [self.python, *map(str, arguments)],
             env={**self.env, **(env or {})},
             cwd=folder or self.home,
@@ -106,23 +106,23 @@ class Server:
             timeout=timeout_s,
             check=False,
         )
-        assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        assert result.returncode == 0, f"{arguments} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+        return result.stdout
 
     @staticmethod
     def free_port() -> int:
-        """A port of this machine that nobody listens on."""
+        """A free port of this machine."""
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             port: int = listening.getsockname()[1]
             return port
 
     @staticmethod
-    def wait_for(what: Callable[[], T], *, timeout_s: float = 60, every_s: float = 0.25) -> T:
-        """Ask until the answer is a true one, and return it."""
+    def wait_for(condition: Callable[[], T], *, timeout_s: float = 60, every_s: float = 0.25) -> T:
+        """Call the condition until its result is true, and return the result."""
         end = time.monotonic() + timeout_s
-        while not (answer := what()):
-            assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
+        while not (answer := condition()):
+            assert time.monotonic() < end, f"not within {timeout_s} s: {condition}"
             time.sleep(every_s)
         return answer
 
@@ -147,7 +147,7 @@ def _process(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started, politely first."""
+    """End a process and its children, with SIGINT first."""
     for number, patience_s in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             break
@@ -157,19 +157,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     try:
-        os.killpg(process.pid, signal.SIGKILL)  # flow runs that a worker has left behind
+        os.killpg(process.pid, signal.SIGKILL)  # flow runs that outlived their worker
     except ProcessLookupError:
         return
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server with all its services, in a process, with this package installed; once a session."""
+    """A Prefect server with all its services, in a process, with this package installed; one per session."""
     home = tmp_path_factory.mktemp("prefect-server")
     port = Server.free_port()
     url = f"http://127.0.0.1:{port}/api"
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    env |= _HURRIED | {
+    env |= _SHORT_INTERVALS | {
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": url,
         "PREFECT_CLI_PROMPT": "false",
@@ -206,10 +206,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(server: Server, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """The server from where the wheel is installed, in a clean environment with nothing of the checkout in reach.
+    """The server used from an environment with the wheel installed, in which the checkout cannot be imported.
 
-    To save the download of all it depends on, that is looked for where the tests have it; an editable installation
-    there is out of reach, because only the first folder's ``.pth`` files count.
+    To save the download of the dependencies, they are imported from the environment of the tests; an editable
+    installation there has no effect, because ``.pth`` files count only in the first folder.
     """
     home = tmp_path_factory.mktemp("installed")
     venv.create(home / "venv", with_pip=False, symlinks=True)
@@ -221,14 +221,14 @@ def installed(server: Server, wheel: Path, tmp_path_factory: pytest.TempPathFact
     env = {name: value for name, value in server.env.items() if name != "PYTHONPATH"}
     env |= {
         "PATH": f"{python.parent}{os.pathsep}{env['PATH']}",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # as often as it may
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the minimum
         "PREFECT_HOME": str(home),
     }
     return replace(server, env=env, home=home, python=python)
 
 
 class Worker:
-    """A worker of the installed wheel on the work pool ``sms``, and the runs it makes."""
+    """A worker of the installed wheel on the work pool ``sms``, and its flow runs."""
 
     def __init__(self, installed: Server) -> None:
         self._installed = installed
@@ -237,43 +237,43 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        """Start it; there is a work pool then."""
+        """Start the worker, which creates the work pool."""
         command = ("-m", "prefect", "worker", "start", "--pool", "sms", "--type", "process")
         self.process = self._running.enter_context(self._installed.process(*command))
 
     def stop(self) -> None:
-        """Stop it and what it runs."""
+        """Stop the worker and its flow runs."""
         self._running.close()
 
     def processes(self) -> list[int]:
-        """It and all the processes it has started, flow runs before all; those are leaders of groups of their own."""
+        """The worker and its descendants, descendants first; flow runs lead process groups of their own."""
         children: dict[int, list[int]] = {}
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):  # it has ended
                 fields = status.read_text().rpartition(")")[2].split()
                 children.setdefault(int(fields[1]), []).append(int(status.parent.name))
-        found = [self.process.pid]
-        for one in found:
-            found += children.get(one, [])
-        return found[::-1]
+        process_ids = [self.process.pid]
+        for process_id in process_ids:
+            process_ids += children.get(process_id, [])
+        return process_ids[::-1]
 
     def kill(self) -> None:
-        """``kill -9`` for it and its flow runs: nobody is left to say how they ended."""
+        """``kill -9`` for the worker and its flow runs, so that no process reports their final states."""
         processes = self.processes()
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # or the last would have time to tell how the first ended
-            for one in processes:
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # otherwise a parent could report the end of its child
+            for process_id in processes:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(one, number)
+                    os.kill(process_id, number)
         self.process.wait(10)
 
     def begin(self, deployment: str, **parameters: Any) -> UUID:
-        """Have a run of a deployment, ``flow/deployment``, begin now."""
+        """Start a run of a deployment, ``flow/deployment``, now."""
         with self._installed.client() as client:
-            found = client.read_deployment_by_name(deployment)
-            return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+            stored = client.read_deployment_by_name(deployment)
+            return client.create_flow_run_from_deployment(stored.id, parameters=parameters).id
 
     def run(self, run_id: UUID) -> FlowRun:
-        """A flow run as the API has it."""
+        """A flow run, read from the API."""
         with self._installed.client() as client:
             return client.read_flow_run(run_id)
 
@@ -281,29 +281,29 @@ class Worker:
         """Wait until runs have ended, in that state."""
         for run_id in run_ids:
 
-            def over(run_id: UUID = run_id) -> State | None:
-                found = self.run(run_id).state
-                return found if found is not None and found.is_final() else None
+            def final_state(run_id: UUID = run_id) -> State | None:
+                current = self.run(run_id).state
+                return current if current is not None and current.is_final() else None
 
-            final = self._installed.wait_for(over, timeout_s=timeout_s)
+            final = self._installed.wait_for(final_state, timeout_s=timeout_s)
             assert final is not None
-            assert final.type.value == state, f"{final.type.value}: {final.message}\n{self.told(run_id)}"
+            assert final.type.value == state, f"{final.type.value}: {final.message}\n{self.logged(run_id)}"
 
     def counts(self, campaign: str, sandbox: Sandbox, journal: str | None = None) -> Counts:
-        """Where a campaign stands, as a journal has it: the worker's own, or another."""
+        """The counts of a campaign in the worker's journal, or in another."""
         with Journal(journal or self._installed.home / "mymsp" / "journal.db") as opened:
-            found = opened.campaigns.get(account_fingerprint(sandbox.base_url, sandbox.user), campaign)
-            assert found is not None
-            return opened.campaigns.counts(found)
+            key = opened.campaigns.get(account_fingerprint(sandbox.base_url, sandbox.user), campaign)
+            assert key is not None
+            return opened.campaigns.counts(key)
 
     def states(self, campaign: str, sandbox: Sandbox, journal: str | None = None) -> dict[str, int]:
-        """How many messages of a campaign are in which state."""
+        """The number of messages of a campaign by state, without zeros."""
         counts = asdict(self.counts(campaign, sandbox, journal))
         states = ("planned", "sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
         return {state: counts[state] for state in states if counts[state]}
 
-    def told(self, run_id: UUID) -> str:
-        """What a run has logged."""
+    def logged(self, run_id: UUID) -> str:
+        """The log of a run."""
         with self._installed.client() as client:
             lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
         return "\n".join(line.message for line in lines)
@@ -348,7 +348,7 @@ deployments:
 
 @pytest.fixture(scope="session")
 def deployment(installed: Server, worker: Worker, account: str) -> str:
-    """``send-campaign`` as it lies in the installed wheel, deployed by its dotted name."""
+    """``send-campaign`` of the installed wheel, deployed by its dotted name."""
     folder = installed.home / "deploying"
     folder.mkdir()
     (folder / "prefect.yaml").write_text(_INSTALLED)
@@ -361,12 +361,12 @@ class Crash:
     """A campaign whose worker was killed in the middle of it, and which is started again.
 
     Attributes:
-        people: The file.
+        people: The recipients' file.
         rows: How many rows it has.
         sandbox: The gateway, for this campaign alone.
         run: The killed run.
         accepted: How many messages the gateway had when it was killed.
-        again: The run that continues.
+        again: The run that continues the campaign.
     """
 
     people: Path
@@ -382,7 +382,7 @@ class Crash:
 def crash(
     server: Server, installed: Server, worker: Worker, deployment: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Crash]:
-    """A campaign, ``kill -9`` for the worker and for the flow run in the middle of it, and a second start."""
+    """A campaign whose worker and flow run are killed with ``kill -9`` halfway, and its second start."""
     people = tmp_path_factory.mktemp("people") / "people.csv"
     rows = 400
     people.write_text("phone;name\n" + "".join(f"07005{index:05d};P{index}\n" for index in range(rows)))
@@ -391,7 +391,7 @@ def crash(
         values: dict[str, Any] = {"password": sandbox.password, "base_url": sandbox.base_url}
         with server.used():
             MyMSPCredentials(user=sandbox.user, **values).save("crash", overwrite=True)
-        given = {
+        parameters = {
             "recipients": str(people),
             "credentials": "crash",
             "message": "Hello {name}",
@@ -399,23 +399,23 @@ def crash(
             "wait_minutes": 0,
             "exactly_once": True,
         }
-        run = worker.begin(deployment, **given)
+        run = worker.begin(deployment, **parameters)
         server.wait_for(lambda: len(sandbox.gateway.summary()) > 20, every_s=0.05)
         worker.kill()
         accepted = len(sandbox.gateway.summary())
         sandbox.gateway.configure({"latency_ms": 0})
         worker.start()
-        again = worker.begin(deployment, **given)
+        again = worker.begin(deployment, **parameters)
         yield Crash(people, rows, sandbox, deployment, run, accepted, again)
 
 
 @pytest.fixture
 def rerun() -> None:
-    """Marks what waits for a lease and for answers that can no longer come; see the order of the tests."""
+    """Marks tests that wait for a lease to end; they run last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What goes on for minutes is looked at last: meanwhile the others run. The first one starts server and worker."""
+    """Run the tests that take minutes last, so that their campaigns progress during the other tests."""
     for item in items:
         if item.get_closest_marker("deployment"):
             item.add_marker(pytest.mark.timeout(300))

@@ -96,8 +96,8 @@ def test_two_workers_send_each_message_once(
     assert worker.states("big", gateway, journal_url) == {"accepted": ROWS}
 
     def sent_by_process() -> dict[str, int]:
-        found = re.findall(r"^(\d+) messages were sent by process (\d+)", worker.told(run), re.MULTILINE)
-        return {process: int(count) for count, process in found}
+        progress = re.findall(r"^(\d+) messages were sent by process (\d+)", worker.logged(run), re.MULTILINE)
+        return {process: int(count) for count, process in progress}
 
     server.wait_for(lambda: len(sent_by_process()) == 2, timeout_s=20)
     assert sum(sent_by_process().values()) == ROWS

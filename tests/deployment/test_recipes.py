@@ -1,4 +1,4 @@
-"""The recipes of ``flows/``: deployed from their file, scheduled, and run by a worker with only the wheel installed."""
+"""The recipes of ``flows/``: deployed from their file, scheduled, and run by a worker that has only the wheel."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def warehouse(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipes(server: Server, installed: Server, worker: Worker, account: str, warehouse: Path) -> Recipes:
-    """The deployments, made in the checkout's folder; their schedules are switched off so that they do not run."""
+    """The deployments, created from the checkout; their schedules are paused so that they do not run."""
     folder = server.root / "flows"
     installed.run("-m", "prefect", "--no-prompt", "deploy", "--all", folder=folder)
     described = {
         deployment["name"] for deployment in yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
     }
     with server.client() as client:
-        deployments = {found.name: found for found in client.read_deployments() if found.name in described}
+        deployments = {stored.name: stored for stored in client.read_deployments() if stored.name in described}
         assert deployments.keys() == described
 
         def planned() -> dict[str, list[datetime]]:
-            found: dict[str, list[datetime]] = {}
+            planned_times: dict[str, list[datetime]] = {}
             for name in deployments:
                 runs = client.read_flow_runs(
                     deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
@@ -79,8 +79,10 @@ def recipes(server: Server, installed: Server, worker: Worker, account: str, war
                     ),
                     sort=FlowRunSort.EXPECTED_START_TIME_ASC,
                 )
-                found[name] = [run.expected_start_time.astimezone(STOCKHOLM) for run in runs if run.expected_start_time]
-            return found if all(found.values()) else {}
+                planned_times[name] = [
+                    run.expected_start_time.astimezone(STOCKHOLM) for run in runs if run.expected_start_time
+                ]
+            return planned_times if all(planned_times.values()) else {}
 
         next_runs = server.wait_for(planned)
         for deployment in deployments.values():
@@ -89,7 +91,7 @@ def recipes(server: Server, installed: Server, worker: Worker, account: str, war
 
 
 def sent(sandbox: Sandbox) -> dict[tuple[str, str], int]:
-    """How often the gateway received each (MSISDN, text)."""
+    """The number of messages for each (MSISDN, text) at the gateway."""
     return dict(sandbox.gateway.summary())
 
 
@@ -109,10 +111,10 @@ def test_each_recipe_has_its_schedule(recipes: Recipes, name: str, cron: str, at
     assert schedule.active
     assert schedule.schedule == CronSchedule(cron=cron, timezone="Europe/Stockholm")
     assert deployment.work_pool_name == "sms"
-    for when in recipes.next_runs[name]:
-        assert {unit: getattr(when, unit) for unit in at} == at
+    for planned_at in recipes.next_runs[name]:
+        assert {unit: getattr(planned_at, unit) for unit in at} == at
         if cron.endswith("1"):
-            assert when.isoweekday() == 1
+            assert planned_at.isoweekday() == 1
 
 
 def test_deployments_refer_to_the_credentials_by_name(recipes: Recipes) -> None:
@@ -140,7 +142,7 @@ def test_tracking_and_the_morning_report(
 
 @contextmanager
 def written_to(file: Path) -> Iterator[None]:
-    """A file that changes all the time within the block; three rows are added when it ends."""
+    """A file that changes continuously within the context; three rows are added when it ends."""
     file.write_text("phone;name\n")
     done = threading.Event()
 
@@ -179,7 +181,7 @@ def test_the_nightly_campaign(worker: Worker, recipes: Recipes, gateway: Sandbox
         assert sent(gateway) == first
         assert sorted(path.name for path in folder.glob("*.csv")) == ["growing.csv"]
         assert len(list((folder / "sent").glob("* monday.csv"))) == 1
-    # The next run sends the file that was changing, and the new row of a file whose name is known.
+    # The next run sends the file that was changing, and the new row of a file with the name of an earlier one.
     (folder / "monday.csv").write_text("phone;name\n0701740605;Anna\n0701740606;Bo\n0701740611;Gun\n")
     worker.ended(worker.begin("nightly-campaign/nightly-campaign", **parameters))
     second = {("46701740608", "Hello Di"): 1, ("46701740609", "Hello Eva"): 1, ("46701740610", "Hello Fia"): 1}
@@ -240,12 +242,12 @@ def test_each_message_is_added_to_the_warehouse_once(
 
 
 def test_prefects_files_hold_no_password_number_or_text(server: Server, installed: Server, account: str) -> None:
-    kept = [path for home in (server.home, installed.home) for path in home.rglob("*") if path.is_file()]
-    # Except the journal and the reports, which hold them, and Prefect's own files.
-    kept = [path for path in kept if not {"mymsp", "venv", "ui"} & set(path.parts)]
-    assert any(path.name == "prefect.db" for path in kept)
+    stored = [path for home in (server.home, installed.home) for path in home.rglob("*") if path.is_file()]
+    # Except the journal and the reports, which contain them, and the files of Python and of Prefect's UI.
+    stored = [path for path in stored if not {"mymsp", "venv", "ui"} & set(path.parts)]
+    assert any(path.name == "prefect.db" for path in stored)
     # Not 605: the blocks' documentation has that number in an example.
     secrets = [account, "46701740606", "0701740606", "46701740613", "070-174 06 13", "Hello Ida", "Anna"]
-    for path in kept:
-        held = path.read_bytes()
-        assert [secret for secret in secrets if secret.encode() in held] == [], path
+    for path in stored:
+        content = path.read_bytes()
+        assert [secret for secret in secrets if secret.encode() in content] == [], path

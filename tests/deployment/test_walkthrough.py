@@ -1,4 +1,4 @@
-"""The walkthrough, followed as written: its files are created and its commands run, in order.
+"""The walkthrough, run as written: its files are created and its commands run, in order.
 
 The test provides its own environment with the wheel installed, and starts the sandbox and the server on free ports.
 """
@@ -35,8 +35,8 @@ pytestmark = pytest.mark.deployment
 
 COMPLETED = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
 PAGE = ROOT / "docs" / "walkthrough.md"
-#: Commands that the test has done already; all others on the page are run.
-STANDS_FOR = (
+#: Commands that the fixtures replace; all other commands on the page are run.
+REPLACED = (
     "python3 -m venv .venv",
     ". .venv/bin/activate",
     "pip install prefect-mymsp[reports]",
@@ -56,26 +56,26 @@ class Reader:
         self.skipped: list[str] = []
         self.output_of: dict[str, str] = {}
 
-    def does(self, block: Block, running: ExitStack) -> None:
+    def execute(self, block: Block, running: ExitStack) -> None:
         code = block.code.replace(SHOWN_URL, self._sandbox.base_url)
         if block.language != "bash":
             (self.folder / block.title).write_text(code, encoding="utf-8")
             return
         for words in commands(code):
             line = " ".join(words)
-            if line in STANDS_FOR:
+            if line in REPLACED:
                 self.skipped.append(line)
-            elif block.title:  # goes on until the reader ends it
+            elif block.title:  # runs until the end of the page
                 running.enter_context(self._installed.process("-m", *words, folder=self.folder))
             else:
                 self._run(words)
 
     def _run(self, words: list[str]) -> None:
-        if words[0] == "prefect":  # a script of the environment that this one takes its dependencies from
+        if words[0] == "prefect":  # its script is only in the environment with the dependencies
             command = [str(self._installed.python), "-m", *words]
         else:
             command = ["bash", "-c", shlex.join(words)]
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             cwd=self.folder,
             env={**os.environ, **self._installed.env},
@@ -86,12 +86,12 @@ class Reader:
             timeout=150,
             check=False,
         )
-        assert done.returncode == 0, f"{words}:\n{done.stdout}"
-        self.output_of[" ".join(words)] = done.stdout
+        assert result.returncode == 0, f"{words}:\n{result.stdout}"
+        self.output_of[" ".join(words)] = result.stdout
 
 
 def draw(installed: Server, folder: Path) -> None:
-    """The page's pictures, taken of Prefect's UI as it is after the page's commands.
+    """Take the page's pictures of Prefect's UI after the page's commands.
 
     PICTURES=docs/images pytest -n 0 -m deployment tests/deployment/test_walkthrough.py
     """
@@ -100,7 +100,7 @@ def draw(installed: Server, folder: Path) -> None:
         (run,) = client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[evening.id])),
                                        flow_run_filter=FlowRunFilter(state=COMPLETED))  # fmt: skip
     ui = installed.api_url.removesuffix("/api")
-    pages = {  # name, address, height: of the run, what stands above its log, which names this machine's folders
+    pages = {  # name, address, height: the height excludes the log, which names this machine's folders
         "ui-artifacts": (f"{ui}/runs/flow-run/{run.id}", 500),
         "ui-form": (f"{ui}/v2/deployments/deployment/{evening.id}/run", 1400),
     }
@@ -115,22 +115,22 @@ def draw(installed: Server, folder: Path) -> None:
 
 @pytest.fixture
 def sandbox(server: Server, account: str, mymsp_sandbox_server: Sandbox) -> Iterator[Sandbox]:
-    """The reader's gateway. The block ``default`` is the reader's meanwhile; other tests get theirs back."""
+    """The reader's gateway. The page changes the block ``default``, which is restored for the other tests."""
     with Sandbox(speed=60) as running:
         yield running
-    theirs: dict[str, Any] = {"password": account, "base_url": mymsp_sandbox_server.base_url}
+    restored: dict[str, Any] = {"password": account, "base_url": mymsp_sandbox_server.base_url}
     with server.used():
-        MyMSPCredentials(user=mymsp_sandbox_server.user, **theirs).save("default", overwrite=True)
+        MyMSPCredentials(user=mymsp_sandbox_server.user, **restored).save("default", overwrite=True)
 
 
 def test_the_walkthrough_as_written(installed: Server, sandbox: Sandbox, tmp_path: Path) -> None:
     reader = Reader(installed, sandbox, tmp_path)
     with ExitStack() as running:
         for block in blocks_of(PAGE):
-            reader.does(block, running)
+            reader.execute(block, running)
         if pictures := os.environ.get("PICTURES"):
             draw(installed, Path(pictures))
-    assert tuple(reader.skipped) == STANDS_FOR
+    assert tuple(reader.skipped) == REPLACED
     outputs = list(reader.output_of.values())
     assert any("a landline number" in output for output in outputs)
 
@@ -149,7 +149,7 @@ def test_the_walkthrough_as_written(installed: Server, sandbox: Sandbox, tmp_pat
         assert "46701740605" not in page
     assert "tonight" in (tmp_path / "morning.html").read_text(encoding="utf-8")
     with installed.client() as client:
-        found = client.read_deployment_by_name("send-campaign/evening")
-    assert [(one.schedule.cron, one.schedule.timezone) for one in found.schedules] == [  # type: ignore[union-attr]
+        deployment = client.read_deployment_by_name("send-campaign/evening")
+    assert [(entry.schedule.cron, entry.schedule.timezone) for entry in deployment.schedules] == [  # type: ignore[union-attr]
         ("0 18 * * 1-5", "Europe/Stockholm")
     ]
