@@ -1,6 +1,6 @@
 """The client against raw sockets on loopback: acceptance, refusal, doubt, retries, secrets.
 
-Every case of doubt counts the requests at the server: what may have been sent is never sent again.
+Every case of doubt counts the requests at the server: a request that may have been sent is not repeated.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def test_other_forms_of_an_acceptance(answer: bytes) -> None:
         assert run(server.url, send) == "12556"
 
 
-def after_a_while(head: bytes, *rest: bytes, pause_s: float) -> Reply:
+def delayed(head: bytes, *rest: bytes, pause_s: float) -> Reply:
     def reply(server: LoopbackServer, connection: socket.socket) -> bool:
         connection.sendall(head)
         for part in rest:
@@ -193,8 +193,8 @@ def after_a_while(head: bytes, *rest: bytes, pause_s: float) -> Reply:
 
 
 def test_a_complete_response_counts_even_if_its_last_chunk_is_late() -> None:
-    """Each read is in time, all of them together are not: the id is there nevertheless."""
-    slow = after_a_while(b"HTTP/1.1 200 OK\r\n", b"Content-Length: 7\r\n\r\nA\n", b"12556", pause_s=0.3)
+    """Each read is within the timeout, but not their sum; the complete response is still accepted."""
+    slow = delayed(b"HTTP/1.1 200 OK\r\n", b"Content-Length: 7\r\n\r\nA\n", b"12556", pause_s=0.3)
     with LoopbackServer(slow) as server:
         assert run(server.url, send, timeout_s=0.5) == "12556"
         assert len(server.requests) == 1
@@ -206,7 +206,7 @@ def test_a_response_that_ends_with_the_connection() -> None:
 
 
 def test_no_compression_is_requested() -> None:
-    # A compressed answer that is cut short decompresses without complaint to an id that lacks its last digits.
+    # A truncated compressed answer may decompress without an error, to an id without its last digits.
     with LoopbackServer(says("A\n1")) as server:
         run(server.url, send)
     assert server.requests[0].headers["accept-encoding"] == "identity"
@@ -250,8 +250,8 @@ DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
         for status in (300, 301, 302, 303, 307, 308)
     },
     **{
-        f"redirect to {where!r}": (says(http("", "302 Found", f"Location: {where}")), InDoubtError, None)
-        for where in ("mailto:x@y", "foo:bar", "https://xn--/", "//[", "http://[::1", "http://h:99999/", "\xff", "?")
+        f"redirect to {location!r}": (says(http("", "302 Found", f"Location: {location}")), InDoubtError, None)
+        for location in ("mailto:x@y", "foo:bar", "https://xn--/", "//[", "http://[::1", "http://h:99999/", "\xff", "?")
     },
     "304": (says(b"HTTP/1.1 304 Not Modified\r\n\r\n"), UnexpectedStatusError, "http-304"),
     "400 and an A": (says(http("A\n12556", "400 Bad Request")), UnexpectedStatusError, "http-400"),
@@ -363,13 +363,13 @@ def test_a_refused_connection_is_retried_for_the_configured_time() -> None:
 
 
 def test_retries_can_be_stopped() -> None:
-    def lose_it_and_send(client: Any) -> Any:
+    def stop_retrying_later_and_send(client: Any) -> Any:
         asyncio.get_running_loop().call_later(0.5, client.stop_retrying)
         return send(client)
 
     began = time.monotonic()
     with pytest.raises(UnreachableError):
-        run(f"http://127.0.0.1:{free_port()}", lose_it_and_send, retry_for_s=60)
+        run(f"http://127.0.0.1:{free_port()}", stop_retrying_later_and_send, retry_for_s=60)
     assert 0.4 < time.monotonic() - began < 5
 
 
@@ -469,9 +469,9 @@ def in_s(seconds: float) -> str:
     ids=str,
 )
 def test_429_is_retried_and_accepted_once(headers: list[str], at_least_s: float) -> None:
-    given = [f"Retry-After: {in_s(1)}" if header == "date" else header for header in headers]
+    response_headers = [f"Retry-After: {in_s(1)}" if header == "date" else header for header in headers]
     began = time.monotonic()
-    with LoopbackServer(limited(*given), says("A\n12556")) as server:
+    with LoopbackServer(limited(*response_headers), says("A\n12556")) as server:
         assert run(server.url, send, retry_for_s=4.0) == "12556"
     assert time.monotonic() - began >= at_least_s
     assert len(server.requests) == 2
@@ -535,13 +535,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _assert_no_canary(error: BaseException) -> None:
     shown = [*traceback.format_exception(error), repr(vars(error)), repr(pickle.dumps(error))]
-    for each in _chain(error):
-        shown += [str(each), repr(each), repr(each.args), *traceback.format_exception(each, chain=False)]
-        at = each.__traceback__
-        while at is not None:  # the locals of our own frames, which a debugger or an error reporter would show
-            if "prefect_mymsp" in at.tb_frame.f_code.co_filename and "/tests/" not in at.tb_frame.f_code.co_filename:
-                shown += [repr(value) for value in at.tb_frame.f_locals.values()]
-            at = at.tb_next
+    for chained in _chain(error):
+        shown += [str(chained), repr(chained), repr(chained.args), *traceback.format_exception(chained, chain=False)]
+        frame = chained.__traceback__
+        while frame is not None:  # the local variables of the package, which debuggers and error reporters show
+            if (
+                "prefect_mymsp" in frame.tb_frame.f_code.co_filename
+                and "/tests/" not in frame.tb_frame.f_code.co_filename
+            ):
+                shown += [repr(value) for value in frame.tb_frame.f_locals.values()]
+            frame = frame.tb_next
     assert [text for text in shown if "canary" in text] == []
 
 
@@ -553,7 +556,7 @@ def test_the_password_is_never_shown(
         caplog.set_level(logging.DEBUG, name)
     errors: list[MyMSPError] = []
 
-    def note(url: str, act: Callable[[Any], Any] = send) -> None:
+    def collect_error(url: str, act: Callable[[Any], Any] = send) -> None:
         with pytest.raises(MyMSPError) as raised:
             run(url, act, timeout_s=0.15)
         errors.append(raised.value)
@@ -561,20 +564,20 @@ def test_the_password_is_never_shown(
     replies = [reply for reply, _, _ in DOUBTS.values()]
     for reply in [*replies, limited("Retry-After: 60"), says("N\n24"), says("N\n7")]:
         with LoopbackServer(reply) as server:
-            note(server.url)
+            collect_error(server.url)
     with LoopbackServer(hangs(http("A\n;;", length=100))) as server:
-        note(server.url, updates)
+        collect_error(server.url, updates)
     with LoopbackServer(says("A\n1"), tls=server_tls) as server:
-        note(server.url)
-        note(server.url.replace("https", "http"))
-    note(f"http://127.0.0.1:{free_port()}")
+        collect_error(server.url)
+        collect_error(server.url.replace("https", "http"))
+    collect_error(f"http://127.0.0.1:{free_port()}")
     with LoopbackServer(says("A\n1")) as server:
-        note(server.url.replace("http", "https"))
+        collect_error(server.url.replace("http", "https"))
         run(server.url, send)
-        note(server.url, lambda client: client.send("0701740605", "Hej"))
+        collect_error(server.url, lambda client: client.send("0701740605", "Hej"))
     with LoopbackServer(says(http("", "407 Proxy Authentication Required"))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        note("https://127.0.0.1:9/external")
+        collect_error("https://127.0.0.1:9/external")
     for error in errors:
         _assert_no_canary(error)
     assert caplog.records
@@ -610,7 +613,7 @@ def test_a_proxy_sees_the_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "used"),
+    ("base_url", "normalised"),
     [
         ("https://mymsp.21st.se", "https://mymsp.21st.se/external"),
         ("https://mymsp.21st.se/", "https://mymsp.21st.se/external"),
@@ -626,14 +629,14 @@ def test_a_proxy_sees_the_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HTTP://LocalHost", "http://localhost/external"),
     ],
 )
-def test_base_urls_are_normalised(given: str, used: str) -> None:
-    assert check_base_url(given) == used
-    assert MyMSPClient("u", "p", base_url=given).base_url == used
-    assert AsyncMyMSPClient("u", "p", base_url=given).base_url == used
+def test_base_urls_are_normalised(base_url: str, normalised: str) -> None:
+    assert check_base_url(base_url) == normalised
+    assert MyMSPClient("u", "p", base_url=base_url).base_url == normalised
+    assert AsyncMyMSPClient("u", "p", base_url=base_url).base_url == normalised
 
 
 @pytest.mark.parametrize(
-    "given",
+    "base_url",
     [
         "",
         "mymsp.21st.se",
@@ -665,9 +668,9 @@ def test_base_urls_are_normalised(given: str, used: str) -> None:
         "https://" + "x" * 70_000,
     ],
 )
-def test_base_urls_that_are_refused(given: str) -> None:
+def test_invalid_base_urls_are_refused(base_url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        MyMSPClient("u", "p", base_url=given)
+        MyMSPClient("u", "p", base_url=base_url)
     assert "canary" not in str(refused.value)
     assert len(str(refused.value)) < 300
 
@@ -691,7 +694,7 @@ def test_base_urls_that_are_refused(given: str) -> None:
     ],
     ids=str,
 )
-def test_settings_that_are_refused(setting: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(setting: dict[str, Any]) -> None:
     for make in (MyMSPClient, AsyncMyMSPClient):
         with pytest.raises(ConfigurationError):
             make(**{"user": "u", "password": "p", **setting})

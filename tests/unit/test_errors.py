@@ -1,4 +1,4 @@
-"""The tree of errors: its shape as drawn, its fork, and that all of it survives a journey between processes."""
+"""The tree of errors: its documented shape, its two branches, and pickling of every class between processes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TREE = {
     "ExportError": "MyMSPError",
 }
 
-#: One of each, with every attribute set.
-ONE_OF_EACH: list[MyMSPError] = [
+#: An instance of each class, with every attribute set.
+INSTANCES: list[MyMSPError] = [
     errors.MyMSPError("Något"),
     errors.NotSentError("Något"),
     errors.InputError("Något"),
@@ -73,12 +73,12 @@ def _classes(root: type[MyMSPError] = MyMSPError) -> Iterator[type[MyMSPError]]:
             yield from _classes(child)
 
 
-def test_the_tree_is_the_one_that_is_drawn() -> None:
-    assert {each.__name__: each.__bases__[0].__name__ for each in _classes()} == TREE
+def test_the_tree_is_the_documented_one() -> None:
+    assert {error_class.__name__: error_class.__bases__[0].__name__ for error_class in _classes()} == TREE
     drawn = [line for line in (errors.__doc__ or "").splitlines() if "Error" in line]
     for name, parent in TREE.items():
         [line] = [line for line in drawn if f" {name} " in f"{line} " and ("── " in line or line.strip() == name)]
-        above = [each for each in drawn[: drawn.index(line)] if each.index("Error") and _depth(each) < _depth(line)]
+        above = [entry for entry in drawn[: drawn.index(line)] if entry.index("Error") and _depth(entry) < _depth(line)]
         if parent != "Exception":
             assert f" {parent} " in f"{above[-1]} "
 
@@ -87,28 +87,28 @@ def _depth(line: str) -> int:
     return len(line) - len(line.lstrip(" │├└─"))
 
 
-def test_one_of_each_is_here() -> None:
-    assert {type(each).__name__ for each in ONE_OF_EACH} == set(TREE)
+def test_every_class_has_an_instance() -> None:
+    assert {type(error).__name__ for error in INSTANCES} == set(TREE)
 
 
-@pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: type(error).__name__)
-def test_errors_survive_the_journey(error: MyMSPError) -> None:
+@pytest.mark.parametrize("error", INSTANCES, ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling_and_copying(error: MyMSPError) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        there = pickle.loads(pickle.dumps(error, protocol))
-        back = pickle.loads(pickle.dumps(there, protocol))
-        for each in (there, back, copy.copy(error), copy.deepcopy(error)):
-            assert type(each) is type(error)
-            assert (str(each), each.args, vars(each)) == (str(error), error.args, vars(error))
+        pickled = pickle.loads(pickle.dumps(error, protocol))
+        pickled_again = pickle.loads(pickle.dumps(pickled, protocol))
+        for copied in (pickled, pickled_again, copy.copy(error), copy.deepcopy(error)):
+            assert type(copied) is type(error)
+            assert (str(copied), copied.args, vars(copied)) == (str(error), error.args, vars(error))
 
 
-def test_notes_survive_the_journey() -> None:
+def test_notes_survive_pickling() -> None:
     error = RefusedError(7, "no", "sendSms")
     error.add_note("row 12")
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["row 12"]
 
 
-def test_what_an_error_was_raised_from_stays_here_unless_it_is_meant() -> None:
-    """Dask pickles contexts along, also those that ``from None`` keeps out of tracebacks."""
+def test_errors_do_not_carry_the_exceptions_they_hide() -> None:
+    """Dask pickles contexts too, even those that ``from None`` hides in tracebacks."""
     first = RuntimeError("pwd=canary")
 
     def hiding() -> None:
@@ -117,13 +117,13 @@ def test_what_an_error_was_raised_from_stays_here_unless_it_is_meant() -> None:
         except RuntimeError:
             raise errors.JournalError("Något") from None
 
-    def telling() -> None:
+    def chaining() -> None:
         try:
             raise first
         except RuntimeError as error:
             raise errors.JournalError("Något") from error
 
-    def failing_on_the_way_out() -> None:
+    def hiding_during_cleanup() -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(hiding)
             raise KeyError
@@ -132,21 +132,21 @@ def test_what_an_error_was_raised_from_stays_here_unless_it_is_meant() -> None:
         hiding()
     assert caught.value.__context__ is None
     with pytest.raises(errors.JournalError) as caught:
-        telling()
+        chaining()
     assert caught.value.__cause__ is first
     with pytest.raises(errors.JournalError) as caught:
-        failing_on_the_way_out()
+        hiding_during_cleanup()
     assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("each", list(_classes()), ids=lambda each: each.__name__)
-def test_no_error_is_on_both_sides_of_the_fork(each: type[MyMSPError]) -> None:
-    assert not issubclass(each, NotSentError) or not issubclass(each, InDoubtError)
-    assert issubclass(each, ValueError) == issubclass(each, errors.InputError)
+@pytest.mark.parametrize("error_class", list(_classes()), ids=lambda error_class: error_class.__name__)
+def test_no_error_is_both_not_sent_and_in_doubt(error_class: type[MyMSPError]) -> None:
+    assert not issubclass(error_class, NotSentError) or not issubclass(error_class, InDoubtError)
+    assert issubclass(error_class, ValueError) == issubclass(error_class, errors.InputError)
 
 
-def test_which_side_the_answers_to_a_send_lie_on() -> None:
-    """The table "Was it sent?" of the protocol, by class."""
+def test_errors_of_a_send_have_the_documented_parents() -> None:
+    """The classes in the table "Was it sent?" of the protocol."""
     for not_sent in (RefusedError, errors.UnreachableError, errors.RateLimitedError, errors.InputError):
         assert issubclass(not_sent, NotSentError)
     for in_doubt in (errors.NoAnswerError, errors.UnexpectedStatusError, errors.ProtocolError):
@@ -158,12 +158,12 @@ def test_a_refusal_says_its_code_meaning_and_endpoint() -> None:
     assert all(part in str(error) for part in ("282", "the recipients are empty", "sendSms"))
 
 
-def test_the_status_is_the_reason() -> None:
+def test_the_reason_names_the_status() -> None:
     assert errors.UnexpectedStatusError("Något", status=502).reason == "http-502"
 
 
 def test_raw_answers_are_never_printed() -> None:
-    for error in ONE_OF_EACH:
+    for error in INSTANCES:
         if isinstance(error, InDoubtError):
             assert "html" not in f"{error!s} {error!r}"
             assert b"<" not in repr(error.args).encode()

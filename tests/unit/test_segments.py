@@ -1,6 +1,6 @@
 """The alphabet of an SMS, its segments, transliteration and truncation."""
 
-# ruff: noqa: RUF001  typographic look-alikes are what is tested here
+# ruff: noqa: RUF001  the tests contain confusable characters
 from __future__ import annotations
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ TEXTS = st.one_of(
 def test_the_alphabet_is_that_of_23_038() -> None:
     assert len(rules._BASIC) == len(set(rules._BASIC)) == 127  # 128 positions, one of them the escape
     assert [rules._BASIC[i] for i in (0x00, 0x0A, 0x0D, 0x10, 0x1A)] == ["@", "\n", "\r", "Δ", "Ξ"]
-    assert rules._BASIC[0x1B:0x1F] == "ÆæßÉ"  # one place left of the table, because of the escape at 0x1B
+    assert rules._BASIC[0x1B:0x1F] == "ÆæßÉ"  # shifted by one, because of the escape at 0x1B
     assert rules._BASIC[0x20 - 1] == " "
     assert rules._BASIC[0x7F - 1] == "à"
     assert set(rules._EXTENSION) == set("€^{}[]~\\|\f")
@@ -53,7 +53,7 @@ def test_the_alphabet_is_that_of_23_038() -> None:
         ("€" * 80, "GSM-7", 160, 1),
         ("€" * 81, "GSM-7", 162, 2),
         ("€" * 152, "GSM-7", 304, 2),
-        ("€" * 153, "GSM-7", 306, 3),  # 76 pairs a segment, one septet is left over each time
+        ("€" * 153, "GSM-7", 306, 3),  # 76 pairs per segment leave one septet unused
         ("a" * 765, "GSM-7", 765, 5),
         ("a" * 152 + "€" + "a" * 611, "GSM-7", 765, 6),
         ("€" * 765, "GSM-7", 1530, 11),
@@ -82,21 +82,21 @@ def test_characters_outside_the_alphabet_are_named_once() -> None:
 @settings(max_examples=500, deadline=None)
 @given(TEXTS)
 @example("a" * 152 + "€" * 4 + "a")
-def test_a_split_text_is_the_text(text: str) -> None:
+def test_the_parts_of_a_text_join_to_the_text(text: str) -> None:
     counted, parts = count_segments(text), split_segments(text)
     assert "".join(parts) == text
     assert len(parts) == counted.segments
     gsm = counted.encoding == "GSM-7"
     for part in parts:
-        alone = count_segments(part)
-        units = alone.units if gsm else len(part.encode("utf-16-le")) // 2
+        part_count = count_segments(part)
+        units = part_count.units if gsm else len(part.encode("utf-16-le")) // 2
         assert 0 < units <= ((160 if gsm else 70) if len(parts) == 1 else (153 if gsm else 67))
     assert sum(len(part.encode("utf-16-le")) for part in parts) == len(text.encode("utf-16-le"))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS, max_size=12))
-def test_a_column_counts_as_its_texts_do(column: list[str]) -> None:
+def test_a_column_is_counted_like_its_texts(column: list[str]) -> None:
     segments, encoding = count_segments_by_column(pa.array(column, pa.string()))
     assert segments.type == pa.int16()
     assert encoding.type == pa.dictionary(pa.int8(), pa.string())
@@ -105,7 +105,7 @@ def test_a_column_counts_as_its_texts_do(column: list[str]) -> None:
     assert encoding.to_pylist() == [c.encoding for c in counted]
 
 
-def test_every_character_counts_alike_in_a_text_and_in_a_column() -> None:
+def test_every_character_is_counted_alike_in_a_text_and_in_a_column() -> None:
     characters = [chr(i) for i in range(0x11000) if not 0xD800 <= i <= 0xDFFF]
     segments, encoding = count_segments_by_column(pa.array([c * 36 + "a" * 90 for c in characters]))
     counted = [count_segments(c * 36 + "a" * 90) for c in characters]
@@ -113,7 +113,7 @@ def test_every_character_counts_alike_in_a_text_and_in_a_column() -> None:
     assert encoding.to_pylist() == [c.encoding for c in counted]
 
 
-def test_half_a_surrogate_pair_cannot_be_sent() -> None:
+def test_a_lone_surrogate_is_refused() -> None:
     for action in (count_segments, split_segments, Template):
         with pytest.raises(TemplateError, match="surrogate"):
             action("a\ud83d")
@@ -136,7 +136,7 @@ def test_letters_and_emoji_are_never_changed() -> None:
         st.text(st.sampled_from("".join(rules._TYPED.values()) + "aå😀") | st.characters(exclude_categories=["Cs"]))
     )
 )
-def test_a_column_is_transliterated_as_its_texts_are(column: list[str]) -> None:
+def test_a_column_is_transliterated_like_its_texts(column: list[str]) -> None:
     assert transliterate_column(pa.array(column, pa.string())).to_pylist() == [transliterate(text) for text in column]
 
 
@@ -179,10 +179,10 @@ def test_a_truncated_text_fits_and_is_as_long_as_possible(text: str, segments: i
     assert len(truncated) <= MAX_CHARACTERS
     assert count_segments(truncated).segments <= segments
     assert truncate(truncated, segments) == truncated
-    whole = truncate(text[: 2 * MAX_CHARACTERS], 10)
-    if count_segments(whole).segments > segments:
+    untruncated = truncate(text[: 2 * MAX_CHARACTERS], 10)
+    if count_segments(untruncated).segments > segments:
         kept = len(truncated.removesuffix("..."))
-        longer = whole[: kept + 1 + len(whole[kept:]) - len(whole[kept:].lstrip())] + "..."
+        longer = untruncated[: kept + 1 + len(untruncated[kept:]) - len(untruncated[kept:].lstrip())] + "..."
         assert count_segments(longer).segments > segments
-    elif len(whole) < MAX_CHARACTERS:
-        assert truncated == whole
+    elif len(untruncated) < MAX_CHARACTERS:
+        assert truncated == untruncated

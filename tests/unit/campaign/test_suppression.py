@@ -20,13 +20,13 @@ from prefect_mymsp.errors import SourceError
     st.lists(st.integers(10**7, 10**7 + 30)),
 )
 def test_two_lists_suppress_the_numbers_of_either(
-    first: dict[str, set[int]], second: dict[str, set[int]], asked: list[int]
+    first: dict[str, set[int]], second: dict[str, set[int]], numbers: list[int]
 ) -> None:
     both = SuppressedNumbers({key: number_array(map(str, value)) for key, value in first.items()}) | SuppressedNumbers(
         {key: number_array(map(str, value)) for key, value in second.items()}
     )
     names = list(both.lists)
-    for number, position in zip(asked, both.reasons(np.array(asked, np.int64)).tolist(), strict=True):
+    for number, position in zip(numbers, both.reasons(np.array(numbers, np.int64)).tolist(), strict=True):
         reasons = [name for name in names if number in first.get(name, set()) | second.get(name, set())]
         assert (names[position] if position >= 0 else None) == (reasons[0] if reasons else None)
 
@@ -36,10 +36,10 @@ def test_a_suppression_file_is_read_in_many_forms(tmp_path: Path) -> None:
     path.write_text(
         "Namn;Mobilnummer\nÅsa;070-174 06 05\nBo;+46 70 174 06 06\nKontor;08-465 004 00\nÅsa;0046701740605\n"
     )
-    found = read_suppression_file(str(path))
-    assert found.numbers.tolist() == [46701740605, 46701740606]
-    assert (found.unreadable, found.first_unreadable) == (1, (4,))
-    assert "467" not in repr(found)
+    suppressed = read_suppression_file(str(path))
+    assert suppressed.numbers.tolist() == [46701740605, 46701740606]
+    assert (suppressed.unreadable, suppressed.first_unreadable) == (1, (4,))
+    assert "467" not in repr(suppressed)
     path.write_text("070-174 06 05\n070-174 06 06\n")  # one column of numbers needs no header
     assert read_suppression_file(str(path)).numbers.tolist() == [46701740605, 46701740606]
     path.write_text("phone\n")

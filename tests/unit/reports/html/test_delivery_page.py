@@ -1,4 +1,4 @@
-"""Delivery reports as pages: what they say, and that nothing in them can act."""
+"""Delivery reports as HTML pages: their content, and that no text in them becomes active."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_funnel_counts_every_step_from_rows_to_deliveries() -> None:
 
 
 @pytest.mark.parametrize("name", ["Höst", "it's; rm -rf / $HOME `id`", "--help", '"quoted"'])
-def test_the_command_that_resolves_doubt_can_be_pasted(name: str) -> None:
+def test_the_command_that_resolves_doubt_is_quoted_for_the_shell(name: str) -> None:
     text = parse_delivery_page(delivery_data({"in_doubt": 1}, name=name)).text
     (command,) = re.findall(r"List all of them: (prefect-mymsp .*?) If they were sent", text)
     words = shlex.split(command)
@@ -65,7 +65,7 @@ def test_the_command_that_resolves_doubt_can_be_pasted(name: str) -> None:
     assert bound.arguments["campaign"] == name
 
 
-def test_a_campaign_without_messages_has_no_text() -> None:
+def test_the_text_is_shown_only_with_messages() -> None:
     assert "different for each message" not in parse_delivery_page(delivery_data({}, text=None)).text
     assert "Text different for each message" in parse_delivery_page(delivery_data({"accepted": 2}, text=None)).text
 
@@ -91,7 +91,7 @@ def test_the_verdict(states: Mapping[str, int], verdict: str) -> None:
     assert verdict in parse_delivery_page(delivery_data(states, SourceCounts(sum(states.values()), 0, 0, 0))).text
 
 
-def test_pages_with_no_one_and_many_messages() -> None:
+def test_pages_with_any_number_of_messages() -> None:
     for count in (0, 1, 2, 200):
         page = parse_delivery_page(delivery_data({"delivered": count}, SourceCounts(count, 0, 0, 0)))
         assert f"Rows in the source {count} " in page.text
@@ -99,11 +99,11 @@ def test_pages_with_no_one_and_many_messages() -> None:
 
 
 def test_numbers_are_masked_by_default() -> None:
-    what = delivery_data(
+    data = delivery_data(
         {"in_doubt": 1, "expired": 1, "delivered": 1}, rejected_rows=rejected_rows(1, "it can be read as +46701740699")
     )
-    what = replace(what, inbox=inbox_of("Hej", sender="46701740607"))
-    hidden, full = delivery_page(what, ZONE).html, delivery_page(what, ZONE, show_numbers=True).html
+    data = replace(data, inbox=inbox_of("Hej", sender="46701740607"))
+    hidden, full = delivery_page(data, ZONE).html, delivery_page(data, ZONE, show_numbers=True).html
     for number in ("46701740605", "46701740606", "46701740607", "46701740699"):
         assert number not in hidden
         assert number in full
@@ -111,23 +111,23 @@ def test_numbers_are_masked_by_default() -> None:
     assert "46•••••••06" in hidden
 
 
-def test_long_tables_say_how_many_rows_they_leave_out() -> None:
-    what = delivery_data(
+def test_long_tables_count_the_omitted_rows() -> None:
+    data = delivery_data(
         {"expired": 300, "in_doubt": 60}, SourceCounts(1000, 640, 0, 0), rejected_rows=rejected_rows(400)
     )
-    page = parse_delivery_page(what)
+    page = parse_delivery_page(data)
     assert "And 200 more. export_delivery_report writes all of them" in page.text
     assert "And 35 more." in page.text
     assert "And 540 more. The journal keeps the first 10,000" in page.text
     assert page.tags.count("tr") < 300
 
 
-def test_a_report_on_part_of_a_campaign_begins_with_the_messages() -> None:
-    for what in (
+def test_a_partial_report_begins_with_the_messages() -> None:
+    for data in (
         delivery_data({"delivered": 3}, None),
         replace(delivery_data({"delivered": 3}, SourceCounts(9, 0, 0, 0)), complete=False),
     ):
-        text = parse_delivery_page(what).text
+        text = parse_delivery_page(data).text
         assert "Messages 3 100%" in text
         assert "Rows in the source" not in text
 
@@ -153,27 +153,27 @@ def test_several_campaigns_are_listed_and_named_in_every_table() -> None:
 
 
 def test_a_purged_campaign_keeps_its_counts() -> None:
-    known = delivery_data({"delivered": 4, "refused": 1}, SourceCounts(6, 1, 0, 0))
-    (summary,) = known.campaigns
-    what = replace(known, campaigns=[replace(summary, purged_at=MADE)], deliveries=empty_frame(DELIVERY_DTYPES))
-    text = parse_delivery_page(what).text
+    unpurged = delivery_data({"delivered": 4, "refused": 1}, SourceCounts(6, 1, 0, 0))
+    (summary,) = unpurged.campaigns
+    data = replace(unpurged, campaigns=[replace(summary, purged_at=MADE)], deliveries=empty_frame(DELIVERY_DTYPES))
+    text = parse_delivery_page(data).text
     assert "4 of 5 messages were delivered." in text
     assert "The recipients of these messages were purged" in text
     assert "Delivered 4" in text
 
 
-def test_a_price_gives_the_cost() -> None:
+def test_the_cost_is_calculated_from_a_price() -> None:
     text = parse_delivery_page(delivery_data({"delivered": 10}), price_per_segment=0.42).text
     assert "20 segments at 0.42: 8.40" in text
 
 
 def test_replies_and_opt_outs_are_those_of_the_recipients() -> None:
-    what = delivery_data({"delivered": 2})
+    data = delivery_data({"delivered": 2})
     inbox: Any = pd.concat(
         [inbox_of("Ja tack", "STOPP"), inbox_of("A stranger's", sender="46709999999")], ignore_index=True
     )
     stopped = {"46701740605": inbox.loc[1, "received_at"].to_pydatetime() + timedelta(seconds=4)}
-    text = parse_delivery_page(replace(what, inbox=inbox, opt_outs=stopped)).text
+    text = parse_delivery_page(replace(data, inbox=inbox, opt_outs=stopped)).text
     assert "2 messages from 1 recipient in the inbox as collected so far" in text
     assert "1 recipient opted out." in text
     assert "STOPP opt-out" in text
@@ -181,10 +181,9 @@ def test_replies_and_opt_outs_are_those_of_the_recipients() -> None:
     assert "stranger" not in text
 
 
-def test_operators_are_listed_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (
-        "By the operator" not in parse_delivery_page(delivery_data({"expired": 2})).text
-    )  # fictional numbers have no operator
+def test_failures_are_counted_by_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fictional numbers have no operator.
+    assert "By the operator" not in parse_delivery_page(delivery_data({"expired": 2})).text
     names = {"467017406": "Telefonbolaget <b>", "467017407": "unknown"}
     monkeypatch.setattr("prefect_mymsp.reports.html.failures._operator", lambda prefix: names[prefix])
     text = parse_delivery_page(delivery_data({"expired": 100, "delivered": 50})).text
@@ -199,15 +198,15 @@ def test_operators_are_listed_where_they_are_known(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("hostile", [text for text in HOSTILE if text])
 def test_hostile_text_stays_text(hostile: str) -> None:
     outcomes, source = {"delivered": 1, "in_doubt": 1, "expired": 1}, SourceCounts(9, 1, 0, 0)
-    what = delivery_data(outcomes, source, name=hostile, text=hostile)
-    (summary,) = what.campaigns
+    data = delivery_data(outcomes, source, name=hostile, text=hostile)
+    (summary,) = data.campaigns
     summary = replace(summary, source=hostile, key=replace(summary.key, sender=hostile))
-    frame = what.deliveries.assign(
-        status=what.deliveries["status"].mask(what.deliveries["status"] == "expired", hostile), error=hostile
+    frame = data.deliveries.assign(
+        status=data.deliveries["status"].mask(data.deliveries["status"] == "expired", hostile), error=hostile
     ).astype(DELIVERY_DTYPES)
     inbox = inbox_of(hostile).assign(prefix=hostile).astype(INBOX_DTYPES)
     changed = replace(
-        what,
+        data,
         campaigns=[summary],
         deliveries=frame,
         rejected_rows=rejected_rows(1, hostile, hostile),
@@ -243,7 +242,7 @@ def colors(css: str) -> list[dict[str, str]]:
 
 
 def contrast(color: str, background: str) -> float:
-    """As WCAG 2 counts it."""
+    """The contrast ratio as defined by WCAG 2."""
 
     def luminance(color: str) -> float:
         digits = color[1:] if len(color) == 7 else "".join(digit * 2 for digit in color[1:])
