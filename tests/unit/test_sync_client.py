@@ -26,7 +26,7 @@ def client_for(server: LoopbackServer, **settings: Any) -> MyMSPClient:
 
 
 def client_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mymsp-")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("mymsp-client", "mymsp-resolver"))]
 
 
 def wait_until_no_threads() -> None:
