@@ -45,7 +45,8 @@ class SendRate:
     def reserve(self, at: datetime, messages: int) -> None:
         """Take the slots of this many messages, the first of them the next one from ``at`` on."""
         taken_s = min(messages * 60.0 / self._per_minute, _MAX_RESERVED_S)
-        self.free_from = self.next_slot(at) + timedelta(seconds=taken_s)
+        # Rounded up: a microsecond too early can be a minute too early for a scheduled message.
+        self.free_from = self.next_slot(at) + timedelta(microseconds=math.ceil(taken_s * 1_000_000))
 
 
 def worker_rate(per_minute: float | None, workers: int) -> float | None:

@@ -54,6 +54,16 @@ def test_slots_are_reserved_one_after_the_other() -> None:
     assert rate.free_from == NOON + timedelta(seconds=61)
 
 
+@pytest.mark.parametrize("per_minute", [7.0, 13.0, 33.3])
+@pytest.mark.parametrize("messages", [1, 2, 5])
+def test_slots_are_never_earlier_than_the_rate_allows(per_minute: float, messages: int) -> None:
+    """A microsecond too early, a scheduled message would be due one minute too early."""
+    rate = SendRate(per_minute)
+    for reserved in range(messages, 50 * messages, messages):
+        rate.reserve(NOON, messages)
+        assert (rate.free_from - NOON).total_seconds() >= round(reserved * 60 / per_minute, 9)
+
+
 def test_an_extremely_low_rate_stays_within_the_calendar() -> None:
     rate = SendRate(1e-300)
     rate.reserve(NOON, 1)
