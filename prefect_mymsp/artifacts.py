@@ -236,7 +236,7 @@ class CampaignArtifacts:
                 "rejected": plan.rejected_rows.num_rows,
                 "duplicates": plan.duplicates.num_rows,
                 "messages": plan.messages,
-                "known": plan.known,
+                "recorded_before": plan.recorded_before,
                 "new": plan.new,
             }
             emit_campaign_event("started", self._campaign, counts, account=self.account)

@@ -31,7 +31,7 @@ from prefect_mymsp import protocol
 from prefect_mymsp.errors import (
     ConfigurationError,
     MyMSPError,
-    NoAnswerError,
+    NoResponseError,
     ProtocolError,
     RateLimitedError,
     UnexpectedStatusError,
@@ -527,10 +527,10 @@ class AsyncMyMSPClient:
         # It may have left.
         raw = received if call.destructive else None
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-            return NoAnswerError(
+            return NoResponseError(
                 f"{endpoint}: no complete response within {self.timeout_s:g} s.", reason="timeout", raw=raw
             )
-        return NoAnswerError(
+        return NoResponseError(
             f"{endpoint}: the connection ended before the complete response ({type(error).__name__}).",
             reason="connection-lost",
             raw=raw,

@@ -12,11 +12,11 @@
     │   │   ├── RepeatError          recipients would get a text that another campaign sent them today
     │   │   └── LimitError           the campaign exceeds one of its limits, or starts too late
     │   ├── NotApprovedError         the campaign was rejected, or not approved in time
-    │   ├── RefusedError             the gateway answered ``N`` and a code
+    │   ├── RefusedError             the gateway returned ``N`` and a code
     │   ├── UnreachableError         no connection: refused, timed out, TLS or proxy failure
-    │   └── RateLimitedError         the gateway answered HTTP 429
+    │   └── RateLimitedError         the gateway returned HTTP 429
     ├── InDoubtError                 the gateway may have acted on the request
-    │   ├── NoAnswerError            the connection broke or timed out after the request began to leave
+    │   ├── NoResponseError          the connection broke or timed out after the request began to leave
     │   ├── UnexpectedStatusError    an HTTP status that proves nothing (5xx, redirects, most of 4xx)
     │   └── ProtocolError            a response that cannot be read: empty, HTML, truncated
     ├── CampaignError                a campaign did not run to its end
@@ -149,7 +149,7 @@ class UnreachableError(NotSentError):
 
 
 class RateLimitedError(NotSentError):
-    """The gateway answered HTTP 429 and did not process the request.
+    """The gateway returned HTTP 429 and did not process the request.
 
     Attributes:
         retry_after_s: Seconds to wait, as the gateway asked; None if it did not.
@@ -174,7 +174,7 @@ class InDoubtError(MyMSPError):
         self.raw = raw
 
 
-class NoAnswerError(InDoubtError):
+class NoResponseError(InDoubtError):
     """The connection broke or timed out after the request began to leave."""
 
 

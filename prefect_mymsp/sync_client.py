@@ -23,7 +23,7 @@ from prefect_mymsp.client import (
     DEFAULT_TIMEZONE,
     AsyncMyMSPClient,
 )
-from prefect_mymsp.errors import NoAnswerError, UnreachableError
+from prefect_mymsp.errors import NoResponseError, UnreachableError
 from prefect_mymsp.models import Inbox, ReceivedMessage, ScheduledMessage, SmsResult, Updates
 
 #: Seconds that calls in flight get to fail when the client is closed. Then they are cancelled.
@@ -83,7 +83,7 @@ class _LoopThread:
             return await function(self._client)
         except asyncio.CancelledError:
             if task in self._abandoned:
-                raise NoAnswerError(
+                raise NoResponseError(
                     "The client was closed while the request was in flight.", reason="connection-lost"
                 ) from None
             raise

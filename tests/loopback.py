@@ -165,15 +165,15 @@ def breaks_off(data: bytes = b"") -> Reply:
     return says(data, stay=False)
 
 
-def says_twice(answer: bytes) -> Reply:
+def says_twice(response: bytes) -> Reply:
     """A response that is sent again when the next request is probably in flight."""
 
     def later(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            connection.sendall(answer)
+            connection.sendall(response)
 
     def reply(_: LoopbackServer, connection: socket.socket) -> bool:
-        connection.sendall(answer)
+        connection.sendall(response)
         threading.Timer(0.03, later, [connection]).start()
         return True
 

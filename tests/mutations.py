@@ -70,21 +70,21 @@ MUTATIONS = [
     ),
     Mutation(
         "a request in doubt is recorded as in doubt",
-        "campaign/send_decisions.py::judge_answer",
+        "campaign/send_decisions.py::judge_response",
         "return IN_DOUBT stop reason error 40",
         swapped("IN_DOUBT", "RELEASED"),
         f"{AT_ONCE} request_in_doubt_is_not_repeated",
     ),
     Mutation(
         "an interrupted request is in doubt",
-        "campaign/send_decisions.py::judge_answer",
+        "campaign/send_decisions.py::judge_response",
         "return IN_DOUBT interrupted",
         swapped("IN_DOUBT", "RELEASED"),
-        f"{DECISIONS} answer_decides",
+        f"{DECISIONS} response_decides",
     ),
     Mutation(
         "repeated doubt stops the campaign",
-        "campaign/send_decisions.py::judge_answer",
+        "campaign/send_decisions.py::judge_response",
         "value in_doubt max_consecutive_failures",
         never,
         f"{DECISIONS} failures_in_a_row",
@@ -101,7 +101,7 @@ MUTATIONS = [
         "campaign/send_decisions.py::_judge_refusal",
         "condition account campaign",
         never,
-        f"{DECISIONS} answer_decides",
+        f"{DECISIONS} response_decides",
     ),
     Mutation(
         "a bad number is bisected",
@@ -578,7 +578,7 @@ MUTATIONS = [
     Mutation(
         "a response that does not come in time is doubt",
         "client.py",
-        "call NoAnswerError timeout",
+        "call NoResponseError timeout",
         to("UnreachableError('timeout')"),
         "tests/unit/test_client.py -k a_doubt_is_an_error",
     ),

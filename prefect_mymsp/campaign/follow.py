@@ -112,7 +112,7 @@ class CampaignFollower:
     """Follows one campaign, as :func:`follow` does.
 
     Attributes:
-        unanswered: Requests without a complete response in the last round that made any.
+        without_response: Requests without a complete response in the last round that made any.
         updates_refusal: Why the gateway refuses the account's updates; None if it does not.
     """
 
@@ -135,7 +135,7 @@ class CampaignFollower:
         since = self._clock.now() - tracking_period(options.tracking_days)
         self._update_reader = UpdateReader(context, self._poller, since, exclude=campaign)
         self._reconciler = Reconciler(context, campaign, ReconcileOptions())
-        self.unanswered = 0
+        self.without_response = 0
         self.updates_refusal: RefusedError | None = None
 
     @property
@@ -182,7 +182,7 @@ class CampaignFollower:
         """Poll each open batch once, page by page; returns how many messages changed."""
         budget = self._poller.budget
         budget.try_again()
-        requests, unanswered = budget.requests, budget.unanswered
+        requests, without_response = budget.requests, budget.without_response
         after = changed = 0
         while page := await self._thread(
             self._journal.deliveries.open_batches, self._campaign, after=after, limit=_PAGE
@@ -192,5 +192,5 @@ class CampaignFollower:
             if self._poller.exhausted:
                 break
         if budget.requests > requests:  # otherwise time is up, and the number of the round before still holds
-            self.unanswered = budget.unanswered - unanswered
+            self.without_response = budget.without_response - without_response
         return changed

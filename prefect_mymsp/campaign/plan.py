@@ -55,7 +55,7 @@ class Plan:
         groups: Recipient groups of the gateway among the messages.
         oversize: Messages with more segments than the limits allow.
         oversize_rows: The rows of the first few of them.
-        known: Messages that the campaign had already; 0 if nothing was recorded.
+        recorded_before: Messages recorded by earlier runs of the campaign; 0 if nothing was recorded.
         new: Messages recorded now; 0 if nothing was recorded.
         dropped: Messages that the campaign had planned and the source no longer holds; they will not be sent.
         changed: Messages that were sent and that the source has replaced by another text for the same number.
@@ -80,7 +80,7 @@ class Plan:
     groups: int = 0
     oversize: int = 0
     oversize_rows: tuple[int, ...] = ()
-    known: int = 0
+    recorded_before: int = 0
     new: int = 0
     dropped: int = 0
     changed: int = 0

@@ -116,7 +116,7 @@ def _compare_with_campaign(plan: Plan, tally: SourceTally, recording: Recording)
     changed = [message for message in differing if not holds(message)]
     counted = dataclasses.replace(
         plan,
-        known=recording.messages_before,
+        recorded_before=recording.messages_before,
         new=recording.added() + len(dropped),
         dropped=len(dropped),
         changed=len(changed),

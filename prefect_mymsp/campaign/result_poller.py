@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import OpenBatch
 
 #: Requests in a row without a response after which the gateway is left alone for a while.
-MAX_UNANSWERED = 20
+MAX_WITHOUT_RESPONSE = 20
 
 
 class PollBudget:
@@ -41,7 +41,7 @@ class PollBudget:
     Attributes:
         ends_at: When no more results are requested.
         requests: Results that were requested so far.
-        unanswered: Of these, those without a complete response.
+        without_response: Of these, those without a complete response.
         refusal: Why the gateway refuses the account; None while it does not.
     """
 
@@ -51,13 +51,13 @@ class PollBudget:
         self._next_turn = 0.0
         self._silent = 0
         self.ends_at = ends_at
-        self.requests = self.unanswered = 0
+        self.requests = self.without_response = 0
         self.refusal: RefusedError | None = None
 
     def exhausted(self, now: float) -> bool:
         """Whether no more may be requested: time or requests are used up, the account is refused, nothing answers."""
         spent = self._max_requests is not None and self.requests >= self._max_requests
-        return self.refusal is not None or spent or self._silent >= MAX_UNANSWERED or now >= self.ends_at
+        return self.refusal is not None or spent or self._silent >= MAX_WITHOUT_RESPONSE or now >= self.ends_at
 
     def reserve(self, now: float) -> float | None:
         """Take the next turn and return its time; None when the budget is exhausted before it."""
@@ -74,11 +74,11 @@ class PollBudget:
 
     def record_incomplete(self) -> None:
         """The gateway answered, but the result was cut short."""
-        self.unanswered += 1
+        self.without_response += 1
 
     def record_failure(self, refusal: RefusedError | None = None) -> None:
         """The gateway did not answer, or refuses the account."""
-        self.unanswered += 1
+        self.without_response += 1
         self._silent += 1
         self.refusal = refusal or self.refusal
 
@@ -136,12 +136,12 @@ class ResultPoller:
         """
         unconfirmed = [batch.id for batch in batches if not batch.confirmed]
         recipients = await self._thread(self._journal.deliveries.recipients, unconfirmed) if unconfirmed else {}
-        unanswered, examined = self.budget.unanswered, list[_Examined]()
+        without_response, examined = self.budget.without_response, list[_Examined]()
         self.remaining = deque(batches)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._client.connections, len(batches))):
                 group.create_task(self._examine(self.remaining, recipients, examined))
-        self.complete = not self.remaining and self.budget.unanswered == unanswered
+        self.complete = not self.remaining and self.budget.without_response == without_response
         return await self._record(examined)
 
     async def _examine(

@@ -1,6 +1,6 @@
 """The decisions of sending, as pure functions: facts in, decision out. ``sender`` carries them out.
 
-- What the answer to a request means for its messages and for the campaign: :func:`judge_answer`
+- What the answer to a request means for its messages and for the campaign: :func:`judge_response`
 - Whether the lease still allows a request: :func:`lease_allows_request`
 - How much to claim next: :func:`next_claim_window`
 - Whether the run is finished: :func:`next_step`
@@ -71,7 +71,7 @@ _NO_FAILURES = FailureStreak()
 _ACCEPTED = BatchDecision(ACCEPTED, _NO_FAILURES)
 
 
-def judge_answer(
+def judge_response(
     error: BaseException | None, batch_size: int, streak: FailureStreak, max_consecutive_failures: int
 ) -> BatchDecision:
     """What the answer to a request means for its messages, and for the campaign.
@@ -146,7 +146,7 @@ class NextStep(Enum):
     """What to do after a claim that found nothing."""
 
     #: Wait for the outstanding requests: their messages may have to be sent again.
-    AWAIT_ANSWERS = auto()
+    AWAIT_RESPONSES = auto()
     #: Wait for the other runs: what they give back, or what they hold when they die, may have to be sent.
     AWAIT_OTHER_RUNS = auto()
     #: Wait for the reconciler: what it finds absent is sent again.
@@ -167,7 +167,7 @@ def next_step(*, outstanding: int, others_sending: bool, reconciling: bool, has_
         has_planned: Whether messages are planned.
     """
     if outstanding:
-        return NextStep.AWAIT_ANSWERS
+        return NextStep.AWAIT_RESPONSES
     if others_sending:
         return NextStep.AWAIT_OTHER_RUNS
     if reconciling:

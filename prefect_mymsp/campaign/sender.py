@@ -24,7 +24,7 @@ from prefect_mymsp.campaign.send_decisions import (
     BatchDecision,
     FailureStreak,
     NextStep,
-    judge_answer,
+    judge_response,
     lease_allows_request,
     next_claim_window,
     next_step,
@@ -353,7 +353,7 @@ class _Sender:
             )
         except BaseException as exception:  # noqa: BLE001  each has its outcome, and what is not the gateway's goes on
             error = exception
-        decision = judge_answer(error, batch.size, self._streak, self._options.max_consecutive_failures)
+        decision = judge_response(error, batch.size, self._streak, self._options.max_consecutive_failures)
         self._streak = decision.streak
         if decision.stop and isinstance(error, MyMSPError):
             self._stop(error)

@@ -45,14 +45,14 @@ class TrackingResult:
     Attributes:
         campaigns: The campaigns that were open when it began, the newest first.
         requests: Results that it requested.
-        unanswered: Of these, those without a complete response.
+        without_response: Of these, those without a complete response.
         incomplete: Whether some batches were left out; the next pass starts with them.
         refusal: Why the gateway refuses the account; None if it does not.
     """
 
     campaigns: tuple[CampaignProgress, ...]
     requests: int
-    unanswered: int
+    without_response: int
     incomplete: bool
     refusal: RefusedError | None
 
@@ -195,7 +195,7 @@ class _TrackingPass:
         tracked = {entry.campaign.id for entry in progress if entry.complete or entry.active_at >= self._since}
         await self._thread(completions.unwatch, watched - tracked)
         budget = self._poller.budget
-        return TrackingResult(tuple(progress), budget.requests, budget.unanswered, incomplete, budget.refusal)
+        return TrackingResult(tuple(progress), budget.requests, budget.without_response, incomplete, budget.refusal)
 
     async def _reconcile(self, campaigns: Sequence[CampaignKey]) -> None:
         """Reconcile campaigns until nothing is pending, or the rounds are used up."""

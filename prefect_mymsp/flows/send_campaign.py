@@ -259,7 +259,7 @@ def _start(
         "Campaign %r: %d rows, of which %d are rejected, %d suppressed and %d duplicates; %d messages are new, %d were "
         "recorded before.",
         request.campaign, plan.rows, plan.rejected_rows.num_rows, plan.suppressed.num_rows, plan.duplicates.num_rows,
-        plan.new, plan.known,
+        plan.new, plan.recorded_before,
     )  # fmt: skip
     return request, checked
 

@@ -86,7 +86,7 @@ def track_campaign(
         CompletionLog(opened, key.account).watch([key.id])  # a polling pass reports the completion if this run dies
         follower = follow_deliveries(account, opened, key, options)
         progress = emit_if_completed(opened, key)
-    problem = _problem(follower.refusal, follower.unanswered)
+    problem = _problem(follower.refusal, follower.without_response)
     if problem is not None:
         logger.error("%s", problem)
     if follower.updates_refusal is not None:
@@ -150,9 +150,9 @@ def track_open_campaigns(
     with open_journal(journal) as opened:
         result = poll_open_campaigns(account, opened, options)
         completed = emit_completed_campaigns(opened, account.account, result.campaigns)
-    if result.refusal is not None and result.unanswered == result.requests:
+    if result.refusal is not None and result.without_response == result.requests:
         raise result.refusal
-    if problem := _problem(result.refusal, result.unanswered):
+    if problem := _problem(result.refusal, result.without_response):
         logger.error("%s", problem)
     if result.incomplete:
         logger.info("There was no time to poll every message. The next pass continues from here.")
@@ -167,9 +167,9 @@ def track_open_campaigns(
     return tracking_frame(result.campaigns)
 
 
-def _problem(refusal: RefusedError | None, unanswered: int) -> str | None:
+def _problem(refusal: RefusedError | None, without_response: int) -> str | None:
     if refusal is not None:
         return f"{refusal} No further status can be fetched until that is fixed."
-    if unanswered:
-        return f"{unanswered} status requests got no response. Run it again to fetch what is missing."
+    if without_response:
+        return f"{without_response} status requests got no response. Run it again to fetch what is missing."
     return None

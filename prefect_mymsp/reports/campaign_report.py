@@ -42,7 +42,7 @@ class CampaignReport:
         messages: Messages of the campaign. In a dry run, this and the following counts are what there would be.
         segments: SMS segments that the messages take.
         ucs2: Messages of this source that need UCS-2.
-        known: Messages that the campaign had before this run.
+        recorded_before: Messages recorded by earlier runs of the campaign.
         planned: Not sent yet; in a dry run, what a run would send.
         sending: Being sent by another run.
         accepted: Accepted by the gateway.
@@ -70,7 +70,7 @@ class CampaignReport:
     messages: int
     segments: int
     ucs2: int
-    known: int
+    recorded_before: int
     planned: int
     sending: int = 0
     accepted: int = 0
@@ -105,8 +105,8 @@ class CampaignReport:
             messages=plan.messages,
             segments=plan.segments,
             ucs2=plan.ucs2,
-            known=plan.known,
-            planned=plan.due if plan.known else plan.messages,
+            recorded_before=plan.recorded_before,
+            planned=plan.due if plan.recorded_before else plan.messages,
             non_gsm_characters=plan.non_gsm_characters,
             samples=plan.samples,
             conflict=plan.conflict,

@@ -88,7 +88,7 @@ class Dialect:
         """``N`` and the error code."""
         return f"N{_SEPARATORS[self.separator]}{code}" + _SEPARATORS[self.line_ending] * self.trailing_newline
 
-    def records_answer(self, records: Iterable[str]) -> str:
+    def records_response(self, records: Iterable[str]) -> str:
         """``A`` and the records, each opened by two semicolons (sections 4.4.2 and 4.5.2)."""
         opened = [f";;{record}" for record in records]
         return self.accepted("".join(opened)) if self.records == "joined" and opened else self.accepted(*opened)

@@ -223,7 +223,7 @@ def _get_msg_received(state: GatewayState, exchange: Exchange) -> str:
     ]
     if state.settings.dialect.order == "descending":
         records.reverse()
-    return state.settings.dialect.records_answer(records)
+    return state.settings.dialect.records_response(records)
 
 
 def _get_msg_updates(state: GatewayState, exchange: Exchange) -> str:
@@ -252,7 +252,7 @@ def _get_msg_updates(state: GatewayState, exchange: Exchange) -> str:
     mailbox.collected = len(mailbox.inbox)
     if settings.dialect.order == "descending":
         records.reverse()
-    return settings.dialect.records_answer(records)
+    return settings.dialect.records_response(records)
 
 
 # ---------------------------------------------------------------- shared by the endpoints

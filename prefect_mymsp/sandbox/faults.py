@@ -29,7 +29,7 @@ ENDPOINTS: Final = (
 
 FaultKind = Literal[
     "none",
-    "answer_lost",
+    "response_lost",
     "lost_before",
     "late",
     "error_before",
@@ -46,7 +46,7 @@ FaultKind = Literal[
 #: The fields each kind takes besides ``kind``, ``endpoints``, ``probability`` and ``times``.
 _OWN_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "none": frozenset(),
-    "answer_lost": frozenset(),
+    "response_lost": frozenset(),
     "lost_before": frozenset(),
     "late": frozenset({"delay_s"}),
     "error_before": frozenset({"status"}),
@@ -67,7 +67,7 @@ class Fault:
     """One way an exchange fails.
 
     Attributes:
-        kind: ``none`` lets a request pass (for scripts); ``answer_lost`` processes it and closes the connection
+        kind: ``none`` lets a request pass (for scripts); ``response_lost`` processes it and closes the connection
             without a byte; ``lost_before`` closes it with nothing processed; ``late`` closes it and processes the
             request ``delay_s`` of simulated time later; ``error_before``/``error_after`` answer ``status`` before or
             after processing; ``rate_limited`` answers 429; ``slow`` processes, then answers ``delay_s`` real

@@ -135,7 +135,7 @@ class Gateway:
         if fault is None:
             return Reply(200, headers, body, len(body), delay_s)
         match fault.kind:
-            case "answer_lost" | "lost_before" | "late":
+            case "response_lost" | "lost_before" | "late":
                 return Reply(0, [], b"", 0, delay_s, dropped=True)
             case "error_before" | "error_after":
                 body = f"HTTP {fault.status} from the sandbox\n".encode()

@@ -65,7 +65,7 @@ MAGIC_NUMBERS: Final[Mapping[str, Magic]] = {
         656: Magic("delivered; replies `STOP`", reply="STOP"),
         657: Magic("delivered; replies a text with tabs, newlines and forged `;;` records", reply=FORGED_TEXT),
         658: Magic("delivered; replies HTML with a script", reply=HTML_TEXT),
-        660: Magic("accepted, then the connection is closed without an answer", fault=Fault("answer_lost")),
+        660: Magic("accepted, then the connection is closed without an answer", fault=Fault("response_lost")),
         661: Magic(
             "connection closed, nothing processed; every second try of a text passes",
             fault=Fault("lost_before"),

@@ -524,7 +524,7 @@ def test_groups_get_one_request_each(
         tmp_path / "a.csv", "Hej alla", credentials, "all", audience=Audience(groups=["staff", "board"])
     )
     assert len(gateway.gateway.ledger()) == 3
-    assert again.known == 4
+    assert again.recorded_before == 4
     alone = send_campaign(None, "Bara ni", credentials, wait_minutes=0, audience=Audience(groups=["staff"]))
     assert alone.campaign.startswith("staff 20")
     assert (alone.rows, alone.accepted) == (0, 1)
@@ -785,7 +785,7 @@ def test_prefect_retries_after_crashes_send_each_row_once(
             speed=Speed(messages_per_minute=240),
         )
     assert at == 1000
-    assert (report.accepted, report.in_doubt, report.known) == (8, 0, 8)
+    assert (report.accepted, report.in_doubt, report.recorded_before) == (8, 0, 8)
     assert reached(gateway) == list(range(605, 613))
     assert set(gateway.gateway.summary().values()) == {1}
     with get_client(sync_client=True) as client:

@@ -107,7 +107,7 @@ def test_send_track_inbox_and_report(terminal: Terminal, gateway: Sandbox, tmp_p
 def test_resolve_and_cancel(terminal: Terminal, gateway: Sandbox, tmp_path: Path) -> None:
     source = tmp_path / "people.csv"
     source.write_text("mobile\n0701740605\n0701740606\n", encoding="utf-8")
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     sent = terminal.run("send", str(source), "Hej", "--campaign", "doubt", "--yes", "--no-wait", code=3)
     assert "prefect-mymsp resolve doubt" in sent
     assert "settle them with prefect-mymsp resolve" in " ".join(terminal.run("track", "doubt", code=3).split())

@@ -134,8 +134,8 @@ def test_the_sandbox_command() -> None:
                 name, _, value = line.strip().partition("   ")
                 shown[name] = value.strip()
             form = {"user": shown["user"], "pwd": shown["password"], "recipients": "46701740605", "msg": "Hello"}
-            answer = httpx.post(f"{shown['base URL']}/sendSms", data=form)
-            assert re.fullmatch(r"A\n\d+\n", answer.text)
+            response = httpx.post(f"{shown['base URL']}/sendSms", data=form)
+            assert re.fullmatch(r"A\n\d+\n", response.text)
         finally:
             sandbox.send_signal(signal.SIGINT)
             rest, errors = sandbox.communicate(timeout=20)

@@ -70,7 +70,7 @@ def test_a_person_settles_doubt(
 
 def test_exactly_once_in_a_journal_of_its_own(credentials: MyMSPCredentials, gateway: Sandbox, tmp_path: Path) -> None:
     journal = CampaignJournal(url=f"sqlite:///{tmp_path / 'own.db'}")  # type: ignore[arg-type]
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     report = send_campaign(
         people(tmp_path, 605, 606),
         "Hello {name}!",

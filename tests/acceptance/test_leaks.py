@@ -208,7 +208,7 @@ def every_endpoint(
     collect(lambda: tasks.send_sms(credentials, [CANARY, ""], TEXT))
     collect(lambda: tasks.send_sms(credentials, SPACED, TEXT))
     collect(lambda: tasks.send_sms(credentials, CANARY, TEXT, send_at=datetime(2090, 1, 1)))
-    for kind in ("answer_lost", "error_after", "html", "empty", "cut_short", "truncated"):
+    for kind in ("response_lost", "error_after", "html", "empty", "cut_short", "truncated"):
         fault = Fault.from_json({"kind": kind, "endpoints": ["sendSms", "getMsgUpdates"]})
         faults.replace(scripted=[fault])
         collect(lambda: tasks.send_sms(credentials, CANARY, TEXT))
@@ -243,7 +243,7 @@ def test_no_password_number_or_text_leaks(
     @flow(name="leaks", flow_run_name="leaks-unsaved")
     def unsaved(account: MyMSPCredentials) -> None:
         every_endpoint(account, collect, gateway)
-        gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+        gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
         tasks.send_sms(account, OTHER, TEXT)
 
     people = tmp_path / "people.csv"
@@ -297,7 +297,7 @@ def test_no_password_number_or_text_leaks(
     assert {type(error).__name__ for error in errors} >= {
         "RefusedError",
         "UnreachableError",
-        "NoAnswerError",
+        "NoResponseError",
         "UnexpectedStatusError",
         "ProtocolError",
         "InputError",
@@ -324,13 +324,13 @@ def test_no_password_number_or_text_leaks(
     public += [("sandbox's request log", requests.content)]
 
     private = [(path.name, path.read_bytes()) for path in [*files_under(tmp_path), *files_under(prefect_home)]]
-    private += [("error with an answer", b"\n".join(serialized_forms(error))) for error in errors]
+    private += [("error with a response", b"\n".join(serialized_forms(error))) for error in errors]
     private += [("sandbox", b"\n".join(shown))]
     assert {"journal.db", "unsaved.csv", "unsaved-rejected-rows.csv", "stopped.csv"} <= {name for name, _ in private}
 
     secrets = [*forms(password), *forms(WRONG)]
     assert searched([*public, *private], secrets, None) == []
-    # Only the raw answer in such an error may contain a text; it is never shown.
+    # Only the raw response in such an error may contain a text; it is never shown.
     assert any(getattr(error, "raw", None) for error in errors)
     public += [("error messages", f"{error}{error!r}".encode()) for error in errors]
     assert searched(public, [TEXT.encode(), b"sparv 5521"], NUMBER) == []

@@ -96,7 +96,7 @@ def test_notify_works_in_sync_and_async_flows_tasks_and_hooks(block: MyMSPNotifi
 @pytest.mark.parametrize(
     ("fault", "message", "sent"),
     [
-        (Fault("answer_lost", times=9), "may not have been: ", 1),
+        (Fault("response_lost", times=9), "may not have been: ", 1),
         (Fault("error_after", status=502, times=9), "HTTP 502", 1),
         (Fault("html", times=9), "may not have been: ", 0),
         (Fault("empty", times=9), "may not have been: ", 1),

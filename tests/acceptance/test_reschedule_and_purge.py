@@ -49,9 +49,9 @@ def test_reschedule_a_campaign(
     send_campaign(source, "Hello {name}!", credentials, "later", send_at=SOON, wait_minutes=0)
     gateway.gateway.faults.replace(
         scripted=[
-            Fault("answer_lost", endpoints=("sendlater/update",)),
+            Fault("response_lost", endpoints=("sendlater/update",)),
             Fault("lost_before", endpoints=("sendlater/update",)),
-            Fault("answer_lost", endpoints=("sendlater/get",)),
+            Fault("response_lost", endpoints=("sendlater/get",)),
         ]
     )
     with caplog.at_level(logging.INFO):

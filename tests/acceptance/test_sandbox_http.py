@@ -40,9 +40,9 @@ def post(http: httpx.Client, endpoint: str, body: bytes) -> httpx.Response:
 def test_a_message_from_send_to_delivery(http: httpx.Client, mymsp_sandbox: Sandbox) -> None:
     assert (mymsp_sandbox.user, mymsp_sandbox.password) == ("demo", "demo-password")
     assert mymsp_sandbox.base_url == f"{mymsp_sandbox.url}/external"
-    answer = post(http, "sendSms", SEND)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    assert answer.text == "A\n100001\n"
+    response = post(http, "sendSms", SEND)
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert response.text == "A\n100001\n"
     http.put("/_sandbox/clock", json={"advance_s": 60})
     result = post(http, "getSmsResult", LOGIN + b"&msgId=100001").text.splitlines()
     assert result[:2] == ["A", "1/1/1"]
@@ -90,7 +90,7 @@ def test_keep_alive(http: httpx.Client, mymsp_sandbox: Sandbox) -> None:
     assert len(mymsp_sandbox.gateway.messages) == 20
 
 
-def test_no_answer_waits_for_a_delayed_ack(http: httpx.Client) -> None:
+def test_no_response_waits_for_a_delayed_ack(http: httpx.Client) -> None:
     # Without TCP_NODELAY each takes 40 ms. The faster half is looked at: the machine may be busy with other tests.
     times = list[float]()
     for _ in range(50):
@@ -112,7 +112,7 @@ def test_connections_are_really_dropped(protocol: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(uvicorn.Config, "__init__", chosen)
     with Sandbox() as sandbox, httpx.Client(base_url=sandbox.url, trust_env=False, timeout=5) as http:
         assert post(http, "sendSms", SEND).text == "A\n100001\n"  # the dropped connection is a kept one
-        sandbox.gateway.faults.replace(scripted=[Fault("answer_lost"), Fault("lost_before"), Fault("truncated")])
+        sandbox.gateway.faults.replace(scripted=[Fault("response_lost"), Fault("lost_before"), Fault("truncated")])
         for accepted in (2, 2):
             with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)) as caught:
                 post(http, "sendSms", SEND)
@@ -125,8 +125,8 @@ def test_connections_are_really_dropped(protocol: str, monkeypatch: pytest.Monke
         assert [r.status for r in sandbox.gateway.requests] == [200, None, None, 200, 200]
 
 
-def test_no_byte_of_a_lost_answer_arrives(mymsp_sandbox: Sandbox) -> None:
-    mymsp_sandbox.gateway.faults.replace(scripted=[Fault("answer_lost")])
+def test_no_byte_of_a_lost_response_arrives(mymsp_sandbox: Sandbox) -> None:
+    mymsp_sandbox.gateway.faults.replace(scripted=[Fault("response_lost")])
     address = ("127.0.0.1", int(mymsp_sandbox.url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=5) as client:
         client.sendall(b"POST /external/sendSms HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(SEND))
@@ -157,12 +157,12 @@ def test_faults_over_http(http: httpx.Client, mymsp_sandbox: Sandbox) -> None:
     )
     assert plan.status_code == 200
     assert len(http.get("/_sandbox/faults").json()["scripted"]) == 8
-    answers = [post(http, "sendSms", SEND) for _ in range(8)]
-    assert [a.status_code for a in answers] == [500, 502, 429, 200, 200, 200, 200, 200]
-    assert answers[2].headers["retry-after"] == "1"
-    assert answers[3].headers["content-type"].startswith("text/html")
-    assert [a.text for a in answers[4:]] == ["", "A", "N\n12\n", "A\n100004\n"]
-    assert answers[7].elapsed.total_seconds() >= 0.2
+    responses = [post(http, "sendSms", SEND) for _ in range(8)]
+    assert [a.status_code for a in responses] == [500, 502, 429, 200, 200, 200, 200, 200]
+    assert responses[2].headers["retry-after"] == "1"
+    assert responses[3].headers["content-type"].startswith("text/html")
+    assert [a.text for a in responses[4:]] == ["", "A", "N\n12\n", "A\n100004\n"]
+    assert responses[7].elapsed.total_seconds() >= 0.2
     assert http.post("/_sandbox/faults", json={"kind": "empty", "times": 2}).json()["scripted"][0]["times"] == 2
     assert http.get("/_sandbox/faults").json()["seed"] == 3
     struck = http.get("/_sandbox/requests").json()["faults"]
@@ -261,9 +261,9 @@ def test_summary_over_http(http: httpx.Client) -> None:
     ],
 )
 def test_bad_json_is_refused(http: httpx.Client, method: str, path: str, body: bytes, message: str) -> None:
-    answer = http.request(method, f"/_sandbox/{path}", content=body)
-    assert answer.status_code == 400
-    assert message in answer.json()["error"]
+    response = http.request(method, f"/_sandbox/{path}", content=body)
+    assert response.status_code == 400
+    assert message in response.json()["error"]
 
 
 def test_the_page_escapes_what_strangers_write(http: httpx.Client, mymsp_sandbox: Sandbox) -> None:

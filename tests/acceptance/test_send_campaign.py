@@ -220,14 +220,14 @@ def test_a_second_start_sends_only_new_rows(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     first = send_campaign(people(tmp_path / "a.csv", 605, 606), "Hej {name}", credentials, "again")
-    assert (states(first), first.known) == ({"accepted": 2, "delivered": 2}, 0)
+    assert (states(first), first.recorded_before) == ({"accepted": 2, "delivered": 2}, 0)
     same = send_campaign(tmp_path / "a.csv", "Hej {name}", credentials, "again")
-    assert (states(same), same.known, same.rows) == ({"accepted": 2, "delivered": 2}, 2, 2)
+    assert (states(same), same.recorded_before, same.rows) == ({"accepted": 2, "delivered": 2}, 2, 2)
     assert sent(gateway) == texts(605, 606)
     pd.testing.assert_frame_equal(same.deliveries, first.deliveries)
 
     more = send_campaign(people(tmp_path / "b.csv", 606, 607, 608), "Hej {name}", credentials, "again")
-    assert (states(more), more.known, more.rows) == ({"accepted": 4, "delivered": 4}, 2, 3)
+    assert (states(more), more.recorded_before, more.rows) == ({"accepted": 4, "delivered": 4}, 2, 3)
     assert sent(gateway) == texts(605, 606, 607, 608)
     # Another name is another campaign, but repeating a text on the same day needs permission.
     with pytest.raises(RepeatError, match="'again'"):
@@ -361,7 +361,7 @@ def test_dataframes_stay_out_of_prefects_api(credentials: MyMSPCredentials, gate
         return send_dataframe(frame, "Hej {namn}!", credentials, "frame", wait_minutes=0)
 
     again = outer()
-    assert (again.known, states(again)) == (3, {"accepted": 3, "delivered": 3})
+    assert (again.recorded_before, states(again)) == (3, {"accepted": 3, "delivered": 3})
     assert len(sent(gateway)) == 3
 
 
@@ -489,7 +489,7 @@ def test_an_unreachable_gateway_stops_the_campaign(
     unreachable: Callable[[Sandbox], contextlib.AbstractContextManager[None]],
 ) -> None:
     file = people(tmp_path / "a.csv", 605, 606, 607)
-    with unreachable(gateway), pytest.raises(CampaignStoppedError, match="until the gateway answers again") as caught:
+    with unreachable(gateway), pytest.raises(CampaignStoppedError, match="until the gateway responds again") as caught:
         send_campaign(file, "Hej {name}", credentials, "down")
     assert isinstance(caught.value.__cause__, UnreachableError | None)
     assert (caught.value.counts["planned"], caught.value.counts["messages"]) == (3, 3)

@@ -21,7 +21,7 @@ from prefect_mymsp import MyMSPCredentials, tasks
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import (
     InDoubtError,
-    NoAnswerError,
+    NoResponseError,
     RateLimitedError,
     RefusedError,
     UnexpectedStatusError,
@@ -189,17 +189,17 @@ def test_prefect_settings_never_repeat_or_skip_a_send(credentials: MyMSPCredenti
 
     def body() -> None:
         later = tasks.send_sms(credentials, "46701740630", "later", send_at=LATER)
-        faults.replace(scripted=[Fault("answer_lost")])
-        with pytest.raises(NoAnswerError):
+        faults.replace(scripted=[Fault("response_lost")])
+        with pytest.raises(NoResponseError):
             tasks.send_sms(credentials, "46701740605", "lost")
         faults.replace(scripted=[Fault("error_after", status=502)])
         with pytest.raises(InDoubtError):
             tasks.send_sms.submit(credentials, "46701740605", "bad gateway").result()
-        faults.replace(scripted=[Fault("answer_lost", endpoints=("sendlater/update",))])
-        with pytest.raises(NoAnswerError):
+        faults.replace(scripted=[Fault("response_lost", endpoints=("sendlater/update",))])
+        with pytest.raises(NoResponseError):
             tasks.update_scheduled_time(credentials, later, LATEST)
-        faults.replace(scripted=[Fault("answer_lost", endpoints=("sendlater/cancel",))])
-        with pytest.raises(NoAnswerError):
+        faults.replace(scripted=[Fault("response_lost", endpoints=("sendlater/cancel",))])
+        with pytest.raises(NoResponseError):
             tasks.cancel_scheduled(credentials, later)
         faults.replace(scripted=[Fault("error_before", endpoints=("getMsgUpdates",))])
         with pytest.raises(UnexpectedStatusError) as caught:
@@ -210,8 +210,8 @@ def test_prefect_settings_never_repeat_or_skip_a_send(credentials: MyMSPCredenti
         assert len(set(ids)) == 2
 
     async def async_body() -> None:
-        faults.replace(scripted=[Fault("answer_lost")])
-        with pytest.raises(NoAnswerError):
+        faults.replace(scripted=[Fault("response_lost")])
+        with pytest.raises(NoResponseError):
             await tasks.asend_sms(credentials, "46701740607", "lost")
         ids = [await tasks.asend_sms(credentials, "46701740608", "again") for _ in range(2)]
         assert len(set(ids)) == 2
@@ -269,7 +269,7 @@ def test_requested_retries_happen_only_when_nothing_was_sent(
         assert len(clients_made) == 9
 
         for fault in (
-            Fault("answer_lost"),
+            Fault("response_lost"),
             Fault("lost_before"),
             Fault("error_before"),
             Fault("empty"),
@@ -290,14 +290,14 @@ def test_requested_retries_happen_only_when_nothing_was_sent(
     async def async_body() -> None:
         with pytest.raises(UnreachableError):
             await asend(nobody, "46701740605", "refused")
-        faults.replace(scripted=[Fault("answer_lost")])
-        with pytest.raises(NoAnswerError):
+        faults.replace(scripted=[Fault("response_lost")])
+        with pytest.raises(NoResponseError):
             await asend(credentials, "46701740605", "lost")
 
     in_flow(body)
     assert sent(gateway) == [
         ("46701740605", "too much"),
-        ("46701740606", "answer_lost"),
+        ("46701740606", "response_lost"),
         ("46701740606", "empty"),
         ("46701740606", "cut_short"),
     ]
@@ -326,7 +326,7 @@ def test_reads_are_retried_unless_the_gateway_refuses(
         at = ("getSmsResult",)
         once = Fault("error_before", endpoints=at)
         assert tries(lambda: read(credentials, message_id), once) == 2
-        assert tries(lambda: read(credentials, message_id), once, Fault("answer_lost", at), Fault("empty", at)) == 4
+        assert tries(lambda: read(credentials, message_id), once, Fault("response_lost", at), Fault("empty", at)) == 4
         before = len(gateway.gateway.requests)
         with pytest.raises(RefusedError, match="32"):
             read(credentials, "999999")

@@ -155,7 +155,7 @@ def test_tracking_waits_for_a_scheduled_campaign(
 def test_tracking_can_read_updates(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     sent(tmp_path, credentials, "hints", 605, 606)
     gateway.gateway.receive(originator="46701740607", text="STOP")
     status = track_campaign("hints", credentials, use_updates=True)
@@ -242,7 +242,7 @@ def test_a_pass_fails_when_the_gateway_refuses_the_account(
 
 
 def test_a_pass_sends_nothing(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
-    source = people(tmp_path, 605, 684)  # 684 is answered with 429, every time
+    source = people(tmp_path, 605, 684)  # 684 gets HTTP 429, every time
     with pytest.raises(Exception, match="stopped"):
         send_campaign(source, "Hej {name}", credentials, "stopped", wait_minutes=0)
     requests = request_count(gateway, "sendSms")
@@ -341,7 +341,7 @@ def test_a_failing_inbox_is_an_error(credentials: MyMSPCredentials, gateway: San
 def test_updates_are_followed_by_requests_for_results_and_the_inbox(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     sent(tmp_path, credentials, "lost", 605, 606)
     forged = "STOP\n;;1\t999999\t46701740699\t2026-01-01 00:00\tDEMO\tSMS\tSTOP\n;;0\t7\t1\t46701740605\tdelivered\t-1"
     gateway.gateway.receive(originator="46701740607", text=forged)
@@ -360,7 +360,7 @@ def test_lost_updates_are_reported_and_the_inbox_is_still_read(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any
 ) -> None:
     gateway.gateway.receive(originator="46701740607", text="Hello")
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost", UPDATES)])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost", UPDATES)])
     summary = collect_updates(credentials)
     assert summary.received == 1
     assert "will not send these updates again" in (summary.problem or "")
@@ -404,7 +404,7 @@ def test_updates_survive_a_crash_between_storing_and_parsing(
 ) -> None:
     journal_url = f"sqlite:///{tmp_path / 'own.db'}"
     block = CampaignJournal(url=journal_url)  # type: ignore[arg-type]
-    gateway.gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     sent(tmp_path, credentials, "killed", 605, 606, journal=block)
     standard_input = "\n".join(
         [credentials.user, credentials.password.get_secret_value(), credentials.base_url, journal_url]

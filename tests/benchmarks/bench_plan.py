@@ -105,10 +105,10 @@ def measure(way: str, path: Path) -> tuple[float, float, tuple[int, ...]]:
     Returns:
         Processor seconds without imports, peak resident memory in MB, and the three sums.
     """
-    answer = subprocess.run(
+    figures = subprocess.run(
         [sys.executable, __file__, "--way", way, "--file", str(path)], check=True, capture_output=True, text=True
     ).stdout.split()
-    return float(answer[0]), float(answer[1]), tuple(map(int, answer[2:]))
+    return float(figures[0]), float(figures[1]), tuple(map(int, figures[2:]))
 
 
 def main() -> None:

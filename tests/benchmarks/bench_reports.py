@@ -68,7 +68,7 @@ def make_journal(path: Path, rows: int) -> None:
         journal.claims.end_run(run)
 
 
-def make_answer(path: Path, rows: int) -> None:
+def make_response(path: Path, rows: int) -> None:
     """One response of getSmsResult with many recipients."""
     rng = random.Random(7)
     with path.open("w", encoding="utf-8") as file:
@@ -102,11 +102,11 @@ def csv(folder: Path) -> int:
 
 
 def result(folder: Path) -> int:
-    """A large answer, parsed."""
+    """A large response, parsed."""
     from prefect_mymsp.protocol import Response, parse_result
 
-    answer = Response((folder / "answer.txt").read_bytes(), "text/plain; charset=utf-8", ZONE)
-    return len(parse_result(answer, "1").statuses)
+    response = Response((folder / "response.txt").read_bytes(), "text/plain; charset=utf-8", ZONE)
+    return len(parse_result(response, "1").statuses)
 
 
 def result_csv(folder: Path) -> int:
@@ -117,7 +117,7 @@ def result_csv(folder: Path) -> int:
     texts: Any = {"recipient": "string", "status": "string"}
     times = ["sent_at", "delivered_at"]
     read = pd.read_csv(
-        folder / "answer.txt", sep="\t", skiprows=2, names=columns, dtype=texts, parse_dates=times, na_values=["-1"]
+        folder / "response.txt", sep="\t", skiprows=2, names=columns, dtype=texts, parse_dates=times, na_values=["-1"]
     )
     return len(read)
 
@@ -150,8 +150,8 @@ def measure(way: str, folder: Path) -> tuple[float, float, float, int]:
         Processor seconds without imports, peak resident memory in MB, the same before it began, and its rows.
     """
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(answer[0]), float(answer[1]), float(answer[2]), int(answer[3])
+    figures = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(figures[0]), float(figures[1]), float(figures[2]), int(figures[3])
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_journal(folder / "journal.db", options.rows)
-        make_answer(folder / "answer.txt", options.rows)
+        make_response(folder / "response.txt", options.rows)
         _write_csv(folder)
         rates = {}
         for way in WAYS:

@@ -7,7 +7,7 @@ import selectors
 import sys
 
 
-class Answering(asyncio.Protocol):
+class Responder(asyncio.Protocol):
     """One connection. Each complete request gets an id."""
 
     next_id = 100_000
@@ -29,22 +29,22 @@ class Answering(asyncio.Protocol):
                 return
             self.buffer = self.buffer[end + 4 + length :]
             if self.latency_s:
-                asyncio.get_running_loop().call_later(self.latency_s, self.answer)
+                asyncio.get_running_loop().call_later(self.latency_s, self.respond)
             else:
-                self.answer()
+                self.respond()
 
-    def answer(self) -> None:
-        Answering.next_id += 1
-        body = b"A\n%d\n" % Answering.next_id
+    def respond(self) -> None:
+        Responder.next_id += 1
+        body = b"A\n%d\n" % Responder.next_id
         self.transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
 
 
 async def serve(latency_s: float) -> None:
-    """Listen on a free port, print it, and answer until killed."""
-    Answering.latency_s = latency_s
-    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+    """Listen on a free port, print it, and respond until killed."""
+    Responder.latency_s = latency_s
+    server = await asyncio.get_running_loop().create_server(Responder, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from prefect_mymsp.client import AsyncMyMSPClient
-from prefect_mymsp.errors import InDoubtError, InputError, NoAnswerError, RefusedError, UnreachableError
+from prefect_mymsp.errors import InDoubtError, InputError, NoResponseError, RefusedError, UnreachableError
 from prefect_mymsp.sync_client import MyMSPClient
 from tests.loopback import NUMBER, PASSWORD, USER, LoopbackServer, counts_up, free_port, hangs, http, says
 
@@ -121,7 +121,7 @@ def test_close_fails_calls_in_flight_as_in_doubt_and_waiting_calls_as_not_sent()
         for thread in threads:
             thread.join(5)
         assert time.monotonic() - began < 2
-        assert sorted(type(error).__name__ for error in errors) == ["NoAnswerError", "UnreachableError"]
+        assert sorted(type(error).__name__ for error in errors) == ["NoResponseError", "UnreachableError"]
         assert len(server.requests) == 1
     wait_until_no_threads()
 
@@ -252,7 +252,7 @@ threading.Thread(target=call, daemon=True).start()
 time.sleep(0.5)
 """
     with LoopbackServer(hangs()) as server:
-        assert output_of(server, program) in (["NoAnswerError"], [])
+        assert output_of(server, program) in (["NoResponseError"], [])
 
 
 def test_a_program_may_send_while_it_ends() -> None:
@@ -324,7 +324,7 @@ def test_a_late_response_to_an_interrupted_call_is_not_read_as_the_next() -> Non
         return True
 
     with LoopbackServer(responds_late, counts_up()) as server, client_for(server, connections=1) as client:
-        with pytest.raises(NoAnswerError):
+        with pytest.raises(NoResponseError):
             send_and_close(client, server)
         assert client.send(NUMBER, "second") == "1"
         assert server.connections == 2

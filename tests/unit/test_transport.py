@@ -17,7 +17,7 @@ from prefect_mymsp import transport
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import (
     InDoubtError,
-    NoAnswerError,
+    NoResponseError,
     RefusedError,
     UnreachableError,
 )
@@ -84,11 +84,11 @@ def in_turn(url: str, count: int, pause_s: float = 0.0) -> list[str | int]:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
-@pytest.mark.parametrize(("answer", "outcome"), [("A\n77", "77"), ("N\n28", 28)], ids=["accepted", "refused"])
+@pytest.mark.parametrize(("response", "outcome"), [("A\n77", "77"), ("N\n28", 28)], ids=["accepted", "refused"])
 def test_a_response_that_arrives_twice_is_not_read_as_the_next(
     secure: bool,
     apart: bool,
-    answer: str,
+    response: str,
     outcome: str | int,
     server_tls: ssl.SSLContext,
     certificate: Path,
@@ -98,7 +98,7 @@ def test_a_response_that_arrives_twice_is_not_read_as_the_next(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     def twice(_: LoopbackServer, connection: socket.socket) -> bool:
-        for data in [http(answer)] * 2 if apart else [http(answer) * 2]:
+        for data in [http(response)] * 2 if apart else [http(response) * 2]:
             connection.sendall(data)
             time.sleep(0.01)
         return True
@@ -115,7 +115,7 @@ def test_a_refusal_that_arrives_again_and_late_is_not_read_as_the_next() -> None
 
 
 def test_an_id_that_arrives_again_is_read_as_the_next_once_at_most() -> None:
-    """Or each answer would be taken for the next request's from then on."""
+    """Or each response would be taken for the next request's from then on."""
     with LoopbackServer(says_twice(http("A\n77")), counts_up(pause_s=0.1)) as server:
         assert in_turn(server.url, 4) == ["77", "77", "2", "3"]  # a campaign takes both for doubtful
         assert server.connections == 2
@@ -201,7 +201,7 @@ def test_a_response_that_is_cut_by_closing_the_client_is_incomplete() -> None:
         await asyncio.to_thread(begun.wait, 5)
         await asyncio.sleep(0.1)
         await client.aclose()
-        with pytest.raises(NoAnswerError):
+        with pytest.raises(NoResponseError):
             await sending
 
     with LoopbackServer(half) as server:
@@ -227,7 +227,7 @@ def test_a_server_that_keeps_sending_is_disconnected() -> None:
 
 @pytest.mark.parametrize("said", [b"", http("N\n12")], ids=["nothing", "a refusal"])
 def test_a_connection_that_ends_before_the_request_is_not_sent(said: bytes) -> None:
-    """Nor is what it says an answer."""
+    """Nor is what it says a response."""
 
     def first(connection: socket.socket) -> None:
         connection.sendall(said)
@@ -250,7 +250,7 @@ def test_a_connection_that_ends_before_the_request_is_not_sent(said: bytes) -> N
 def test_through_a_proxy_no_connection_is_reused(
     server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """httpx makes these, and would take what an answer leaves over for the next one."""
+    """httpx makes these, and would take what a response leaves over for the next one."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     def connects(_: LoopbackServer, connection: socket.socket) -> bool:
@@ -282,7 +282,7 @@ def _carry(here: socket.socket, there: socket.socket) -> None:
 def test_a_client_is_usable_after_a_doubt() -> None:
     async def fail_three_times(client: AsyncMyMSPClient) -> str:
         for _ in range(3):
-            with pytest.raises(NoAnswerError):
+            with pytest.raises(NoResponseError):
                 await send(client)
         return await send(client)
 

@@ -148,7 +148,7 @@ class Bench:
 
 #: Faults that leave a request in doubt.
 DOUBTFUL = [
-    Fault("answer_lost"),
+    Fault("response_lost"),
     Fault("lost_before"),
     Fault("error_after"),
     Fault("error_before"),

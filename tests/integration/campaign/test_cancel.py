@@ -37,7 +37,7 @@ def test_cancelling_stops_another_process_and_journal_and_gateway_agree(
 ) -> None:
     gateway = mymsp_sandbox.gateway
     gateway.configure({"latency_ms": 100})
-    lost = Fault("answer_lost", times=3)
+    lost = Fault("response_lost", times=3)
     if scheduled:  # doubt about scheduled messages can be settled
         gateway.faults.replace(scripted=[Fault("none", times=20), lost])
     account = account_fingerprint(mymsp_sandbox.base_url, mymsp_sandbox.user)

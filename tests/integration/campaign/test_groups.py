@@ -117,7 +117,7 @@ def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
     assert bench.requests == 3  # there is nothing to halve
 
 
-@pytest.mark.parametrize("fault", [Fault("answer_lost"), Fault("lost_before"), Fault("truncated")])
+@pytest.mark.parametrize("fault", [Fault("response_lost"), Fault("lost_before"), Fault("truncated")])
 @pytest.mark.parametrize("send_at", [None, SOON])
 def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, send_at: datetime | None) -> None:
     campaign = record(bench, ["choir"], send_at=send_at)
@@ -133,7 +133,7 @@ def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, send_at: da
 def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -> None:
     """Only what may be the group's is left alone: here the one member is a recipient of its own too."""
     campaign = record(bench, ["choir"], [(A, "Hello A"), (D, "Hello D")], send_at=SOON)
-    bench.fault(Fault("answer_lost", times=3))
+    bench.fault(Fault("response_lost", times=3))
     counts = bench.send(campaign, connections=1)
     assert (counts.in_doubt, counts.accepted, counts.planned) == (3, 0, 0)
     assert bench.requests == 3
@@ -152,7 +152,7 @@ def test_absence_is_proven_beside_a_doubtful_group(bench: Bench) -> None:
 
 def test_a_hint_may_be_the_groups(bench: Bench) -> None:
     campaign = record(bench, ["choir"], [(D, "Hello D")])
-    bench.fault(Fault("lost_before"), Fault("answer_lost"))  # which of them is which?
+    bench.fault(Fault("lost_before"), Fault("response_lost"))  # which of them is which?
     assert bench.send(campaign, connections=1).in_doubt == 2
     counts = bench.follow(campaign, use_updates=True, deadline_s=1.0)
     assert (counts.in_doubt, counts.accepted) == (2, 0)

@@ -34,7 +34,7 @@ def test_a_truncated_message_id_is_rejected(bench: Bench) -> None:
 
 def test_an_update_settles_doubt(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")])
-    bench.fault(Fault("answer_lost"))
+    bench.fault(Fault("response_lost"))
     assert bench.send(campaign, connections=1).in_doubt == 1
     counts = bench.follow(campaign, use_updates=True)
     assert (counts.accepted, counts.in_doubt, counts.delivered) == (2, 0, 2)

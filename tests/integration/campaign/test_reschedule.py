@@ -135,11 +135,11 @@ def test_a_campaign_is_rescheduled_back(bench: Bench) -> None:
 # -- lost responses ----------------------------------------------------------------------------------------------------
 
 LOST = [
-    [Fault("answer_lost", endpoints=UPDATE, times=4)],
+    [Fault("response_lost", endpoints=UPDATE, times=4)],
     [Fault("lost_before", endpoints=UPDATE, times=4)],
     [Fault("error_after", endpoints=UPDATE), Fault("error_before", endpoints=UPDATE), Fault("html", endpoints=UPDATE)],
     [Fault("truncated", endpoints=UPDATE, times=2), Fault("empty", endpoints=UPDATE, times=2)],
-    [Fault("answer_lost", endpoints=UPDATE, times=4), Fault("answer_lost", endpoints=GET, times=3)],
+    [Fault("response_lost", endpoints=UPDATE, times=4), Fault("response_lost", endpoints=GET, times=3)],
     [Fault("late", endpoints=UPDATE, delay_s=60.0, times=2)],
 ]
 
@@ -157,7 +157,7 @@ def test_a_lost_response_is_looked_up(bench: Bench, faults: list[Fault]) -> None
 
 def test_unknown_requests_are_reported_and_moved_by_the_next_call(bench: Bench) -> None:
     campaign = scheduled(bench)
-    bench.fault(Fault("answer_lost", endpoints=UPDATE, times=100), Fault("empty", endpoints=GET, times=100))
+    bench.fault(Fault("response_lost", endpoints=UPDATE, times=100), Fault("empty", endpoints=GET, times=100))
     assert reschedule(bench, campaign, LATER, rounds=2).unknown == 4
     assert in_journal(bench) == {(SOON, LATER): 4}
     bench.fault()

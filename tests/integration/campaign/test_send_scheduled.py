@@ -45,7 +45,7 @@ def test_a_scheduled_campaign_ends_when_its_ids_are_listed(bench: Bench) -> None
 
 def test_messages_are_scheduled_ahead(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B")])
-    bench.fault(Fault("answer_lost"), Fault("lost_before"))
+    bench.fault(Fault("response_lost"), Fault("lost_before"))
     before = datetime.now(UTC)
     counts = bench.send(campaign, schedule_ahead_s=300.0)
     assert counts.accepted == 2
@@ -81,22 +81,22 @@ def _change_responses(bench: Bench, monkeypatch: pytest.MonkeyPatch, change: Cal
     handle = bench.gateway.handle
 
     def changed(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
-        answer = handle(method, endpoint, query, body)
-        changed_body = answer.body if answer.dropped else change(endpoint, answer.body)
-        return answer._replace(body=changed_body, announced=len(changed_body))
+        response = handle(method, endpoint, query, body)
+        changed_body = response.body if response.dropped else change(endpoint, response.body)
+        return response._replace(body=changed_body, announced=len(changed_body))
 
     monkeypatch.setattr(bench.gateway, "handle", changed)
 
 
-def _list_an_hour_early(endpoint: str, answer: bytes) -> bytes:
+def _list_an_hour_early(endpoint: str, response: bytes) -> bytes:
     if endpoint != "sendlater/getall":
-        return answer
-    lines = answer.decode().split("\n")
+        return response
+    lines = response.decode().split("\n")
     earlier = [re.sub(r"\t.*", f"\t{SOON - timedelta(hours=1):%y%m%d%H%M%S}000+", line) for line in lines]
     return "\n".join(earlier).encode()
 
 
-@pytest.mark.parametrize("faults", [(), (Fault("answer_lost"),), (Fault("none"), Fault("answer_lost"))], ids=len)
+@pytest.mark.parametrize("faults", [(), (Fault("response_lost"),), (Fault("none"), Fault("response_lost"))], ids=len)
 def test_misread_times_do_not_cause_a_second_message(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, faults: tuple[Fault, ...]
 ) -> None:
@@ -104,7 +104,7 @@ def test_misread_times_do_not_cause_a_second_message(
     campaign = bench.record(messages, send_at=SOON)
     _change_responses(bench, monkeypatch, _list_an_hour_early)
     bench.fault(*faults)
-    doubtful = any(fault.kind == "answer_lost" for fault in faults)
+    doubtful = any(fault.kind == "response_lost" for fault in faults)
     counts = _send_for(bench, campaign, 2.5) if doubtful else bench.send(campaign)
     assert (counts.accepted, counts.in_doubt) == ((1, 1) if doubtful else (2, 0))
     assert bench.requests == 2
@@ -118,12 +118,12 @@ def test_a_message_rescheduled_by_another_system_is_not_sent_again(
     handle = bench.gateway.handle
 
     def reschedule_at_once(method: str, endpoint: str, query: bytes, body: bytes) -> Reply:
-        answer = handle(method, endpoint, query, body)
+        response = handle(method, endpoint, query, body)
         if endpoint == "sendSms":
-            form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}&msgno={answer.body[1:].decode().strip()}"
+            form = f"user={bench.sandbox.user}&pwd={bench.sandbox.password}&msgno={response.body[1:].decode().strip()}"
             later = f"&deliverytime={SOON + timedelta(days=1):%Y%m%d%H%M}%2B0"
             assert handle("POST", "sendlater/update", b"", (form + later).encode()).body.startswith(b"A")
-        return answer
+        return response
 
     monkeypatch.setattr(bench.gateway, "handle", reschedule_at_once)
     assert bench.send(campaign).accepted == 1
@@ -147,8 +147,10 @@ def test_a_gateway_that_ignores_delivery_times_sends_once(bench: Bench, monkeypa
 def test_a_missing_result_does_not_prove_absence(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [(A, "Hello"), (B, "Hello B")]
     campaign = bench.record(messages, send_at=SOON)
-    _change_responses(bench, monkeypatch, lambda endpoint, answer: b"N\n32" if endpoint == "getSmsResult" else answer)
-    bench.fault(Fault("answer_lost"))
+    _change_responses(
+        bench, monkeypatch, lambda endpoint, response: b"N\n32" if endpoint == "getSmsResult" else response
+    )
+    bench.fault(Fault("response_lost"))
     counts = _send_for(bench, campaign, 2.5)
     assert (counts.accepted, counts.in_doubt) == (1, 1)
     assert bench.sent == dict.fromkeys(messages, 1)
@@ -170,7 +172,7 @@ def _send_for(bench: Bench, campaign: CampaignKey, seconds: float) -> Counts:
 def test_indistinguishable_requests_are_cancelled_and_sent_again(bench: Bench) -> None:
     messages = [(A, "One"), (A, "Two"), (A, "Three")]
     campaign = bench.record(messages, send_at=SOON)
-    bench.fault(Fault("answer_lost"), Fault("answer_lost"), Fault("lost_before"))
+    bench.fault(Fault("response_lost"), Fault("response_lost"), Fault("lost_before"))
     counts = bench.send(campaign, connections=1)
     assert (counts.accepted, counts.in_doubt) == (3, 0)
     assert bench.sent == dict.fromkeys(messages, 1)
@@ -181,7 +183,7 @@ def test_a_cancellation_in_doubt_is_settled(bench: Bench) -> None:
     messages = [(A, "One"), (A, "Two")]
     campaign = bench.record(messages, send_at=SOON)
     bench.fault(
-        Fault("answer_lost", times=2), Fault("answer_lost", endpoints=("sendlater/cancel",)),
+        Fault("response_lost", times=2), Fault("response_lost", endpoints=("sendlater/cancel",)),
         Fault("lost_before", endpoints=("sendlater/cancel",)),
     )  # fmt: skip
     assert bench.send(campaign, connections=1).accepted == 2
@@ -193,7 +195,7 @@ def test_messages_of_other_systems_are_not_touched(bench: Bench) -> None:
     bench.post(A, "Foreign", SOON + timedelta(minutes=1))  # the same recipient, another minute
     bench.post(f"{A},{B}", "Foreign", SOON)  # more recipients
     campaign = bench.record([(C, "Hello"), (D, "Hello D")], send_at=SOON)
-    bench.fault(Fault("lost_before"), Fault("answer_lost"))
+    bench.fault(Fault("lost_before"), Fault("response_lost"))
     assert bench.send(campaign).accepted == 2
     assert [message["cancelled"] for message in bench.gateway.ledger() if message["text"] == "Foreign"] == [False] * 3
     assert {key: times for key, times in bench.sent.items() if key[1] != "Foreign"} == {
@@ -206,7 +208,7 @@ def test_a_truncated_list_does_not_prove_absence(bench: Bench) -> None:
     messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
     campaign = bench.record(messages, send_at=SOON)
     bench.fault(
-        Fault("none"), Fault("none"), Fault("answer_lost"),
+        Fault("none"), Fault("none"), Fault("response_lost"),
         Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=2, times=5),
     )  # fmt: skip
     eager = ReconcileOptions(late_arrival_s=0.0, interval_s=0.05)
@@ -224,7 +226,7 @@ def test_nothing_is_proven_absent_in_the_repeated_hour(bench: Bench, smpp_time: 
     messages = [(f"4670174060{number}", f"Hello {number}") for number in range(4)]
     campaign = bench.record(messages, send_at=first)
     bench.gateway.configure({"dialect": {"smpp_time": smpp_time}})
-    bench.fault(Fault("none", times=3), Fault("answer_lost"))
+    bench.fault(Fault("none", times=3), Fault("response_lost"))
     counts = bench.send(campaign, connections=1, reconcile=EAGER, messages_per_minute=1)
     assert counts.accepted + counts.in_doubt == 4
     assert bench.sent == dict.fromkeys(messages, 1)
@@ -270,7 +272,8 @@ def test_lists_without_their_end_do_not_prove_absence(bench: Bench) -> None:
     assert list_so_far.count(b"\n") == 2
     campaign = bench.record([last], send_at=SOON)
     bench.fault(
-        Fault("answer_lost"), Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(list_so_far), times=2)
+        Fault("response_lost"),
+        Fault("cut_short", endpoints=("sendlater/getall",), keep_bytes=len(list_so_far), times=2),
     )
     eager = ReconcileOptions(late_arrival_s=0.0, interval_s=0.05)
     assert bench.send(campaign, connections=1, reconcile=eager).accepted == 3

@@ -46,7 +46,7 @@ def test_a_scheduled_campaign_is_cancelled_at_the_gateway(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], send_at=SOON)
     bench.send(campaign)
     bench.journal.campaigns.cancel(campaign)
-    bench.fault(Fault("answer_lost", endpoints=("sendlater/cancel",)))
+    bench.fault(Fault("response_lost", endpoints=("sendlater/cancel",)))
     assert bench.cancel(campaign) == Cancelled(cancelled=3, sent=0, unknown=0)
     assert bench.sent == {}
     assert bench.journal.campaigns.counts(campaign).cancelled == 3
@@ -66,7 +66,7 @@ def test_a_message_with_a_wrong_id_is_cancelled_too(bench: Bench) -> None:
 
 def test_requests_in_doubt_of_a_cancelled_campaign_are_cancelled(bench: Bench) -> None:
     campaign = bench.record([(A, "Hello"), (B, "Hello B"), (C, "Hello C")], send_at=SOON)
-    bench.fault(Fault("none"), Fault("answer_lost"), Fault("lost_before"))
+    bench.fault(Fault("none"), Fault("response_lost"), Fault("lost_before"))
     with pytest.raises(CampaignStoppedError):
         bench.send(campaign, connections=1, max_consecutive_failures=2, reconcile=ReconcileOptions(interval_s=60.0))
     assert bench.journal.campaigns.counts(campaign).in_doubt in {1, 2}  # one of them may have been settled meanwhile

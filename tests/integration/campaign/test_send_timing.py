@@ -49,7 +49,7 @@ class Until(TimeWindow):
         return window
 
 
-@pytest.mark.parametrize(("fault", "requests"), [(Fault("answer_lost"), 3), (Fault("lost_before"), 4)])
+@pytest.mark.parametrize(("fault", "requests"), [(Fault("response_lost"), 3), (Fault("lost_before"), 4)])
 def test_a_campaign_outside_its_window_is_scheduled_to_the_opening(bench: Bench, fault: Fault, requests: int) -> None:
     messages = [(A, "Hello"), (B, "Hello B"), (C, "Hello C")]
     campaign, window = bench.record(messages), in_hours(3, 5)
@@ -95,7 +95,7 @@ def test_a_window_that_opens_soon_leaves_time_to_settle_doubt(bench: Bench) -> N
     window = in_hours(1 / 60, 2)  # in less than a minute
     before = datetime.now(UTC)
     campaign = bench.record([(A, "Hello")])
-    bench.fault(Fault("answer_lost"))
+    bench.fault(Fault("response_lost"))
     counts = bench.send(campaign, send_window=window)
     (at,) = scheduled_times(bench)
     assert at is not None

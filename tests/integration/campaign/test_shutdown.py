@@ -101,9 +101,9 @@ def test_requests_in_flight_are_finished(journal: Journal, mymsp_sandbox: Sandbo
 
 
 @pytest.mark.parametrize(
-    ("times", "shutdown_timeout_s"), [(2, 10.0), (1, 0.2)], ids=["cancelled twice", "no answer in time"]
+    ("times", "shutdown_timeout_s"), [(2, 10.0), (1, 0.2)], ids=["cancelled twice", "no response in time"]
 )
-def test_requests_without_an_answer_are_in_doubt(
+def test_requests_without_a_response_are_in_doubt(
     journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey, times: int, shutdown_timeout_s: float
 ) -> None:
     mymsp_sandbox.gateway.configure({"latency_ms": 20_000})

@@ -66,7 +66,7 @@ def faults() -> list[Fault]:
     """Faults by probability, of sending and of reading."""
     reads = ("getSmsResult", "sendlater/getall", "sendlater/cancel")
     return [
-        Fault("answer_lost", probability=0.03),
+        Fault("response_lost", probability=0.03),
         Fault("lost_before", probability=0.03),
         Fault("error_after", probability=0.02),
         Fault("error_before", probability=0.02),
@@ -76,7 +76,7 @@ def faults() -> list[Fault]:
         Fault("slow", probability=0.01, delay_s=TIMEOUT_S + 1),
         Fault("late", probability=0.01, delay_s=1.0),
         Fault("cut_short", probability=0.02, endpoints=reads),
-        Fault("answer_lost", probability=0.02, endpoints=reads),
+        Fault("response_lost", probability=0.02, endpoints=reads),
         Fault("error_before", probability=0.02, endpoints=reads),
         Fault("html", probability=0.01, endpoints=reads),
     ]

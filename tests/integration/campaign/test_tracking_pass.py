@@ -37,7 +37,7 @@ def test_a_pass_polls_everything_open_and_nothing_else(lab: Lab) -> None:
         (first, True, 3),
     ]
     assert (result.campaigns[0].pending.open, result.campaigns[1].pending.open) == (2, 0)
-    assert (result.requests, result.unanswered, result.incomplete, result.refusal) == (3, 0, False, None)
+    assert (result.requests, result.without_response, result.incomplete, result.refusal) == (3, 0, False, None)
     completions = CompletionLog(lab.journal, lab.account)
     completions.mark_reported(result.campaigns[1])
     again = lab.track()
@@ -218,7 +218,7 @@ def test_messages_past_their_delivery_time_need_a_new_campaign(lab: Lab) -> None
     assert progress.todo() == "1 messages were not sent in time: send them as a new campaign."
 
 
-@pytest.mark.parametrize("fault", [Fault("error_before", ("getSmsResult",)), Fault("answer_lost", ("getSmsResult",)),
+@pytest.mark.parametrize("fault", [Fault("error_before", ("getSmsResult",)), Fault("response_lost", ("getSmsResult",)),
                                    Fault("html", ("getSmsResult",)), Fault("slow", ("getSmsResult",), delay_s=1.5),
                                    Fault("truncated", ("getSmsResult",)), Fault("cut_short", ("getSmsResult",))],
                          ids=lambda fault: fault.kind)  # fmt: skip
@@ -228,10 +228,10 @@ def test_the_next_pass_polls_again_what_got_no_response(lab: Lab, fault: Fault) 
         lab.timeout_s = 1.0
     lab.fault(fault)
     result = lab.track()
-    assert (result.unanswered, result.campaigns[0].counts.delivered) == (1, 2)
+    assert (result.without_response, result.campaigns[0].counts.delivered) == (1, 2)
     lab.timeout_s = 20.0
     result = lab.track()
-    assert (result.requests, result.unanswered, result.campaigns[0].complete) == (1, 0, True)
+    assert (result.requests, result.without_response, result.campaigns[0].complete) == (1, 0, True)
 
 
 def test_a_refused_account_is_polled_no_further(lab: Lab) -> None:
@@ -244,7 +244,7 @@ def test_a_refused_account_is_polled_no_further(lab: Lab) -> None:
     assert result.campaigns[0].pending.open == 20
 
 
-def test_a_pass_stops_polling_a_gateway_that_does_not_answer(lab: Lab) -> None:
+def test_a_pass_stops_polling_a_gateway_that_does_not_respond(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(60)])
     lab.fault(Fault("error_before", ("getSmsResult",), times=1000))
     result = lab.track()

@@ -22,7 +22,7 @@ from tests.integration.campaign.lab import NEVER, A, B, C, D, Lab
 def lost(lab: Lab, pairs: Sequence[Pair], name: str = "autumn") -> CampaignKey:
     """A campaign whose first request was accepted, and whose response was lost."""
     campaign = lab.record(pairs, name)
-    lab.fault(Fault("answer_lost"))
+    lab.fault(Fault("response_lost"))
     assert lab.send(campaign).in_doubt >= 1
     return campaign
 
@@ -97,7 +97,7 @@ def test_an_incomplete_response_is_stored_and_used(lab: Lab, fault: Fault) -> No
     assert len(lab.desk.one("SELECT raw FROM raw_response")) == 60
 
 
-@pytest.mark.parametrize("fault", [Fault("answer_lost", ("getMsgUpdates",)), Fault("empty", ("getMsgUpdates",)),
+@pytest.mark.parametrize("fault", [Fault("response_lost", ("getMsgUpdates",)), Fault("empty", ("getMsgUpdates",)),
                                    Fault("error_after", ("getMsgUpdates",))], ids=lambda fault: fault.kind)  # fmt: skip
 def test_a_lost_response_is_not_requested_again(lab: Lab, fault: Fault) -> None:
     campaign = lost(lab, [(A, "x")])

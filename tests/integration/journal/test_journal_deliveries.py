@@ -165,7 +165,7 @@ def test_raw_responses_are_stored_unchanged(desk: Desk, raw: bytes) -> None:
     assert abs(at / 1e6 - datetime.now(UTC).timestamp()) < 60
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 
 def test_counts_of_an_empty_campaign_are_zero(desk: Desk) -> None:

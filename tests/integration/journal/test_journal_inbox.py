@@ -234,7 +234,7 @@ def test_an_unknown_reason_is_refused(desk: Desk) -> None:
     )
 
 
-# -- raw answers -------------------------------------------------------------------------------------------------------
+# -- raw responses -----------------------------------------------------------------------------------------------------
 
 
 def test_raw_responses_are_unparsed_until_marked(desk: Desk) -> None:

@@ -39,7 +39,7 @@ def result(*recipients: str, count: int | None = None, sent_at: datetime | None 
 
 
 @pytest.mark.parametrize(
-    ("answer", "recipients"),
+    ("response", "recipients"),
     [
         (result(A, B), {A, B}),
         (result("+46 70-174 06 05"), {A}),
@@ -49,8 +49,8 @@ def result(*recipients: str, count: int | None = None, sent_at: datetime | None 
     ],
     ids=["complete", "other form of the number", "fewer than counted", "none", "none counted"],
 )
-def test_recipients_of_a_complete_result(answer: SmsResult, recipients: set[str] | None) -> None:
-    assert recipients_if_complete(answer) == recipients
+def test_recipients_of_a_complete_result(response: SmsResult, recipients: set[str] | None) -> None:
+    assert recipients_if_complete(response) == recipients
 
 
 LONG_BEFORE = NOW - timedelta(hours=1, seconds=1)
@@ -110,11 +110,11 @@ RESULTS: list[tuple[str, OpenBatch, SmsResult, set[str] | None, Finding]] = [
 
 
 @pytest.mark.parametrize(
-    ("request_", "answer", "recipients", "finding"),
+    ("request_", "response", "recipients", "finding"),
     [pytest.param(*row[1:], id=row[0]) for row in RESULTS],
 )
-def test_result(request_: OpenBatch, answer: SmsResult, recipients: set[str] | None, finding: Finding) -> None:
-    evidence = examine_result(request_, answer, recipients, STOCKHOLM)
+def test_result(request_: OpenBatch, response: SmsResult, recipients: set[str] | None, finding: Finding) -> None:
+    evidence = examine_result(request_, response, recipients, STOCKHOLM)
     assert evidence.finding is finding
     assert bool(evidence.statuses) == (finding in {Finding.CONFIRMS_ID, Finding.STATUSES})
 
@@ -138,7 +138,7 @@ def test_refusal(request_: OpenBatch, code: int, age: timedelta, finding: Findin
 
 
 @pytest.mark.parametrize(
-    ("rule", "answer", "ours"),
+    ("rule", "response", "ours"),
     [
         ("Just our recipients: it is ours, whatever its time.", result(A), True),
         ("Not sent yet: likewise.", result(A, sent_at=None), True),
@@ -152,8 +152,8 @@ def test_refusal(request_: OpenBatch, code: int, age: timedelta, finding: Findin
         ("Cut short: not known.", result(A, count=2), None),
     ],
 )
-def test_an_id_that_the_schedule_does_not_show(rule: str, answer: SmsResult, ours: bool | None) -> None:
-    assert is_listed_under(answer, {A}, NOW) is ours, rule
+def test_an_id_that_the_schedule_does_not_show(rule: str, response: SmsResult, ours: bool | None) -> None:
+    assert is_listed_under(response, {A}, NOW) is ours, rule
 
 
 def candidate(batch_id: int, *msisdns: str, state: str = IN_DOUBT) -> CandidateBatch:
@@ -174,12 +174,12 @@ OWNERS: list[tuple[str, SmsResult, Sequence[CandidateBatch], bool, int | None]] 
 
 
 @pytest.mark.parametrize(
-    ("answer", "candidates", "group_in_doubt", "owner"), [pytest.param(*row[1:], id=row[0]) for row in OWNERS]
+    ("response", "candidates", "group_in_doubt", "owner"), [pytest.param(*row[1:], id=row[0]) for row in OWNERS]
 )
 def test_owner_of_an_unknown_id(
-    answer: SmsResult, candidates: Sequence[CandidateBatch], group_in_doubt: bool, owner: int | None
+    response: SmsResult, candidates: Sequence[CandidateBatch], group_in_doubt: bool, owner: int | None
 ) -> None:
-    batch = find_owner(answer, candidates, STOCKHOLM, group_in_doubt=group_in_doubt)
+    batch = find_owner(response, candidates, STOCKHOLM, group_in_doubt=group_in_doubt)
     assert (None if batch is None else batch.batch.id) == owner
 
 

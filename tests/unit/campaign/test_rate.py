@@ -14,7 +14,7 @@ NOON = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 
 
 def sent_within(options: SendOptions, duration: timedelta) -> int:
-    """Messages that one worker sends in a time, if the gateway answers at once."""
+    """Messages that one worker sends in a time, if the gateway responds at once."""
     assert options.worker_rate is not None
     rate, messages, now = SendRate(options.worker_rate), 0, NOON
     requests = max_requests_per_claim(options.request_size, options.worker_rate)

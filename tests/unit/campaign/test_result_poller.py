@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prefect_mymsp.campaign import CampaignContext
-from prefect_mymsp.campaign.result_poller import MAX_UNANSWERED, PollBudget, ResultPoller
+from prefect_mymsp.campaign.result_poller import MAX_WITHOUT_RESPONSE, PollBudget, ResultPoller
 from prefect_mymsp.errors import InDoubtError, RefusedError
 from prefect_mymsp.journal import Journal
 from tests.clock import ManualClock
@@ -44,28 +44,28 @@ def test_no_more_requests_are_made_than_allowed() -> None:
     assert budget.exhausted(10.0)
 
 
-def test_a_gateway_that_does_not_answer_is_left_alone_until_the_next_round() -> None:
+def test_a_gateway_that_does_not_respond_is_left_alone_until_the_next_round() -> None:
     budget = PollBudget(ends_at=100.0, requests_per_minute=60_000)
-    for _ in range(MAX_UNANSWERED - 1):
+    for _ in range(MAX_WITHOUT_RESPONSE - 1):
         budget.record_failure()
     assert not budget.exhausted(10.0)
     budget.record_response()
-    for _ in range(MAX_UNANSWERED):
+    for _ in range(MAX_WITHOUT_RESPONSE):
         assert not budget.exhausted(10.0)
         budget.record_failure()
     assert budget.exhausted(10.0)
     budget.try_again()
     assert not budget.exhausted(10.0)
-    assert budget.unanswered == 2 * MAX_UNANSWERED - 1
+    assert budget.without_response == 2 * MAX_WITHOUT_RESPONSE - 1
 
 
-def test_an_incomplete_result_is_an_answer() -> None:
+def test_an_incomplete_result_is_a_response() -> None:
     budget = PollBudget(ends_at=100.0, requests_per_minute=60_000)
-    for _ in range(MAX_UNANSWERED):
+    for _ in range(MAX_WITHOUT_RESPONSE):
         budget.record_response()
         budget.record_incomplete()
     assert not budget.exhausted(10.0)
-    assert budget.unanswered == MAX_UNANSWERED
+    assert budget.without_response == MAX_WITHOUT_RESPONSE
 
 
 def test_a_refused_account_is_polled_no_further() -> None:
@@ -133,7 +133,7 @@ def test_a_request_without_a_response_changes_nothing(journal: Journal) -> None:
     campaign = record_accepted(journal, [(A, "x", "501"), (B, "y", "502")])
     client = ScriptedClient(results={"501": NO_RESPONSE, "502": result("502", B)})
     poller, changed = poll(journal, client, ManualClock())
-    assert (changed, poller.budget.unanswered, poller.complete) == (1, 1, False)
+    assert (changed, poller.budget.without_response, poller.complete) == (1, 1, False)
     assert journal.campaigns.counts(campaign).accepted == 2
 
 

@@ -1,4 +1,4 @@
-"""The decisions of sending, as tables: the answer to a request, the lease, the claim window, the end of a run."""
+"""The decisions of sending, as tables: the response to a request, the lease, the claim window, the end of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect_mymsp.campaign.send_decisions import (
     BatchDecision,
     FailureStreak,
     NextStep,
-    judge_answer,
+    judge_response,
     lease_allows_request,
     next_claim_window,
     next_step,
@@ -25,7 +25,7 @@ from prefect_mymsp.errors import (
     InputError,
     JournalError,
     MyMSPError,
-    NoAnswerError,
+    NoResponseError,
     ProtocolError,
     RateLimitedError,
     RefusedError,
@@ -38,14 +38,14 @@ from prefect_mymsp.states import ACCEPTED, IN_DOUBT, REFUSED, RELEASED
 
 LIMIT = 3
 NONE = FailureStreak()
-TIMEOUT = NoAnswerError("no answer", reason="timeout")
+TIMEOUT = NoResponseError("no response", reason="timeout")
 
 
 def refused(code: int) -> RefusedError:
     return refusal(SEND, code)
 
 
-# ---- the answer to a request ---------------------------------------------------------------------------------------
+# ---- the response to a request ---------------------------------------------------------------------------------------
 
 SPLIT = None
 #: A refusal of the account or of the campaign: nothing was sent, and nothing else can be.
@@ -55,8 +55,8 @@ DOCUMENTED_CODES = {code.number for code in CODES if SEND in code.endpoints}
 MESSAGE_CODES = tuple(sorted(DOCUMENTED_CODES - {*STOPPING_CODES, 28}))
 UNDOCUMENTED = 4711
 
-ANSWERS = [
-    # answer, recipients, state, code, reason, stops
+RESPONSES = [
+    # response, recipients, state, code, reason, stops
     (None, 1, ACCEPTED, None, None, False),
     (None, 500, ACCEPTED, None, None, False),
     *[(refused(code), size, RELEASED, code, "refused", True) for code in STOPPING_CODES for size in (1, 500)],
@@ -84,26 +84,26 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "size", "state", "code", "reason", "stops"), ANSWERS, ids=str)
-def test_an_answer_decides_the_state_of_its_messages(
-    answer: BaseException | None, size: int, state: str | None, code: int | None, reason: str | None, stops: bool
+@pytest.mark.parametrize(("response", "size", "state", "code", "reason", "stops"), RESPONSES, ids=str)
+def test_a_response_decides_the_state_of_its_messages(
+    response: BaseException | None, size: int, state: str | None, code: int | None, reason: str | None, stops: bool
 ) -> None:
-    decision = judge_answer(answer, size, NONE, LIMIT)
+    decision = judge_response(response, size, NONE, LIMIT)
     assert (decision.state, decision.code, decision.reason, decision.stop) == (state, code, reason, stops)
 
 
 def test_every_documented_code_has_a_case() -> None:
-    cases = {answer.code for answer, *_ in ANSWERS if isinstance(answer, RefusedError)}
+    cases = {response.code for response, *_ in RESPONSES if isinstance(response, RefusedError)}
     assert cases >= DOCUMENTED_CODES
     assert MESSAGE_CODES
 
 
 STREAKS = [
-    # answers in order; the last one has to stop the campaign if `stops`
+    # responses in order; the last one has to stop the campaign if `stops`
     ([TIMEOUT] * 2, False),
     ([TIMEOUT] * 3, True),
     ([TIMEOUT, TIMEOUT, None, TIMEOUT], False),  # accepted in between
-    ([TIMEOUT, TIMEOUT, refused(MESSAGE_CODES[0]), TIMEOUT], False),  # the gateway answered in between
+    ([TIMEOUT, TIMEOUT, refused(MESSAGE_CODES[0]), TIMEOUT], False),  # the gateway responded in between
     ([refused(MESSAGE_CODES[0])] * 2, False),
     ([refused(MESSAGE_CODES[0])] * 3, True),
     ([refused(UNDOCUMENTED)] * 3, True),
@@ -115,13 +115,13 @@ STREAKS = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "stops"), STREAKS)
+@pytest.mark.parametrize(("responses", "stops"), STREAKS)
 @pytest.mark.parametrize("size", [1, 500])
-def test_failures_in_a_row_stop_the_campaign(answers: list[MyMSPError | None], stops: bool, size: int) -> None:
+def test_failures_in_a_row_stop_the_campaign(responses: list[MyMSPError | None], stops: bool, size: int) -> None:
     decision = BatchDecision(None, NONE)
-    for number, answer in enumerate(answers):
+    for number, response in enumerate(responses):
         assert not decision.stop, number
-        decision = judge_answer(answer, size, decision.streak, LIMIT)
+        decision = judge_response(response, size, decision.streak, LIMIT)
     assert decision.stop is stops
 
 
@@ -157,7 +157,7 @@ def test_the_claim_window_follows_the_pace(current: int, begun: int, elapsed_s: 
 
 STEPS = [
     # outstanding, others sending, reconciling, planned
-    (3, False, False, False, NextStep.AWAIT_ANSWERS),
+    (3, False, False, False, NextStep.AWAIT_RESPONSES),
     (0, True, False, False, NextStep.AWAIT_OTHER_RUNS),
     (0, False, True, False, NextStep.AWAIT_RECONCILER),
     (0, False, False, True, NextStep.CLAIM),

@@ -18,7 +18,7 @@ from prefect_mymsp.errors import (
     CampaignCancelledError,
     CampaignStoppedError,
     JournalError,
-    NoAnswerError,
+    NoResponseError,
     RefusedError,
     UnreachableError,
 )
@@ -195,9 +195,9 @@ def test_the_halves_of_a_split_batch_are_sent_next(journal: Journal) -> None:
 
 
 def test_repeated_doubt_stops_the_campaign(journal: Journal) -> None:
-    doubt = NoAnswerError("No answer.", reason="timeout")
+    doubt = NoResponseError("No response.", reason="timeout")
     campaign, client = record(journal), SendingClient(doubt, doubt, None, doubt, doubt, doubt)
-    with pytest.raises(CampaignStoppedError, match="No answer"):
+    with pytest.raises(CampaignStoppedError, match="No response"):
         send(journal, campaign, client, max_consecutive_failures=3)
     counts = journal.campaigns.counts(campaign)
     assert (counts.accepted, counts.in_doubt, counts.planned) == (1, 5, 2)
@@ -215,12 +215,12 @@ def test_a_cancelled_sending_waits_for_its_requests_once(journal: Journal, cance
     campaign, client = record(journal), SendingClient(connections=2)
 
     async def run() -> None:
-        begun, answered = asyncio.Event(), asyncio.Event()
+        begun, responded = asyncio.Event(), asyncio.Event()
 
         async def respond(number: int) -> Response:
             if number == 1:
                 begun.set()
-            await answered.wait()
+            await responded.wait()
             return None
 
         client.respond = respond
@@ -229,7 +229,7 @@ def test_a_cancelled_sending_waits_for_its_requests_once(journal: Journal, cance
         for _ in range(cancellations):
             sending.cancel()
             await asyncio.sleep(0.01)
-        answered.set()
+        responded.set()
         with pytest.raises(asyncio.CancelledError):
             await sending
 

@@ -1,4 +1,4 @@
-"""Property tests of the protocol: round trips against the renderers and decoders below, and damaged answers.
+"""Property tests of the protocol: round trips against the renderers and decoders below, and damaged responses.
 
 Some truncations cannot be detected: a message id, an error code, the counts of R/S/D and the text of the last received
 message look complete when their ends are missing; a time of 16 characters truncated to 12 reads as a time in the
@@ -28,11 +28,11 @@ PROFILE = settings.get_profile("protocol")
 
 PARSERS: list[Callable[[protocol.Response], Any]] = [
     protocol.parse_send,
-    lambda answer: protocol.parse_result(answer, "12556"),
-    lambda answer: protocol.parse_scheduled_time(answer, "12556"),
+    lambda response: protocol.parse_result(response, "12556"),
+    lambda response: protocol.parse_scheduled_time(response, "12556"),
     protocol.parse_scheduled,
-    lambda answer: protocol.parse_acknowledgement(answer, protocol.RESCHEDULE),
-    lambda answer: protocol.parse_acknowledgement(answer, protocol.CANCEL),
+    lambda response: protocol.parse_acknowledgement(response, protocol.RESCHEDULE),
+    lambda response: protocol.parse_acknowledgement(response, protocol.CANCEL),
     protocol.parse_inbox,
     protocol.parse_updates,
 ]
@@ -167,7 +167,7 @@ ENCODINGS = [
 ]
 
 
-def answers(text: str) -> list[protocol.Response]:
+def responses(text: str) -> list[protocol.Response]:
     """The text in every encoding that can represent it and that a reader can detect."""
     written = []
     for encoding, content_type in ENCODINGS:
@@ -186,22 +186,22 @@ def answers(text: str) -> list[protocol.Response]:
     return written
 
 
-# ------------------------------------------------------------------------------------------------ complete answers
+# ------------------------------------------------------------------------------------------------ complete responses
 
 
 @PROFILE
 @given(ids, separators, ends)
 def test_message_ids_round_trip(message_id: str, separator: str, end: str) -> None:
-    for answer in answers(f"A{separator}{message_id}{end}"):
-        assert protocol.parse_send(answer) == message_id
+    for response in responses(f"A{separator}{message_id}{end}"):
+        assert protocol.parse_send(response) == message_id
 
 
 @PROFILE
 @given(st.integers(0, 999_999_999), separators, ends, st.sampled_from(PARSERS))
 def test_error_codes_round_trip(code: int, separator: str, end: str, parse: Callable[[protocol.Response], Any]) -> None:
-    for answer in answers(f"N{separator}{code}{end}"):
+    for response in responses(f"N{separator}{code}{end}"):
         with pytest.raises(RefusedError) as refused:
-            parse(answer)
+            parse(response)
         assert refused.value.code == code
 
 
@@ -211,8 +211,8 @@ def test_results_round_trip(entries: list[RecipientStatus], separator: str, line
     sent = sum(entry.sent_at is not None for entry in entries)
     delivered = sum(entry.delivered_at is not None for entry in entries)
     expected = SmsResult("12556", len(entries), sent, delivered, tuple(entries))
-    for answer in answers(write_result(entries, separator, line) + end):
-        assert protocol.parse_result(answer, "12556") == expected
+    for response in responses(write_result(entries, separator, line) + end):
+        assert protocol.parse_result(response, "12556") == expected
 
 
 @PROFILE
@@ -224,21 +224,21 @@ def test_schedules_round_trip(
     zoned = [f"{e.message_id}\t{smpp(e.send_at, q, tenth)}" for e, q in zip(entries, quarters, strict=False)]
     unzoned = [f"{e.message_id}\t{bare(e.send_at)}" for e in entries]
     for lines in (zoned, unzoned):
-        for answer in answers(f"A{separator}{line.join(lines)}{end}"):
-            assert protocol.parse_scheduled(answer) == entries
+        for response in responses(f"A{separator}{line.join(lines)}{end}"):
+            assert protocol.parse_scheduled(response) == entries
     timed = [line for line, entry in zip(zoned, entries, strict=True) if entry.send_at is not None]
-    for answer in answers(f"A{separator}{''.join(timed)}{end}"):
-        assert protocol.parse_scheduled(answer) == [entry for entry in entries if entry.send_at is not None]
+    for response in responses(f"A{separator}{''.join(timed)}{end}"):
+        assert protocol.parse_scheduled(response) == [entry for entry in entries if entry.send_at is not None]
     for entry, written in zip(entries, zoned, strict=True):
-        for answer in answers(f"A{separator}{written}{end}"):
-            assert protocol.parse_scheduled_time(answer, entry.message_id) == entry.send_at
+        for response in responses(f"A{separator}{written}{end}"):
+            assert protocol.parse_scheduled_time(response, entry.message_id) == entry.send_at
 
 
 @PROFILE
 @given(st.lists(messages, max_size=5), separators, breaks | st.just(""), ends)
 def test_inboxes_round_trip(entries: list[ReceivedMessage], separator: str, line: str, end: str) -> None:
-    for answer in answers(f"A{separator}" + line.join(map(write_message, entries)) + end):
-        assert protocol.parse_inbox(answer) == entries
+    for response in responses(f"A{separator}" + line.join(map(write_message, entries)) + end):
+        assert protocol.parse_inbox(response) == entries
 
 
 @PROFILE
@@ -252,9 +252,9 @@ def test_inboxes_round_trip(entries: list[ReceivedMessage], separator: str, line
 def test_updates_round_trip(
     entries: list[DeliveryReport | ReceivedMessage], quarters: int | None, separator: str, line: str, end: str
 ) -> None:
-    for answer in answers(f"A{separator}" + line.join(write_update(entry, quarters) for entry in entries) + end):
-        updates = protocol.parse_updates(answer)
-        assert updates.raw == answer.body
+    for response in responses(f"A{separator}" + line.join(write_update(entry, quarters) for entry in entries) + end):
+        updates = protocol.parse_updates(response)
+        assert updates.raw == response.body
         assert updates.unparsed == ()
         assert list(updates.delivery_reports) == [e for e in entries if isinstance(e, DeliveryReport)]
         assert list(updates.received_messages) == [e for e in entries if isinstance(e, ReceivedMessage)]
@@ -276,7 +276,7 @@ def test_the_text_of_a_message_never_changes_the_updates_before_it(
     assert updates.received_messages[len(entries)].message_id == "7"
 
 
-# ------------------------------------------------------------------------------------------------ truncated answers
+# ------------------------------------------------------------------------------------------------ truncated responses
 
 UTF8 = "text/plain; charset=utf-8"
 
@@ -391,7 +391,7 @@ def test_truncated_updates_yield_at_most_one_changed_record(
         assert len([entry for entry in parsed if entry not in entries]) <= 1
 
 
-# ------------------------------------------------------------------------------------------------ damaged answers
+# ------------------------------------------------------------------------------------------------ damaged responses
 
 content_types = (
     st.none()
@@ -417,7 +417,7 @@ content_types = (
         ]
     )
 )
-valid_answers = st.one_of(
+valid_responses = st.one_of(
     st.builds(lambda x, s, e: f"A{s}{x}{e}", ids, separators, ends),
     st.builds(lambda x, s, e: f"N{s}{x}{e}", st.integers(0, 400), separators, ends),
     st.builds(write_result, st.lists(statuses, max_size=3), separators, breaks),
@@ -432,9 +432,9 @@ valid_answers = st.one_of(
 
 
 @st.composite
-def damaged_answers(draw: st.DrawFn) -> bytes:
-    """A valid answer, truncated anywhere, with bytes replaced, inserted and removed."""
-    body = bytearray(draw(valid_answers).encode(draw(st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))))
+def damaged_responses(draw: st.DrawFn) -> bytes:
+    """A valid response, truncated anywhere, with bytes replaced, inserted and removed."""
+    body = bytearray(draw(valid_responses).encode(draw(st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))))
     del body[draw(st.integers(0, len(body))) :]
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(body)))
@@ -446,10 +446,10 @@ def damaged_answers(draw: st.DrawFn) -> bytes:
 
 
 def _parse_or_refuse(body: bytes, content_type: str | None) -> None:
-    answer = protocol.Response(body, content_type, ZONE)
+    response = protocol.Response(body, content_type, ZONE)
     for parse in PARSERS:
         with contextlib.suppress(RefusedError, ProtocolError):
-            parse(answer)
+            parse(response)
 
 
 @PROFILE
@@ -462,17 +462,17 @@ def test_arbitrary_bytes_raise_only_protocol_errors(body: bytes, content_type: s
 
 
 @PROFILE
-@given(damaged_answers(), content_types)
-def test_damaged_answers_raise_only_protocol_errors(body: bytes, content_type: str | None) -> None:
+@given(damaged_responses(), content_types)
+def test_damaged_responses_raise_only_protocol_errors(body: bytes, content_type: str | None) -> None:
     _parse_or_refuse(body, content_type)
 
 
 @PROFILE
 @given(st.text(max_size=200))
 def test_an_acceptance_is_an_a_and_one_number(text: str) -> None:
-    answer = protocol.Response(text.encode("utf-8", "replace"), UTF8, ZONE)
+    response = protocol.Response(text.encode("utf-8", "replace"), UTF8, ZONE)
     try:
-        message_id = protocol.parse_send(answer)
+        message_id = protocol.parse_send(response)
     except (RefusedError, ProtocolError):
         return
     assert message_id.isascii()

@@ -243,6 +243,6 @@ def test_a_login_that_cannot_be_encoded_is_refused_without_showing_it(login: pro
 
 def test_nothing_that_holds_a_secret_shows_it() -> None:
     login = protocol.Login("canary-user", "canary-password")
-    answer = protocol.Response(b"canary-body", None, STOCKHOLM)
+    response = protocol.Response(b"canary-body", None, STOCKHOLM)
     updates = Updates(b"canary-raw", (), (), ("canary-record",))
-    assert "canary" not in f"{login!r} {answer!r} {updates!r}"
+    assert "canary" not in f"{login!r} {response!r} {updates!r}"

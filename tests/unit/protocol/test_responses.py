@@ -1,4 +1,4 @@
-"""Responses: raw answers from files in ``tests/data``, framing, codes, times, charsets.
+"""Responses: responses read from files in ``tests/data``, framing, codes, times, charsets.
 
 The expected values are taken from the vendor's document (revision M; its sections are cited).
 """
@@ -42,34 +42,34 @@ ENDPOINTS = (
 
 
 def parse(endpoint: str, body: bytes, content_type: str | None = None, zone: ZoneInfo = STOCKHOLM) -> Any:
-    """Read an answer with the endpoint's parser; the message asked for is 12556."""
-    answer = protocol.Response(body, content_type, zone)
+    """Read a response with the endpoint's parser; the message asked for is 12556."""
+    response = protocol.Response(body, content_type, zone)
     parsers: dict[str, Callable[[], Any]] = {
-        "sendSms": lambda: protocol.parse_send(answer),
-        "getSmsResult": lambda: protocol.parse_result(answer, "12556"),
-        "sendlater/get": lambda: protocol.parse_scheduled_time(answer, "12556"),
-        "sendlater/getall": lambda: protocol.parse_scheduled(answer),
-        "sendlater/update": lambda: protocol.parse_acknowledgement(answer, "sendlater/update"),
-        "sendlater/cancel": lambda: protocol.parse_acknowledgement(answer, "sendlater/cancel"),
-        "getMsgReceived": lambda: protocol.parse_inbox(answer),
-        "getMsgUpdates": lambda: protocol.parse_updates(answer),
+        "sendSms": lambda: protocol.parse_send(response),
+        "getSmsResult": lambda: protocol.parse_result(response, "12556"),
+        "sendlater/get": lambda: protocol.parse_scheduled_time(response, "12556"),
+        "sendlater/getall": lambda: protocol.parse_scheduled(response),
+        "sendlater/update": lambda: protocol.parse_acknowledgement(response, "sendlater/update"),
+        "sendlater/cancel": lambda: protocol.parse_acknowledgement(response, "sendlater/cancel"),
+        "getMsgReceived": lambda: protocol.parse_inbox(response),
+        "getMsgUpdates": lambda: protocol.parse_updates(response),
     }
     return parsers[endpoint]()
 
 
-# ------------------------------------------------------------------------------------------------ answers, by file
+# ------------------------------------------------------------------------------------------------ responses, by file
 
 
 @dataclass(frozen=True)
 class Refused:
-    """The answer is N and this code."""
+    """The response is N and this code."""
 
     code: int
 
 
 @dataclass(frozen=True)
 class Broken:
-    """The answer cannot be parsed, for this reason; for any reason when it is None."""
+    """The response cannot be parsed, for this reason; for any reason when it is None."""
 
     reason: str | None = None
 
@@ -124,7 +124,7 @@ _FORGED = DeliveryReport("12556", "98765", "46701740699", "delivered", utc(2019,
 
 @dataclass(frozen=True)
 class Hints:
-    """An Updates without its raw answer, which each case compares with its file."""
+    """An Updates without its raw response, which each case compares with its file."""
 
     reports: list[DeliveryReport]
     messages: list[ReceivedMessage]
@@ -369,14 +369,14 @@ def _check(case: Case, content_type: str | None) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.file}-{case.content_type}")
-def test_answers_in_files(case: Case) -> None:
+def test_responses_in_files(case: Case) -> None:
     _check(case, case.content_type)
 
 
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "text/plain;charset=UTF-8", "text/plain; charset=ISO-8859-1", "", ";;charset", "é"]
 )
-def test_the_declared_charset_does_not_matter_for_ascii_answers(content_type: str) -> None:
+def test_the_declared_charset_does_not_matter_for_ascii_responses(content_type: str) -> None:
     for case in CASES:
         if (DATA / f"{case.file}.txt").read_bytes().isascii():
             _check(case, content_type)
@@ -466,7 +466,7 @@ def test_unknown_codes_keep_their_number(endpoint: str, code: int) -> None:
     ],
     ids=repr,
 )
-def test_an_answer_that_is_neither_accepted_nor_refused_is_a_protocol_error(endpoint: str, body: bytes) -> None:
+def test_a_response_that_is_neither_accepted_nor_refused_is_a_protocol_error(endpoint: str, body: bytes) -> None:
     with pytest.raises(ProtocolError) as broken:
         parse(endpoint, body)
     assert broken.value.reason
@@ -667,7 +667,7 @@ _HEADER = ";;12556\t2007-12-02 15:14\tjDoe\tAPREFIX\tSMS\t46701740699\tnull\tnul
         ("utf-16-le", "text/plain; charset=utf-16le"),
         ("utf-16-be", "text/plain; charset=utf-16be"),
         ("utf-16-be", "text/plain; charset=utf-16"),
-        ("utf-16-le", None),  # a stored answer has no content type
+        ("utf-16-le", None),  # a stored response has no content type
         ("utf-16-be", None),
         ("utf-8", f"text/plain; {'a=;' * 30_000}charset=utf-8"),
         ("cp1252", "text/plain; charset=windows-1252"),
@@ -714,7 +714,7 @@ def test_blanks_next_to_separators_are_ignored(endpoint: str, lines: list[str]) 
     plain = re.sub(r" *([/\t\n]|;;) *", r"\1", padded)
     assert plain != padded
     parsed, expected = parse(endpoint, padded.encode()), parse(endpoint, plain.encode())
-    if isinstance(parsed, Updates):  # with the raw answer
+    if isinstance(parsed, Updates):  # with the raw response
         assert len(parsed.delivery_reports) + len(parsed.received_messages) == 1
         assert dataclasses.replace(parsed, raw=b"") == dataclasses.replace(expected, raw=b"")
     else:
@@ -723,8 +723,8 @@ def test_blanks_next_to_separators_are_ignored(endpoint: str, lines: list[str]) 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain; charset=utf-8"])
 def test_a_body_truncated_within_a_character_keeps_the_texts_before_it(content_type: str | None) -> None:
-    answer = f"A\n{_HEADER}{_TEXT}\n{_HEADER.replace('12556', '12555')}hemåt"
-    truncated = answer.encode()[:-2]
+    response = f"A\n{_HEADER}{_TEXT}\n{_HEADER.replace('12556', '12555')}hemåt"
+    truncated = response.encode()[:-2]
     assert not truncated.isascii()
     messages = parse("getMsgReceived", truncated, content_type)
     assert messages == [received("12556", _TEXT), received("12555", "hem")]
@@ -751,17 +751,17 @@ _NO_DAY = _HEADER.replace("12556", "12558").replace("2007-12-02", "2007-02-30")
 def test_an_invalid_record_does_not_hide_the_other_records(
     records: list[str], good: list[str], unparsed: list[str], line: str
 ) -> None:
-    answer = protocol.Response(f"A\n{line.join(records)}{line}".encode(), None, STOCKHOLM)
-    inbox = protocol.parse_inbox_lenient(answer)
+    response = protocol.Response(f"A\n{line.join(records)}{line}".encode(), None, STOCKHOLM)
+    inbox = protocol.parse_inbox_lenient(response)
     assert [message.message_id for message in inbox.messages] == good
     assert [message.text for message in inbox.messages] == ["one", "two"][: len(good)]
     assert list(inbox.unparsed) == [record.format(line=line) for record in unparsed]
     with pytest.raises(ProtocolError, match=f"1 of {len(good) + 1} records"):
-        protocol.parse_inbox(answer)
+        protocol.parse_inbox(response)
 
 
 @pytest.mark.parametrize("body", ["A\nhello", "A 12556", "A\n;;12556", "A;;x\t"])
-def test_an_answer_without_any_record_is_not_an_inbox(body: str) -> None:
+def test_a_response_without_any_record_is_not_an_inbox(body: str) -> None:
     with pytest.raises(ProtocolError):
         protocol.parse_inbox_lenient(protocol.Response(body.encode(), None, STOCKHOLM))
 

@@ -39,7 +39,7 @@ def call(gateway: Gateway, endpoint: str, **params: str) -> str:
 @pytest.mark.parametrize(
     ("fault", "expected", "accepted"),
     [
-        ({"kind": "answer_lost"}, {"dropped": True}, 1),
+        ({"kind": "response_lost"}, {"dropped": True}, 1),
         ({"kind": "lost_before"}, {"dropped": True}, 0),
         ({"kind": "error_before"}, {"status": 503}, 0),
         ({"kind": "error_after", "status": 500}, {"status": 500}, 1),
@@ -71,7 +71,7 @@ def test_every_fault(gateway: Gateway, fault: dict[str, Any], expected: dict[str
 
 
 def test_a_fault_after_processing_may_hide_a_refusal(gateway: Gateway) -> None:
-    gateway.faults.replace(scripted=[Fault("answer_lost")])
+    gateway.faults.replace(scripted=[Fault("response_lost")])
     send(gateway, "0")
     assert (gateway.requests[-1].outcome, gateway.messages) == ("N28", {})
 
@@ -112,9 +112,9 @@ def test_scripts_run_in_order_per_endpoint(gateway: Gateway) -> None:
     assert call(gateway, "getMsgUpdates") == "A\n"
 
 
-def test_an_update_whose_answer_is_lost_is_gone(gateway: Gateway) -> None:
+def test_an_update_whose_response_is_lost_is_gone(gateway: Gateway) -> None:
     gateway.receive(originator="46701740605", text="x")
-    gateway.faults.replace(scripted=[Fault("answer_lost", endpoints=("getMsgUpdates",))])
+    gateway.faults.replace(scripted=[Fault("response_lost", endpoints=("getMsgUpdates",))])
     call(gateway, "getMsgUpdates")
     assert call(gateway, "getMsgUpdates") == "A\n"
 

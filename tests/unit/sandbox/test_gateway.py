@@ -45,9 +45,9 @@ class Caller:
         return self("sendSms", **{**SEND, **params})
 
     def accepted(self, **params: str | bytes | None) -> str:
-        answer = self.send(**params)
-        assert answer.startswith("A\n"), answer
-        return answer.split()[1]
+        response = self.send(**params)
+        assert response.startswith("A\n"), response
+        return response.split()[1]
 
     def rows(self, message_id: str) -> list[list[str]]:
         return [line.split("\t") for line in self("getSmsResult", msgId=message_id).splitlines()[2:]]
@@ -313,9 +313,9 @@ def test_updates_are_collected_once_and_raw(call: Caller) -> None:
     message_id = call.accepted()
     call.gateway.clock.advance(120)
     call.gateway.receive(originator="46701740605", text="x\ty\nz", prefix="PRE")
-    answer = call("getMsgUpdates")
-    assert answer.endswith(f";;0\t{message_id}\t1\t46701740605\tdelivered\t2026-01-15 10:00\n")
-    assert ";;1\t100002\t46701740605\t2026-01-15 10:02\tPRE\tSMS\tx\ty\nz\n" in answer
+    response = call("getMsgUpdates")
+    assert response.endswith(f";;0\t{message_id}\t1\t46701740605\tdelivered\t2026-01-15 10:00\n")
+    assert ";;1\t100002\t46701740605\t2026-01-15 10:02\tPRE\tSMS\tx\ty\nz\n" in response
     assert call("getMsgUpdates") == "A\n"
     assert len(call.gateway.inbox()) == 1
     call.gateway.configure({"accounts": {"demo": {"updates": False}}})
@@ -402,7 +402,7 @@ def test_update_time_in_both_forms(call: Caller) -> None:
         ("utf-8-bom", False, b"text/plain", "å€".encode()),
     ],
 )
-def test_answer_charsets(gateway: Gateway, charset: str, declare: bool, content_type: bytes, encoded: bytes) -> None:
+def test_response_charsets(gateway: Gateway, charset: str, declare: bool, content_type: bytes, encoded: bytes) -> None:
     gateway.configure({"dialect": {"charset": charset, "declare_charset": declare}})
     gateway.receive(originator="46701740605", text="å€")
     reply = gateway.handle("GET", "getMsgReceived", form({**LOGIN, "lastMsgId": "0"}), b"")
@@ -560,7 +560,7 @@ VALUES = st.one_of(
     params=st.dictionaries(st.sampled_from(NAMES), VALUES),
     noise=st.binary(max_size=30),
 )
-def test_any_bytes_get_an_answer(endpoint: str, params: dict[str, str | bytes], noise: bytes) -> None:
+def test_any_bytes_get_a_response(endpoint: str, params: dict[str, str | bytes], noise: bytes) -> None:
     gateway = Gateway(clock=Clock(start=START))
     gateway.receive(originator="46701740605", text="x")
     reply = gateway.handle("POST", endpoint, noise, form({**LOGIN, **ENDPOINT_PARAMS[endpoint], **params}) + noise)
