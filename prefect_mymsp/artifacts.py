@@ -1,10 +1,10 @@
-"""What a campaign shows in Prefect's pages: its progress, a summary, tables of rejected rows and failures, and events.
+"""Artifacts and events of a campaign: its progress, a summary, and tables of rejected rows and failures.
 
 Nothing here can stop a campaign. A separate thread sends requests to Prefect, waits for a limited time, and logs a
 failure once. Outside of a run nothing is shown and nothing happens.
 
-Artifacts hold counts and masked numbers, no texts. Campaign names, columns and values come from files, which come from
-strangers: see :func:`neutralize_markup`.
+Artifacts hold counts and masked numbers, no texts. Campaign names, columns and values come from files and are not
+trusted: see :func:`neutralize_markup`.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 #: Rows of a table, at most: events and artifacts are not files.
 MAX_TABLE_ROWS = 200
 _UPDATE_INTERVAL_S = 1.0
-#: Seconds that one request to Prefect may take, and that the end of a campaign waits for its artifacts.
+#: Time limits for one request to Prefect, and for the artifacts at the end of a campaign.
 _REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 20.0
 
 #: By the step of a campaign: the artifact's name, and the word for a message that is done.
 _STEPS = {"send": ("sending", "sent"), "follow": ("tracking", "final")}
 
-# One of Prefect's two user interfaces takes a table's cells for Markdown and the other for plain text, so that no way
-# of escaping is right in both. What Markdown and HTML are made of gives way to characters that look like it.
+# One of Prefect's two user interfaces renders a table's cells as Markdown and the other as plain text, so no escaping
+# is right in both. Characters of Markdown and HTML are replaced by characters that look alike.
 _MARKUP = re.compile(
     r"""
     [<>`*\[\]|~]                             # tags, code, emphasis, links, cells
@@ -65,14 +65,14 @@ _TWINS = {"<": "‹", ">": "›", "`": "‘", "*": "∗", "|": "¦", "~": "∼",
 
 
 def neutralize_markup(text: str, length: int = 200) -> str:
-    """A stranger's text as one line that means nothing in Markdown, in a Markdown table, or as plain text.
+    """Return an untrusted text as one line without markup in Markdown, a Markdown table, or plain text.
 
     Line breaks become spaces, invisible characters are removed, and characters of markup or links are replaced by
     characters that look alike.
 
     Args:
         text: Any text.
-        length: How many characters are kept.
+        length: Number of characters to keep.
     """
     characters = (" " if character.isspace() else character for character in text[: 4 * length] if _is_kept(character))
     line = " ".join("".join(characters).split())
@@ -81,7 +81,7 @@ def neutralize_markup(text: str, length: int = 200) -> str:
 
 
 def _is_kept(character: str) -> bool:
-    # Control and format characters are not kept, among them those that turn the direction of writing.
+    # Control and format characters are removed, including those that change the direction of writing.
     return character.isspace() or not unicodedata.category(character).startswith("C")
 
 
@@ -176,7 +176,7 @@ def create_summary_artifact(report: CampaignReport, account: str, *, stopped: st
     Args:
         report: The campaign's report.
         account: Fingerprint of gateway and user.
-        stopped: Why the campaign stopped, if it did.
+        stopped: The reason why the campaign stopped; None if it did not.
     """
     _create(lambda: [_summary(report, account, stopped)])
 
@@ -202,7 +202,7 @@ def create_undelivered_artifact(report: CampaignReport, account: str) -> None:
 
 
 class CampaignArtifacts:
-    """The artifacts and events of one campaign; call each method when the campaign has come that far.
+    """The artifacts and events of one campaign; call each method when the campaign reaches that step.
 
     Args:
         campaign: The campaign's name.
@@ -257,8 +257,9 @@ class CampaignArtifacts:
         """The campaign stopped with an error: an event, and the same artifacts with the reason.
 
         Args:
-            error: What stopped it. Only errors of this package are quoted; they hold neither numbers nor texts.
-            report: How far it came.
+            error: The error that stopped it. Only errors of this package are quoted; they hold neither numbers nor
+                texts.
+            report: The report of the campaign so far.
         """
         reason = str(error) if isinstance(error, MyMSPError) else type(error).__name__
         with _log_failure("events"):
@@ -334,7 +335,7 @@ def _undelivered(report: CampaignReport, account: str) -> list[ArtifactCreate]:
 def _table(
     rows: list[dict[str, Any]], total: int, report: CampaignReport, account: str, name: str, description: str
 ) -> list[ArtifactCreate]:
-    """A table of the first rows, whose last line says how many more there are; nothing without rows."""
+    """A table of the first rows; the last line counts the omitted rows. No table if there are no rows."""
     if not rows:
         return []
     if total > len(rows):
@@ -374,7 +375,7 @@ def _uuid(value: str | None) -> UUID | None:
 
 @contextmanager
 def _prefect_client() -> Iterator[SyncPrefectClient]:
-    # With settings of its own it is not the client of the flow's engine, which waits for minutes.
+    # With its own settings it is not the client of the flow's engine, which waits for minutes.
     with get_client(httpx_settings={"timeout": _REQUEST_TIMEOUT_S}, sync_client=True) as client:
         yield client
 

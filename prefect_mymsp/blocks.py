@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal
 
 
-# A picture of Prefect's own: the gateway has no logo that we may distribute.
+# An image of Prefect's: the gateway has no logo that may be distributed.
 LOGO_URL = "https://cdn.sanity.io/images/3ugk85nk/production/c6f20e556dd16effda9df16551feecfb5822092b-48x48.png"
 
 
@@ -63,11 +63,11 @@ class MyMSPCredentials(CredentialsBlock):
     )
     timezone: str = Field(
         default=DEFAULT_TIMEZONE,
-        description="IANA time zone of the account. The gateway writes times in it without saying so.",
+        description="IANA time zone of the account. The gateway writes local times in it, without an offset.",
     )
     timeout_s: float = Field(
         default=DEFAULT_TIMEOUT_S,
-        description="Seconds to wait for a connection, and for a complete answer.",
+        description="Seconds to wait for a connection, and for a complete response.",
         gt=0,
         le=MAX_TIMEOUT_S,
     )
@@ -93,7 +93,7 @@ class MyMSPCredentials(CredentialsBlock):
         """A synchronous client for this account; use it as a context manager.
 
         Args:
-            retry_for_s: Seconds to keep trying what never reached the gateway.
+            retry_for_s: Seconds to retry requests that did not reach the gateway.
         """
         return MyMSPClient(
             self.user,
@@ -110,8 +110,8 @@ class MyMSPCredentials(CredentialsBlock):
         """An asynchronous client for this account; use it as an async context manager.
 
         Args:
-            retry_for_s: Seconds to keep trying what never reached the gateway.
-            connections: Most requests in flight at the same time.
+            retry_for_s: Seconds to retry requests that did not reach the gateway.
+            connections: Maximum number of requests in flight.
         """
         return AsyncMyMSPClient(
             self.user,
@@ -125,7 +125,7 @@ class MyMSPCredentials(CredentialsBlock):
 
 
 class CampaignJournal(Block):
-    """The database that remembers what campaigns have sent.
+    """The database that records what campaigns have sent.
 
     Without this block, the journal is an SQLite file in Prefect's home. A container's files are lost when it stops.
 

@@ -1,8 +1,8 @@
 """The gateway over HTTPS. Each method is one request.
 
-Every failure lands on one side of the fork in :mod:`prefect_mymsp.errors`: either nothing was sent, or something may
-have been. A request that provably never reached the gateway, or that the gateway turned away with HTTP 429, is retried
-for ``retry_for_s`` seconds. Nothing else is ever repeated, and nothing else in this package retries.
+Every failure belongs to one side of the fork in :mod:`prefect_mymsp.errors`: nothing was sent, or something may have
+been sent. A request that provably never reached the gateway, or that got HTTP 429, is retried for ``retry_for_s``
+seconds. Nothing else is ever repeated, and nothing else in this package retries.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class AsyncMyMSPClient:
             base_url: The address of the endpoints; https, or http on loopback.
             timezone: IANA zone of the times that the gateway writes without an offset.
             timeout_s: Seconds to connect, and seconds until the complete response has arrived; a day at most.
-            retry_for_s: Seconds to retry requests that did not reach the gateway or were answered with HTTP 429.
+            retry_for_s: Seconds to retry requests that did not reach the gateway or got HTTP 429.
             connections: Requests in flight at once, at most.
 
         Raises:
@@ -497,7 +497,7 @@ class AsyncMyMSPClient:
             return call.parse(answer)
         if status == 429:
             retry_after_s = _retry_after_s(response.headers.get("retry-after"))
-            request = "" if retry_after_s is None else f" and asks to wait {retry_after_s:.0f} s"
+            request = "" if retry_after_s is None else f" and requests a pause of {retry_after_s:.0f} s"
             raise RateLimitedError(
                 f"{call.endpoint}: the gateway is overloaded (HTTP 429){request}.", retry_after_s=retry_after_s
             )
@@ -506,7 +506,7 @@ class AsyncMyMSPClient:
             with contextlib.suppress(ProtocolError):
                 protocol.parse_acknowledgement(answer, call.endpoint)
         raise UnexpectedStatusError(
-            f"{call.endpoint}: the gateway returned HTTP {status}, which does not say what became of the request.",
+            f"{call.endpoint}: the gateway returned HTTP {status}, which does not prove the outcome of the request.",
             status=status,
             raw=raw,
         )

@@ -1,4 +1,4 @@
-"""The errors of this package, as one tree. Its first fork is the only question that costs money: was anything sent?
+"""The errors of this package, as one tree. Its first fork: was anything sent?
 
 ::
 
@@ -34,8 +34,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-#: What is refused together with a request: every request of the ``account``, every request of the ``campaign``, this
-#: ``message``, one ``number`` of this message, or ``unknown`` for an undocumented code.
+#: The range of a refusal: every request of the ``account``, every request of the ``campaign``, this ``message``, one
+#: ``number`` of this message, or ``unknown`` for an undocumented code.
 Scope = Literal["account", "campaign", "message", "number", "unknown"]
 
 _CONTEXT: Final[Any] = vars(BaseException)["__context__"]
@@ -88,7 +88,7 @@ class TemplateError(InputError):
 
 
 class ChangedTextError(InputError):
-    """Recipients who already got a text of this campaign would get another, because the text or the file has changed.
+    """Recipients of an earlier text of this campaign would get another one: the text or the file has changed.
 
     Attributes:
         messages: The number of such messages.
@@ -126,8 +126,8 @@ class RefusedError(NotSentError):
         code: The gateway's number, also if the vendor's document does not list it.
         meaning: What the code means at that endpoint, or that it is undocumented.
         endpoint: The endpoint as the vendor spells it, for example ``sendSms``.
-        scope: What is refused, see :data:`Scope`.
-        remedy: What a person can do, as an imperative sentence without its period.
+        scope: The range of the refusal, see :data:`Scope`.
+        remedy: Advice for a person, as an imperative sentence without its period.
     """
 
     def __init__(self, code: int, meaning: str, endpoint: str, *, scope: Scope = "unknown", remedy: str = "") -> None:
@@ -152,7 +152,7 @@ class RateLimitedError(NotSentError):
     """The gateway returned HTTP 429 and did not process the request.
 
     Attributes:
-        retry_after_s: Seconds to wait, as the gateway asked; None if it did not.
+        retry_after_s: Seconds to wait, from the Retry-After header; None without one.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None) -> None:
@@ -179,7 +179,7 @@ class NoResponseError(InDoubtError):
 
 
 class UnexpectedStatusError(InDoubtError):
-    """An HTTP status that does not prove what became of the request.
+    """An HTTP status that does not prove the outcome of the request.
 
     Attributes:
         status: The HTTP status code.
@@ -219,10 +219,10 @@ class JournalError(MyMSPError):
 
 
 class ExportError(MyMSPError):
-    """A report cannot be written. Nothing of it was."""
+    """A report cannot be written. No part of it was written."""
 
 
 def first_few(names: Sequence[str], limit: int = 12) -> str:
-    """Quote names for an error message: at most ``limit`` of them, and how many more there are."""
+    """Quote names for an error message: at most ``limit`` of them, and the number of the others."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -55,7 +55,7 @@ def emit_campaign_event(
         campaign: Its name.
         counts: Messages by state, as in a report.
         account: Fingerprint of gateway and user.
-        reason: For ``stopped``, why it stopped, without numbers and texts.
+        reason: For ``stopped``, the reason, without numbers and texts.
     """
     payload = {"campaign": _line(campaign), "counts": dict(counts)}
     if reason is not None:
@@ -114,7 +114,7 @@ def emit_received_event(account: str, message: ReceivedMessage, include_text: bo
 
 
 def first_word(text: str) -> str:
-    """The first word of a text in upper case, without punctuation around it: a command that somebody sent.
+    """The first word of a text in upper case, without punctuation around it: a command such as STOP.
 
     It is empty when the word has more than 20 characters, or five digits and more: that may be a phone number.
     """
@@ -134,7 +134,7 @@ def _campaign_resource(campaign: str, account: str) -> dict[str, str]:
 
 
 def _line(text: str, length: int = _NAME_LENGTH) -> str:
-    """A stranger's text as one line without control characters, cut to a length."""
+    """An untrusted text as one line without control characters, cut to a length."""
     line = re.sub(r"\s+", " ", text)
     visible = (character for character in line if unicodedata.category(character) not in {"Cc", "Cf", "Cs"})
     return "".join(visible).strip()[:length]
@@ -146,6 +146,6 @@ def in_prefect_run() -> bool:
 
 
 def _emit(event: str, resource: dict[str, str], payload: dict[str, Any], event_id: uuid.UUID | None = None) -> None:
-    # Without a run and an API, Prefect would start a temporary server for an event that nobody reads.
+    # Without a run and an API, Prefect would start a temporary server just for the event.
     if in_prefect_run() or PREFECT_API_URL.value():
         emit_event(event, resource, payload=payload, id=event_id)

@@ -94,8 +94,8 @@ class SmsResult:
     Attributes:
         message_id: The id of the message.
         recipients: The number of recipients.
-        sent: The number of recipients to whom the message has been sent.
-        delivered: The number of recipients who have received it.
+        sent: The number of recipients with a sent SMS.
+        delivered: The number of recipients with a delivered SMS.
         statuses: One item for each recipient, in the gateway's order.
     """
 
@@ -126,13 +126,13 @@ class ReceivedMessage:
     Attributes:
         message_id: Its id; ids grow with time, but lists are not sorted by them.
         received_at: To the minute; None if the gateway gives no time.
-        user: The account's user it was delivered to; None in updates, which do not say.
+        user: The account's user it was delivered to; None in updates, which lack it.
         prefix: The keyword that routed it here, or for DPN the device notification's action.
         kind: ``SMS``, ``VOI`` or ``DPN``.
         sender: The sender's MSISDN.
         alias: The sender's alias, or for DPN a recipient id; None in updates.
         subject: MMS subject, deprecated by the vendor; None in updates.
-        text: The text. Anybody can write it: escape it wherever it is shown.
+        text: The text. It is untrusted: escape it wherever it is shown.
     """
 
     message_id: str
@@ -182,8 +182,8 @@ class DeliveryReport:
 class Updates:
     """Updates that had not been fetched before (section 4.5). Fetching removed them from the gateway.
 
-    The gateway does not clean texts in updates, so anybody can write a text that looks like a record. Every entry is a
-    hint: confirm it with a result or with the inbox.
+    The gateway does not clean texts in updates, so a received text can look like a record. Every entry is a hint:
+    confirm it with a result or with the inbox.
 
     Attributes:
         raw: The whole response. Store it before you use the rest.
@@ -198,11 +198,11 @@ class Updates:
     unparsed: tuple[str, ...] = field(default=(), repr=False)
 
 
-#: What happened to messages in doubt. After "sent" they are never sent again; after "not-sent" the next start of the
-#: campaign sends them.
+#: A person's decision about messages in doubt. After "sent" they are never sent again; after "not-sent" the next start
+#: of the campaign sends them.
 Decision = Literal["sent", "not-sent"]
 
-#: First words of a message that ask for no more SMS, unless others are chosen.
+#: Default opt-out words: a message that begins with one opts its sender out.
 OPT_OUT_WORDS = (
     "STOP",
     "STOPP",

@@ -83,12 +83,12 @@ class MyMSPNotification(NotificationBlock):
     )
     max_segments: int = Field(
         default=1,
-        description="Most SMS segments that one notification may take. Longer texts are truncated.",
+        description="Maximum number of SMS segments of one notification. Longer texts are truncated.",
         ge=1,
         le=5,
     )
     max_notifications: int = Field(
-        default=5, description="Most notifications that this block sends within the period.", ge=1
+        default=5, description="Maximum number of notifications of this block within the period.", ge=1
     )
     period_minutes: float = Field(
         default=60.0, description="Length of that period, in minutes.", gt=0, allow_inf_nan=False
@@ -191,7 +191,7 @@ class MyMSPNotification(NotificationBlock):
             )
 
     def _topic(self) -> str:
-        """What the limit applies to: this saved block, or all unsaved blocks with the same recipients; no numbers."""
+        """The scope of the limit: this saved block, or all unsaved blocks with the same recipients; no numbers."""
         if self._block_document_id is not None:
             return f"notification {self._block_document_id}"
         numbers = "\n".join(sorted(self.recipients))

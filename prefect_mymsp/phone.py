@@ -83,8 +83,7 @@ def check_group_name(name: str) -> str:
     """Check the name of a recipient group and return it without outer spaces.
 
     Raises:
-        InputError: The gateway could take the name for something else, or the journal cannot store it. Nothing was
-            sent.
+        InputError: The gateway could misread the name, or the journal cannot store it. Nothing was sent.
     """
     name = name.strip()
     shown = repr(mask_numbers(name))
@@ -97,7 +96,7 @@ def check_group_name(name: str) -> str:
         )
     if not any(map(str.isalpha, name)):
         raise InputError(
-            f"The recipient group {shown} has no letter in its name. The gateway could take it for a phone number. "
+            f"The recipient group {shown} has no letter in its name. The gateway could read it as a phone number. "
             "Rename the group at the gateway."
         )
     if _UNSENDABLE.search(name):
@@ -174,7 +173,7 @@ def mask_number(number: str) -> str:
     """Hide a number but for its first two and last two digits, however it is written.
 
     For columns and fields that hold the number of a person. The name of a group or of a sender stays, and so does a
-    number of fewer than five digits, which is nobody's; numbers within a name are hidden as in :func:`mask_numbers`.
+    number of fewer than five digits, which is no person's; numbers within a name are hidden as in :func:`mask_numbers`.
     """
     if number.isdecimal() and len(number) >= MSISDN_MIN_DIGITS:  # nearly always
         return f"{number[:_SHOWN]}{_HIDDEN * (len(number) - 2 * _SHOWN)}{number[-_SHOWN:]}"

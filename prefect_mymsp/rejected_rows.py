@@ -24,7 +24,7 @@ class RejectedRow(NamedTuple):
         row: Line in the file (from 1) where the record starts, or position in the DataFrame (from 1).
         column: The column at fault; empty if the fault is the whole line's.
         value: The raw value. In a table it is cut to 80 characters.
-        reason: What is wrong, without a capital letter and a full stop.
+        reason: The fault, without a capital letter and a full stop.
     """
 
     row: int

@@ -27,7 +27,7 @@ class MyMSPSettings(PrefectBaseSettings):
     )
     retry_for_s: float = Field(
         default=60.0,
-        description="Seconds for which a campaign retries while the gateway cannot be reached or answers 429.",
+        description="Seconds to retry while the gateway cannot be reached or returns HTTP 429.",
         ge=0,
     )
     tracking_days: float = Field(

@@ -33,7 +33,7 @@ EMPTIED_STATES = frozenset({RELEASED, SPLIT})
 MESSAGE_STATES = tuple(state for state in STATES if state not in EMPTIED_STATES)
 #: A message in one of these states is on its way, or was (perhaps) sent: the same text must not be sent again.
 PERHAPS_SENT_STATES = (SENDING, ACCEPTED, IN_DOUBT, ASSUMED)
-#: The gateway says nothing more about a message in one of these states. Accepted messages become final later.
+#: The gateway reports nothing more about a message in one of these states. Accepted messages become final later.
 FINAL_STATES = (REFUSED, ASSUMED, CANCELLED)
 #: The states a request has while it was given a message id.
 IDENTIFIED_STATES = (ACCEPTED, CANCELLED)
@@ -44,5 +44,5 @@ DELIVERED = "delivered"
 
 
 def is_delivered(status: str | None) -> bool:
-    """Whether a gateway's status says that the phone confirmed the message."""
+    """Whether a gateway's status means that the phone confirmed the message."""
     return status == DELIVERED

@@ -152,7 +152,7 @@ class MyMSPClient:
             base_url: The address of the endpoints; https, or http on loopback.
             timezone: IANA zone of the times that the gateway writes without an offset.
             timeout_s: Seconds to connect, and seconds until the complete response has arrived; a day at most.
-            retry_for_s: Seconds to retry requests that did not reach the gateway or were answered with HTTP 429.
+            retry_for_s: Seconds to retry requests that did not reach the gateway or got HTTP 429.
             connections: Requests in flight at once, at most.
 
         Raises:

@@ -66,7 +66,7 @@ def send_sms(
 ) -> str:
     """Send a text to one or several recipients; see :meth:`prefect_mymsp.client.MyMSPClient.send`.
 
-    A retried flow runs this task again and sends again. Only a campaign remembers what it has sent.
+    A retried flow runs this task again and sends again. Only campaigns record what they have sent.
 
     Returns:
         The message id.
@@ -195,7 +195,7 @@ async def afetch_inbox(credentials: MyMSPCredentials, after_id: str | int = 0) -
 
 @task(**_ONCE)
 def fetch_updates(credentials: MyMSPCredentials) -> Updates:
-    """Fetch the updates that nobody has collected; the gateway removes them. Store ``raw`` before you use the rest.
+    """Fetch the updates that were not fetched before; the gateway removes them. Store ``raw`` before you use the rest.
 
     An InDoubtError from this task holds in ``raw`` the bytes that had arrived.
     """
@@ -205,6 +205,6 @@ def fetch_updates(credentials: MyMSPCredentials) -> Updates:
 
 @task(**_ONCE)
 async def afetch_updates(credentials: MyMSPCredentials) -> Updates:
-    """Fetch the updates that nobody has collected; the async twin of :func:`fetch_updates`."""
+    """Fetch the updates that were not fetched before; the async twin of :func:`fetch_updates`."""
     async with credentials.get_async_client() as client:
         return await client.fetch_updates()

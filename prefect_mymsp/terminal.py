@@ -92,7 +92,7 @@ def value_table(title: str, columns: Sequence[str], rows: Iterable[Iterable[Any]
         title: The heading.
         columns: Column headings.
         rows: The rows to show.
-        total: How many rows there are; the caption says how many are not shown.
+        total: Number of rows in all; the caption counts those not shown.
     """
     table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
@@ -118,7 +118,7 @@ def key_value_table(pairs: Iterable[tuple[str, Any]]) -> Table:
 
 
 def show_plan(console: Console, plan: CampaignReport) -> None:
-    """Show what a campaign will send."""
+    """Show the plan of a campaign."""
     console.rule("Campaign", align="left")
     console.print(key_value_table(plan.lines()))
     samples = ((sample.row, sample.recipient, sample.segments, sample.encoding, sample.text) for sample in plan.samples)
@@ -145,7 +145,7 @@ def show_report(console: Console, report: CampaignReport) -> None:
 
 
 def show_paths(console: Console, report: CampaignReport) -> None:
-    """Show where a campaign's report files are."""
+    """Show the paths of a campaign's report files."""
     console.print("Reports:")
     for path in (report.report_path, report.rejected_rows_path):
         if path is not None:
@@ -153,7 +153,7 @@ def show_paths(console: Console, report: CampaignReport) -> None:
 
 
 def show_exported(console: Console, exported: Exported) -> None:
-    """Show how many rows an export wrote, and where."""
+    """Show the number of rows and the target of an export."""
     console.print(f"{exported.rows:,} rows written to")
     for path in (exported.path, exported.rejected_rows_path):
         if path is not None:

@@ -115,7 +115,7 @@ class DeliverySchedule:
 
     Attributes:
         send_at: The campaign's own time, aware; None to send as soon as possible. The send window does not change it.
-        send_window: Hours in which people may receive messages; None for any time.
+        send_window: Hours in which recipients may get messages; None for any time.
         schedule_ahead_s: Seconds ahead for which messages without a time of their own are scheduled; None to send
             them at once.
         lookup_margin_s: Seconds ahead that a message must be scheduled, so that doubt about it can be looked up.

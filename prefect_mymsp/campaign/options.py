@@ -73,8 +73,8 @@ class SendOptions:
         lease_s: Seconds after which another run may take over the claims of a run that no longer renews its lease.
         schedule_ahead_s: Seconds ahead to schedule the messages of a campaign without a delivery time, so that a
             doubtful answer can be looked up. None to send at once.
-        send_window: Hours in which people may receive messages. Outside it messages are scheduled to its next
-            opening; a campaign's own delivery time is not changed. None for any time.
+        send_window: Hours in which recipients may get messages. Outside it messages are scheduled to its next opening;
+            a campaign's own delivery time is not changed. None for any time.
         messages_per_minute: Rate at which the campaign sends messages at once, at most; the delivery times of
             scheduled messages are spaced out at the same rate. None for no limit.
         workers: Processes that send the campaign at the same time; they share its rate.

@@ -188,8 +188,8 @@ def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSP
         return cause
     if isinstance(cause, JournalError) or counts is None:
         return JournalError(
-            f"{cause} This has stopped campaign {campaign!r}. To continue, start the same campaign again; nobody "
-            "gets the message twice."
+            f"{cause} This has stopped campaign {campaign!r}. To continue, start the same campaign again; no message "
+            "is sent twice."
         )
     if isinstance(cause, RefusedError):
         remedy = cause.remedy
@@ -201,7 +201,7 @@ def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSP
         remedy = "Wait until the gateway responds again"
     return CampaignStoppedError(
         f"Campaign {campaign!r} stopped: {cause} So far: {counts.accepted} accepted, {counts.refused} refused, "
-        f"{counts.in_doubt} in doubt, {counts.planned} not sent. To continue: {remedy}. Then start the same "
-        "campaign again; nobody gets the message twice.",
+        f"{counts.in_doubt} in doubt, {counts.planned} not sent. To continue: {remedy}. Then start the same campaign "
+        "again; no message is sent twice.",
         counts=dataclasses.asdict(counts),
     )

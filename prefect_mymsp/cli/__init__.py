@@ -1,4 +1,4 @@
-"""The command line, ``prefect-mymsp``: the flows for a person at a terminal."""
+"""The command line, ``prefect-mymsp``: the flows in a terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="prefect-mymsp",
-    help="""Send SMS campaigns through myMSP, and follow their deliveries.
+    help="""Send SMS campaigns through myMSP, and track their deliveries.
 
     Save the account once as a "myMSP Credentials" block, in Prefect's UI or from Python. Each command takes the block's
     name. A campaign has a name as well: started again under the same name, it sends only what is missing.
@@ -63,7 +63,7 @@ app = App(
 )
 inbox_app = App(
     name="inbox",
-    help="Fetch new received messages, store and show them. A reply of STOP opts its sender out of campaigns.",
+    help="Fetch new received messages, store and show them. Senders that reply STOP are opted out of campaigns.",
 )
 app.command(inbox_app)
 app.command(sandbox)
@@ -86,46 +86,48 @@ def send(
         Parameter(help="When the gateway sends. Without an offset, in the account's time zone."),
     ] = None,
     send_window: Annotated[
-        str | None, Parameter(help="Hours in which people may receive messages, such as 08:00-20:00.")
+        str | None, Parameter(help="Hours in which recipients may get messages, such as 08:00-20:00.")
     ] = None,
     exactly_once: Annotated[
         Flag,
         Parameter(
-            help="Hold messages at the gateway for a few minutes, so that a lost response can be looked up.",
+            help="Hold messages at the gateway for a few minutes, so that a request in doubt can be looked up.",
         ),
     ] = False,
     transliterate: Annotated[
         Flag, Parameter(help="Replace typographic quotes and dashes, which can double the cost.")
     ] = False,
     dry_run: Annotated[Flag, Parameter(help="Check everything and send nothing.")] = False,
-    yes: Annotated[Flag, Parameter(name=["--yes", "-y"], help="Send without asking.")] = False,
+    yes: Annotated[Flag, Parameter(name=["--yes", "-y"], help="Send without confirmation.")] = False,
     wait_minutes: WaitMinutes = 60.0,
-    no_wait: Annotated[Flag, Parameter(help="Do not follow deliveries.")] = False,
+    no_wait: Annotated[Flag, Parameter(help="Do not track deliveries.")] = False,
     phone_column: Annotated[
         str | None, Parameter(help="Column with the phone numbers. Default: found by its name.")
     ] = None,
     country: Annotated[str, Parameter(help="Country of numbers without a country code (ISO 3166).")] = "SE",
-    suppression_file: Annotated[str | None, Parameter(help="CSV file of numbers to leave out.")] = None,
-    max_recipients: Annotated[int | None, Parameter(help="Send nothing to more recipients than this.")] = None,
+    suppression_file: Annotated[str | None, Parameter(help="CSV file of numbers to suppress.")] = None,
+    max_recipients: Annotated[
+        int | None, Parameter(help="Send nothing if there are more recipients than this.")
+    ] = None,
     max_segments: Annotated[
-        int | None, Parameter(help="Send nothing if a message takes more SMS segments than this.")
+        int | None, Parameter(help="Send nothing if a message has more SMS segments than this.")
     ] = None,
     max_rejected: Annotated[
         float | None, Parameter(help="Send nothing if a larger share of the rows is rejected; 0.05 is one in twenty.")
     ] = None,
     allow_changed_text: Annotated[
         Flag,
-        Parameter(help="Send a changed text to people who already got the campaign's old one."),
+        Parameter(help="Send a changed text to recipients of the campaign's old text."),
     ] = False,
     allow_repeat_today: Annotated[
         Flag,
-        Parameter(help="Send a text that the same people already got today from another campaign."),
+        Parameter(help="Send a text again that another campaign sent to the same recipients today."),
     ] = False,
-    messages_per_minute: Annotated[float | None, Parameter(help="Most messages sent per minute.")] = None,
+    messages_per_minute: Annotated[float | None, Parameter(help="Maximum number of messages per minute.")] = None,
     flash: Annotated[Flag, Parameter(help="Show the message at once instead of storing it on the phone.")] = False,
     journal: Journal = None,
 ) -> int:
-    """Send a message to everyone in a CSV file: check, confirm, send, follow.
+    """Send a message to everyone in a CSV file: check, confirm, send, track.
 
     The command checks the whole file first. It shows the number of messages, the SMS segments they take, sample texts
     and the rows to fix, and asks before it sends. Run it again after a crash, or with rows added: it sends only what is
@@ -229,7 +231,7 @@ def track(
     wait_minutes: WaitMinutes = 60.0,
     journal: Journal = None,
 ) -> int:
-    """Follow one campaign until its deliveries are settled, or poll all open campaigns once.
+    """Track one campaign until its deliveries are settled, or poll all open campaigns once.
 
     It sends nothing. Exit code 3 means that messages are in doubt or not sent.
     """
@@ -360,12 +362,12 @@ def inbox(
     show_numbers: ShowNumbers = False,
     updates: Annotated[
         Flag,
-        Parameter(help="Also collect the account's updates. Other systems will not see them."),
+        Parameter(help="Also collect the account's updates. This removes them, so other systems cannot read them."),
     ] = False,
     credentials: Credentials = "default",
     journal: Journal = None,
 ) -> None:
-    """Fetch new received messages, store them, and show them. A reply of STOP opts its sender out of campaigns."""
+    """Fetch new received messages, store them, and show them. Senders that reply STOP are opted out of campaigns."""
     from prefect_mymsp.flows import collect_inbox, collect_updates
     from prefect_mymsp.reports.sanitize import mask_frame
     from prefect_mymsp.terminal import frame_table
@@ -414,7 +416,7 @@ def inbox_report(
 
 
 def _cli_terms() -> dict[str, str]:
-    """Names of parameters and flows, and how the command line spells them."""
+    """Names of parameters and flows, with their spelling on the command line."""
     names = {
         name for command in (send, track, resolve, report, inbox) for name in inspect.signature(command).parameters
     }

@@ -1,4 +1,4 @@
-"""What the commands share: option types, exit codes, loading blocks, and checks that need no server."""
+"""Shared parts of the commands: option types, exit codes, loading blocks, and checks that need no server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Credentials = Annotated[str, Parameter(name=["--credentials", "-c"], help="Name 
 Journal = Annotated[
     str | None, Parameter(help="Name of a saved journal block. Default: the journal from the settings.")
 ]
-WaitMinutes = Annotated[float, Parameter(help="Follow deliveries for at most this long.")]
+WaitMinutes = Annotated[float, Parameter(help="Track deliveries for at most this long.")]
 ShowNumbers = Annotated[Flag, Parameter(help="Show phone numbers in full.")]
 Since = Annotated[
     datetime | None, Parameter(help="Only from this time on. Without an offset, in the account's time zone.")
@@ -44,7 +44,7 @@ Until = Annotated[
 ]
 Format = Annotated[ReportFormat, Parameter(help="Kind of file. html is a page to read.")]
 OutputPath = Annotated[Path | None, Parameter(help="File or folder to write to. Default: the folder for reports.")]
-NewOnly = Annotated[Flag, Parameter(help="Only what no earlier report to the same place has.")]
+NewOnly = Annotated[Flag, Parameter(help="Only messages that are in no earlier report to the same place.")]
 
 
 def make_console() -> Console:

@@ -21,7 +21,7 @@ from prefect_mymsp.flows.campaign_request import CampaignRequest
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import Plan
 
-#: Seconds between two checks whether somebody has answered.
+#: Seconds between two checks for an approval.
 _POLL_INTERVAL_S = 5
 
 
@@ -34,15 +34,15 @@ class CampaignApproval(RunInput):
 def request_approval(request: CampaignRequest, plan: Plan, timeout_s: float) -> None:
     """Pause the flow run until a person approves the campaign.
 
-    When Prefect retries the run, the same campaign is not asked about again: the answer is stored with the run.
+    When Prefect retries the run, no second approval of the same campaign is needed: the first is stored with the run.
 
     Args:
         request: The campaign.
-        plan: What its recipients hold.
+        plan: The checked recipients and their messages.
         timeout_s: Seconds to wait.
 
     Raises:
-        NotApprovedError: A person refused, nobody answered in time, or the run cannot be paused.
+        NotApprovedError: A person rejected the campaign, it was not approved in time, or the run cannot be paused.
     """
     name, key = request.campaign, approval_key(plan)
     try:
@@ -50,15 +50,17 @@ def request_approval(request: CampaignRequest, plan: Plan, timeout_s: float) -> 
     except (FlowPauseTimeout, ValidationError):
         # The form is invalid when the run was resumed past it.
         raise NotApprovedError(
-            f"Nobody approved campaign {name!r} in time. Nothing was sent. Start it again to ask again."
+            f"Campaign {name!r} was not approved in time. Nothing was sent. Start it again to request a new approval."
         ) from None
     except (RuntimeError, httpx.HTTPError) as error:
         raise NotApprovedError(
-            f"Campaign {name!r} needs approval, but the run cannot be paused for it ({type(error).__name__}). Nothing "
+            f"Campaign {name!r} needs approval, but the run cannot be paused ({type(error).__name__}). Nothing "
             "was sent. Check that the run is not being cancelled, and start it again."
         ) from None
     if approval.answer != "send":
-        raise NotApprovedError(f"Campaign {name!r} was refused. Nothing was sent. Start it again to ask again.")
+        raise NotApprovedError(
+            f"Campaign {name!r} was rejected. Nothing was sent. Start it again to request a new approval."
+        )
 
 
 def approval_key(plan: Plan) -> str:
@@ -109,7 +111,7 @@ def _pause(key: str, description: str, timeout_s: float) -> CampaignApproval:
 
 
 def _stored_answer(key: str) -> CampaignApproval | None:
-    """The answer that was given to the same campaign before, in this run."""
+    """The decision about the same campaign that is stored with this run, if there is one."""
     prefix = keyset_from_paused_state(Paused(pause_key=key))["response"].removesuffix("-response")
     stored: Any = filter_flow_run_input(key_prefix=prefix, limit=100)  # in a synchronous flow a list
     for run_input in stored:

@@ -1,4 +1,4 @@
-"""A campaign request: everything that one call of ``send_campaign`` asks for, checked before anything is opened."""
+"""A campaign request: the parameters of one call of ``send_campaign``, checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class CampaignRequest:
         transliterate: Whether to replace typographic characters.
         audience: Phone column, country, and recipient groups, each once.
         suppression: Numbers that get nothing.
-        safeguards: What may be sent although it was sent before, how late, and whether in part.
+        safeguards: Conditions under which nothing is sent.
         limits: The limits of :class:`Safeguards` as the engine checks them.
-        send_options: How the campaign is sent, by one worker or several.
-        follow_options: How deliveries are followed; None to end when everything is sent.
+        send_options: Rate, batch size, workers, and other options of the sender.
+        follow_options: How deliveries are tracked; None to end when everything is sent.
         concurrency_limit: Name of a Prefect global concurrency limit.
         approval_timeout_s: Seconds to wait for an approval; None when none is needed.
     """
@@ -70,7 +70,7 @@ class CampaignRequest:
         return tuple(self.audience.groups)
 
     def named(self, timezone: str, scheduled_at: datetime) -> CampaignRequest:
-        """The same request with a campaign name: by default the recipients and the scheduled day.
+        """The same request with a campaign name; the default is made of the recipients and the scheduled day.
 
         A run that is retried after midnight keeps its scheduled time, so it finds its campaign again.
 
@@ -124,21 +124,21 @@ def build_request(
         campaign: The campaign's name.
         sender: The sender.
         send_at: When the gateway sends.
-        send_window: Hours in which people may receive messages.
+        send_window: Hours in which recipients may get messages.
         exactly_once: Whether messages wait at the gateway for a few minutes.
         transliterate: Whether to replace typographic characters.
         approval: Whether a person must approve.
-        wait_minutes: How long to follow deliveries.
+        wait_minutes: How long to track deliveries.
         audience: Recipients besides the file.
         suppression: Numbers that get nothing.
-        safeguards: When nothing is sent.
+        safeguards: Conditions under which nothing is sent.
         speed: How fast messages leave.
         advanced: Details.
-        tracking_days: Days after which a message is no longer followed.
+        tracking_days: Days after which a message is no longer tracked.
         now: The present; tests hand in their own.
 
     Raises:
-        InputError: A parameter is wrong, or two contradict each other; says which.
+        InputError: A parameter is wrong, or two contradict each other; the message names them.
         SourceError: A file does not exist or cannot be opened.
         TemplateError: The message is not valid.
     """
@@ -156,7 +156,7 @@ def build_request(
         raise InputError("No recipients. Set recipients or groups.")
     if groups and safeguards.max_recipients is not None:
         raise InputError(
-            "max_recipients cannot be combined with groups: only the gateway knows how many people a group holds. "
+            "max_recipients cannot be combined with groups: the size of a group is stored at the gateway only. "
             "Remove one of the two."
         )
     _check_suppression(suppression)

@@ -1,4 +1,4 @@
-"""What Prefect's server knows about a run: when it was scheduled to start, and a global concurrency limit."""
+"""Values from Prefect's server: the scheduled start of a run, and slots of a global concurrency limit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _delay_of_outermost_run() -> timedelta:
             outermost = client.read_flow_run(UUID(runtime.flow_run.get_root_flow_run_id()))
     except httpx.HTTPError as error:
         raise ConfigurationError(
-            f"Prefect's API does not say when the run was scheduled to start ({type(error).__name__})."
+            f"The scheduled start of the run cannot be read from Prefect's API ({type(error).__name__})."
         ) from None
     if outermost.start_time is None or outermost.expected_start_time is None:
         return timedelta()
@@ -51,7 +51,7 @@ def with_concurrency_limit(request: CampaignRequest) -> CampaignRequest:
     """The same request, with its global concurrency limit as the gate that each HTTP request passes.
 
     Raises:
-        ConfigurationError: The slots of the limit do not decay, or Prefect's API does not answer.
+        ConfigurationError: The slots of the limit do not decay, or Prefect's API cannot be reached.
     """
     if request.concurrency_limit is None:
         return request
@@ -69,7 +69,7 @@ def concurrency_gate(name: str) -> RateGate | None:
         The gate; None, with a warning, when there is no limit of that name.
 
     Raises:
-        ConfigurationError: The slots of the limit do not decay, or Prefect's API does not answer.
+        ConfigurationError: The slots of the limit do not decay, or Prefect's API cannot be reached.
     """
     from prefect_mymsp.campaign import RateGate
 
@@ -81,12 +81,12 @@ def concurrency_gate(name: str) -> RateGate | None:
             return None
         except httpx.HTTPError as error:
             raise ConfigurationError(
-                f"concurrency_limit: Prefect's API does not answer about {name!r} ({type(error).__name__})."
+                f"concurrency_limit: {name!r} cannot be read from Prefect's API ({type(error).__name__})."
             ) from None
     if not limit.slot_decay_per_second > 0:
         raise ConfigurationError(
-            f"concurrency_limit: the slots of {name!r} do not decay, so they would never be freed. Set its slot decay "
-            "to the requests per second that it shall allow."
+            f"concurrency_limit: the slots of {name!r} do not decay, so they would never be freed. Set its slot "
+            "decay to the requests per second that it should allow."
         )
 
     # About a second's worth at a time: few calls, and no long wait for many slots at once.
@@ -105,6 +105,6 @@ class _Slots:
             await rate_limit(self.name, occupy=requests, strict=True)
         except Exception as error:  # noqa: BLE001  whatever keeps Prefect's API from answering
             raise ConfigurationError(
-                f"concurrency_limit: {self.name!r} gave no slots ({type(error).__name__}). Check that it still exists "
-                "and that Prefect's API answers."
+                f"concurrency_limit: {self.name!r} gave no slots ({type(error).__name__}). Check that it still "
+                "exists and that Prefect's API can be reached."
             ) from None

@@ -40,8 +40,8 @@ def last_emitted_number(journal: Journal, account: str) -> int:
 def emit_received_messages(journal: Journal, account: str, *, include_text: bool, max_age_days: float) -> int:
     """Emit an event for each received message that has none; returns how many.
 
-    Messages older than ``max_age_days`` get no event. The first reading of an old account's inbox brings years of
-    messages, and nothing should react to them now.
+    Messages older than ``max_age_days`` get no event. The first read of an old account's inbox returns years of
+    messages, which should not trigger automations now.
     """
     oldest = datetime.now(UTC) - timedelta(days=max_age_days)
     count, after = 0, last_emitted_number(journal, account)

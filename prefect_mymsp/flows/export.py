@@ -90,7 +90,7 @@ def export_delivery_report(
     price: Annotated[float | None, Choice("Price", "Show no cost"), label("Price")] = None,
     journal: Journal = None,
 ) -> Exported:
-    """Export what happened to messages: of one campaign, of a period, or what is new since the last export.
+    """Export deliveries: of one campaign, of a period, or those that are new since the last export.
 
     A file appears complete or not at all. A table receives each row once, however often or concurrently this flow runs,
     as soon as the outcome is final; with ``include_pending`` other rows are added too and updated later. An outcome is
@@ -102,14 +102,14 @@ def export_delivery_report(
         campaign: Name of the campaign to report on.
         credentials: Gateway account that sent the messages.
         format: Kind of file. html is a page to read.
-        path: Where to write the file. In a folder, the file gets a name of its own.
+        path: Where to write the file. In a folder, the file is named automatically.
         table: Add rows to a database table instead of writing a file.
         since: Only messages sent at this time or later, with a time zone.
         until: Only messages sent before this time, with a time zone.
         new_only: Only outcomes that are final and were not in an earlier export to the same place. Run one at a time.
         show_numbers: Write phone numbers in full instead of masking them.
         price: Price of one SMS segment, to show the cost in html and excel.
-        journal: Database that remembers what was sent.
+        journal: Database that records what was sent.
 
     Returns:
         How many rows were written, and where.
@@ -152,7 +152,7 @@ def export_inbox_report(
     show_numbers: ShowNumbers = False,
     journal: Journal = None,
 ) -> Exported:
-    """Export received messages: all of them, of a period, or what is new since the last export.
+    """Export received messages: all of them, of a period, or those that are new since the last export.
 
     It exports what the journal holds; :func:`collect_inbox` fetches it from the gateway. A table receives each row
     once, however often or concurrently this flow runs.
@@ -160,7 +160,7 @@ def export_inbox_report(
     Args:
         credentials: Gateway account that received the messages.
         format: Kind of file. html is a page to read.
-        path: Where to write the file. In a folder, the file gets a name of its own.
+        path: Where to write the file. In a folder, the file is named automatically.
         table: Add rows to a database table instead of writing a file.
         since: Only messages received at this time or later, with a time zone.
         until: Only messages received before this time, with a time zone.
@@ -211,7 +211,7 @@ def _target(format: ReportFormat, path: str | Path | None, table: Table | None) 
 
 
 def _announce(exported: Exported, target: FileTarget | TableTarget, content: str) -> None:
-    """Log how many rows were written and where, and create an artifact that says so."""
+    """Log the number of rows and the target, and create an artifact with both."""
     from prefect_mymsp.reports.sanitize import escape_control_characters
 
     def code(place: object) -> str:
@@ -230,4 +230,4 @@ def _announce(exported: Exported, target: FileTarget | TableTarget, content: str
     try:
         create_markdown_artifact(markdown="\n".join(lines), key=f"mymsp-export-{content.replace(' ', '-')}")
     except Exception as error:  # noqa: BLE001  the export is done, whatever Prefect's API does
-        logger.warning("The export is written, but its artifact could not be created (%s).", type(error).__name__)
+        logger.warning("The export was written, but its artifact could not be created (%s).", type(error).__name__)

@@ -108,8 +108,8 @@ def collect_updates(
 ) -> CollectedUpdates:
     """Collect the account's updates, poll the messages they refer to, and then collect the inbox.
 
-    The gateway hands out each update once, so other systems of this account will not see it. The response is stored in
-    the journal before it is parsed, and a run that dies leaves the rest to the next one. Updates are hints: the status
+    The gateway returns each update once, so other systems of this account cannot read it. The response is stored in the
+    journal before it is parsed, and a run that dies leaves the rest to the next one. Updates are hints: the status
     itself comes from the gateway's results, and received messages come from the inbox.
 
     Args:
@@ -117,7 +117,7 @@ def collect_updates(
         opt_out_words: First words, after the account's prefix, that opt a sender out. Case and punctuation are ignored.
         include_text_in_events: Include the text in events. Prefect stores events and shows them to all its users.
         events_max_age_days: Emit no events for older messages. The inbox of an old account holds years of messages.
-        requests_per_minute: Most status requests per minute.
+        requests_per_minute: Maximum number of status requests per minute.
         max_minutes: Poll messages for at most this long. The next run polls the rest.
         journal: Database that stores the updates and the messages.
 

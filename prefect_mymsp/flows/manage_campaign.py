@@ -36,7 +36,7 @@ def cancel_campaign(campaign: CampaignName, credentials: Credentials = "default"
     Args:
         campaign: Name of the campaign.
         credentials: Gateway account that sent it.
-        journal: Database that remembers what was sent.
+        journal: Database that records what was sent.
 
     Returns:
         How many requests were cancelled, had been sent already, or could not be cancelled.
@@ -94,7 +94,7 @@ def reschedule_campaign(
         campaign: Name of the campaign.
         send_at: New time to send, with a time zone.
         credentials: Gateway account that sent it.
-        journal: Database that remembers what was sent.
+        journal: Database that records what was sent.
 
     Returns:
         How many requests were moved, had been sent already, or have an unknown time.
@@ -145,7 +145,7 @@ def resolve_campaign(
         campaign: Name of the campaign.
         decision: What happened to them.
         credentials: Gateway account that sent it.
-        journal: Database that remembers what was sent.
+        journal: Database that records what was sent.
 
     Returns:
         The messages that were in doubt, with the columns of a campaign's deliveries.

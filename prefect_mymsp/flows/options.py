@@ -27,7 +27,7 @@ _TIME_OF_DAY: dict[str, Any] = {"pattern": r"^([01]?\d|2[0-3]):[0-5]\d$", "examp
 
 
 class SendWindow(Group):
-    """Hours in which people may receive messages. Outside them, messages wait for the next opening."""
+    """Hours in which recipients may get messages. Outside them, messages wait for the next opening."""
 
     model_config = ConfigDict(title="Only within hours")
 
@@ -88,7 +88,7 @@ class Suppression(Group):
     table: str | None = blank("Database table of numbers to leave out, such as marketing.opted_out.")
     database: Database = Field(default=None, description="Secret block that holds the table's SQLAlchemy URL.")
     column: str | None = blank("Column with the numbers. Left empty, it is found by its name.")
-    opt_outs: bool = Field(default=True, description="Leave out people who have replied STOP.")
+    opt_outs: bool = Field(default=True, description="Leave out recipients who replied STOP.")
 
 
 class Safeguards(Group):
@@ -96,25 +96,25 @@ class Safeguards(Group):
 
     model_config = ConfigDict(title="Adjust")
 
-    max_recipients: int | None = blank("Most people who may receive a message.", "integer", minimum=1)
-    max_segments: int | None = blank("Most SMS segments one message may take.", "integer", minimum=1)
+    max_recipients: int | None = blank("Maximum number of recipients.", "integer", minimum=1)
+    max_segments: int | None = blank("Maximum number of SMS segments of one message.", "integer", minimum=1)
     max_rejected: float | None = blank(
-        "Largest share of rows that may be rejected: 0 allows none, 0.05 one in twenty.",
+        "Maximum share of rejected rows: 0 allows none, 0.05 one in twenty.",
         "number",
         minimum=0,
         maximum=1,
     )
     max_late_minutes: float = Field(
-        default=120.0, description="How late a scheduled run may start.", json_schema_extra={"minimum": 0}
+        default=120.0, description="Maximum delay of a scheduled run's start.", json_schema_extra={"minimum": 0}
     )
     all_or_nothing: bool = Field(
         default=False, description="Cancel a scheduled campaign unless the gateway accepts all of it."
     )
     allow_changed_text: bool = Field(
-        default=False, description="Send a changed text to people who already got the campaign's old one."
+        default=False, description="Send a changed text to recipients of the campaign's old text."
     )
     allow_repeat_today: bool = Field(
-        default=False, description="Send a text that the same people already got today from another campaign."
+        default=False, description="Send a text again that another campaign sent to the same recipients today."
     )
 
 
@@ -123,8 +123,10 @@ class Speed(Group):
 
     model_config = ConfigDict(title="Limit")
 
-    messages_per_minute: float | None = blank("Most messages this run sends per minute.", "number", exclusiveMinimum=0)
-    concurrency_limit: str | None = blank("Prefect global concurrency limit, with slot decay, that all runs share.")
+    messages_per_minute: float | None = blank(
+        "Maximum number of messages per minute of this run.", "number", exclusiveMinimum=0
+    )
+    concurrency_limit: str | None = blank("Prefect global concurrency limit with slot decay, shared by all runs.")
     workers: int = Field(
         default=1,
         description="Tasks that send side by side. More than one needs a PostgreSQL journal.",
@@ -132,7 +134,7 @@ class Speed(Group):
     )
     batch_size: int = Field(
         default=500,
-        description="Most recipients of one text in one request.",
+        description="Maximum number of recipients in one request.",
         json_schema_extra={"minimum": 1, "maximum": 500},
     )
 
@@ -153,15 +155,17 @@ class Advanced(Group):
     )
     quiet_minutes: float = Field(
         default=15.0,
-        description="Stop following after this many minutes without news.",
+        description="Stop tracking after this many minutes without a change.",
         json_schema_extra={"minimum": 0},
     )
     use_updates: bool = Field(
-        default=False, description="Also read the account's update queue. Other systems will not see what it held."
+        default=False,
+        description="Also read the account's update queue. This removes the updates, so other systems "
+        "cannot read them.",
     )
     approval_hours: float = Field(
         default=24.0,
-        description="Give up when nobody has approved after this many hours.",
+        description="Hours to wait for approval. After that, nothing is sent.",
         json_schema_extra={"exclusiveMinimum": 0},
     )
 

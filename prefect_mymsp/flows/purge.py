@@ -29,7 +29,7 @@ def purge_journal(
     """Delete personal data from the journal: numbers and texts of old campaigns, old received messages, raw responses.
 
     All counts are kept, and so is the suppression list: people who opted out must never get another message. A purged
-    campaign can neither be continued nor followed. Campaigns with unsent messages are skipped; cancel them first.
+    campaign can neither be continued nor tracked. Campaigns with unsent messages are skipped; cancel them first.
 
     Args:
         older_than_days: Days since a campaign's last activity, or since a message was received. At least 1.

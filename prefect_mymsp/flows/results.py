@@ -1,4 +1,4 @@
-"""What the flows return: values that are read after a run, with DataFrames made on demand."""
+"""Return values of the flows, with DataFrames made on demand."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class CampaignStatus:
         open: Accepted, and their status may still change.
         given_up: Accepted or in doubt, and no longer tracked.
         stopped: Whether a person cancelled the campaign; planned messages will not be sent.
-        todo: What a person should do next; empty when there is nothing to do.
-        problem: Why the gateway could not answer everything; None when it could.
+        todo: The next steps for a person; empty when there is nothing to do.
+        problem: Why some statuses could not be fetched; None if all were.
     """
 
     campaign: str
@@ -63,7 +63,7 @@ class CampaignStatus:
 
         Args:
             progress: Its progress, as read from the journal.
-            problem: Why the gateway could not answer everything; None when it could.
+            problem: Why some statuses could not be fetched; None if all were.
             journal: The journal's block; None for the journal from the settings.
         """
         counts = progress.counts

@@ -1,4 +1,4 @@
-"""Send a campaign: check the recipients, record them, send, follow the deliveries, report. Orchestration only."""
+"""Send a campaign: check the recipients, record them, send, track the deliveries, report. Orchestration only."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def send_campaign(
     advanced: Annotated[Advanced | None, Choice("", "Standard"), label("Advanced")] = None,
     journal: Journal = None,
 ) -> CampaignReport:
-    """Send a text message to everyone in a CSV file, once, and follow the deliveries.
+    """Send a text message to everyone in a CSV file, once, and track the deliveries.
 
     The whole file is checked before the first message is sent. Rows that cannot be sent are rejected, and reported with
     line, value and reason. A campaign never sends a row twice: started again under the same name, after a crash or on
@@ -81,18 +81,18 @@ def send_campaign(
         campaign: Name of the campaign. Run again under the same name, it sends only what is missing.
         sender: Registered sender that phones show.
         send_at: When the gateway sends, with a time zone.
-        send_window: Hours in which people may receive messages.
-        exactly_once: Hold messages at the gateway for a few minutes, so that a lost answer can be looked up.
+        send_window: Hours in which recipients may get messages.
+        exactly_once: Hold messages at the gateway for a few minutes, so that a request in doubt can be looked up.
         transliterate: Replace typographic quotes and dashes, which can double the cost.
         dry_run: Check everything and send nothing.
-        approval: Pause until somebody approves the campaign in Prefect.
-        wait_minutes: How long to follow deliveries. 0 ends the run when everything is sent.
+        approval: Pause until a person approves the campaign in Prefect.
+        wait_minutes: How long to track deliveries. 0 ends the run when everything is sent.
         audience: Phone column, country and recipient groups.
-        suppression: Who must not receive the message.
-        safeguards: When to refuse to send.
+        suppression: Numbers that must not receive the message.
+        safeguards: Conditions under which nothing is sent.
         speed: How fast messages leave.
         advanced: Details that rarely matter.
-        journal: Database that remembers what was sent.
+        journal: Database that records what was sent.
 
     Returns:
         Counts, and ``.deliveries``, ``.rejected_rows`` and ``.suppressed_rows`` as DataFrames. The deliveries are
@@ -101,7 +101,7 @@ def send_campaign(
     Raises:
         InputError: A parameter or the file is wrong; nothing was sent.
         LimitError: The campaign exceeds one of its limits, or starts too late; nothing was sent.
-        NotApprovedError: A person refused, or nobody approved in time; nothing was sent.
+        NotApprovedError: The campaign was rejected, or not approved in time; nothing was sent.
         CampaignStoppedError: The gateway refuses or cannot be reached. Start the campaign again to continue it.
         CampaignCancelledError: The campaign was cancelled.
         JournalError: The journal failed; nothing was sent that is not recorded in it.
@@ -154,7 +154,7 @@ def send_dataframe(
     advanced: Advanced | None = None,
     journal: CampaignJournal | None = None,
 ) -> CampaignReport:
-    """Send a text message to everyone in a DataFrame, once, and follow the deliveries.
+    """Send a text message to everyone in a DataFrame, once, and track the deliveries.
 
     Call it inside a flow or outside of one; it runs :func:`send_campaign` as a flow run of its own. The rows stay in
     this process and in the journal: Prefect's API stores how many rows there are, and none of them.
@@ -166,18 +166,18 @@ def send_dataframe(
         campaign: Name of the campaign; by default made of the frame's contents and the day.
         sender: Registered sender that phones show; by default the account's own.
         send_at: When the gateway sends, with a time zone; by default at once.
-        send_window: Hours in which people may receive messages; by default any time.
-        exactly_once: Hold messages at the gateway for a few minutes, so that a lost answer can be looked up.
+        send_window: Hours in which recipients may get messages; by default any time.
+        exactly_once: Hold messages at the gateway for a few minutes, so that a request in doubt can be looked up.
         transliterate: Replace typographic quotes and dashes, which can double the cost.
         dry_run: Check everything and send nothing.
-        approval: Pause until somebody approves the campaign in Prefect.
-        wait_minutes: How long to follow deliveries. 0 ends the run when everything is sent.
+        approval: Pause until a person approves the campaign in Prefect.
+        wait_minutes: How long to track deliveries. 0 ends the run when everything is sent.
         audience: Phone column, country and recipient groups.
-        suppression: Who must not receive the message.
-        safeguards: When to refuse to send.
+        suppression: Numbers that must not receive the message.
+        safeguards: Conditions under which nothing is sent.
         speed: How fast messages leave.
         advanced: Details that rarely matter.
-        journal: Database that remembers what was sent; by default the one that the settings name.
+        journal: Database that records what was sent; by default the one that the settings name.
 
     Returns:
         As :func:`send_campaign`.
@@ -281,7 +281,7 @@ def _approved(
 def _send_and_report(
     request: CampaignRequest, account: MyMSPCredentials, journal: journals.Journal, checked: CheckedRecipients
 ) -> CampaignReport:
-    """Send what was recorded, follow it, and report what came of it, also after a failure."""
+    """Send the recorded messages, track them, and write the report, also after a failure."""
     campaign = checked.campaign
     assert campaign is not None  # noqa: S101  recorded by check_recipients
     artifacts = CampaignArtifacts(request.campaign, account)
@@ -372,7 +372,7 @@ def _report(
     campaign: CampaignKey,
     failure: BaseException | None,
 ) -> CampaignReport:
-    """What the journal says became of the campaign. When the journal fails too, the first failure is raised again."""
+    """The report of the campaign, from the journal. If the journal fails too, the first failure is raised again."""
     from prefect_mymsp.reports import CampaignReport, deliveries_frame
 
     try:

@@ -1,4 +1,4 @@
-"""The steps of a campaign, each a task run of its own: check, send, cancel, follow."""
+"""The steps of a campaign, each a task run of its own: check, send, cancel, track."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _suppressed_numbers(
         suppressed |= SuppressedNumbers({LISTED: numbers.numbers})
         if numbers.unreadable:
             get_run_logger().warning(
-                "%d entries of the suppression list are not mobile numbers, so they suppress nobody (rows %s%s).",
+                "%d entries of the suppression list are not mobile numbers, so they suppress no one (rows %s%s).",
                 numbers.unreadable,
                 ", ".join(map(str, numbers.first_unreadable)),
                 ", …" if numbers.unreadable > len(numbers.first_unreadable) else "",

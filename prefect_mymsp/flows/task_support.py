@@ -1,4 +1,4 @@
-"""What the steps of several flows share: how a task is declared, run, interrupted, and watched."""
+"""Support for the tasks of all flows: options, interruption, and progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _listener: ContextVar[ProgressListener | None] = ContextVar("mymsp_listener", de
 
 @contextlib.contextmanager
 def report_progress_to(listener: ProgressListener) -> Iterator[None]:
-    """Call ``listener`` with the progress of campaigns that are sent or followed in this context."""
+    """Call ``listener`` with the progress of campaigns that are sent or tracked in this context."""
     token = _listener.set(listener)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Follow campaigns: one campaign to its end, or all open campaigns of an account in polling passes."""
+"""Track campaigns: one campaign to its end, or all open campaigns of an account in polling passes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def track_campaign(
     use_updates: Annotated[bool, label("Use updates")] = False,
     journal: Journal = None,
 ) -> CampaignStatus:
-    """Follow a campaign that was sent earlier, until its deliveries are settled. It sends nothing.
+    """Track a campaign that was sent earlier, until its deliveries are settled. It sends nothing.
 
     The run ends when every accepted message is delivered, when no status has changed for a while, or when the time is
     up. Every status is stored in the journal at once; a new run continues from there.
@@ -55,13 +55,13 @@ def track_campaign(
     Args:
         campaign: Name of the campaign.
         credentials: Gateway account that sent it.
-        wait_minutes: Follow deliveries for at most this long.
-        quiet_minutes: Stop after this long without a change. Scheduled messages are waited for.
-        use_updates: Also read the account's update queue. Other systems will not see what it held.
-        journal: Database that remembers what was sent.
+        wait_minutes: Track deliveries for at most this long.
+        quiet_minutes: Stop after this long without a change, counted from the last scheduled delivery time.
+        use_updates: Also read the account's update queue. This removes the updates, so other systems cannot read them.
+        journal: Database that records what was sent.
 
     Returns:
-        The counts, and ``.deliveries`` as a DataFrame. When the gateway did not answer, ``problem`` says so.
+        The counts, and ``.deliveries`` as a DataFrame. ``problem`` is set when a status request got no response.
 
     Raises:
         InputError: The campaign does not exist, or its personal data was purged.
@@ -120,10 +120,10 @@ def track_open_campaigns(
 
     Args:
         credentials: Gateway account to poll.
-        max_requests: Most requests of one pass. The next pass continues where this one stopped.
-        requests_per_minute: Most requests per minute.
-        max_minutes: Longest duration of a pass. Keep it below the interval of the schedule.
-        journal: Database that remembers what was sent.
+        max_requests: Maximum number of requests of one pass. The next pass continues from there.
+        requests_per_minute: Maximum number of requests per minute.
+        max_minutes: Maximum duration of a pass. Keep it below the interval of the schedule.
+        journal: Database that records what was sent.
 
     Returns:
         One row for each campaign that was open, with the columns of
@@ -131,7 +131,7 @@ def track_open_campaigns(
 
     Raises:
         InputError: An option is out of range.
-        RefusedError: The gateway refuses the account and answered nothing.
+        RefusedError: The gateway refuses the account and returned no status.
         JournalError: The journal failed.
     """
     from prefect_mymsp.campaign import TrackOptions
@@ -169,7 +169,7 @@ def track_open_campaigns(
 
 def _problem(refusal: RefusedError | None, without_response: int) -> str | None:
     if refusal is not None:
-        return f"{refusal} No further status can be fetched until that is fixed."
+        return f"{refusal} No status can be fetched until this is fixed."
     if without_response:
         return f"{without_response} status requests got no response. Run it again to fetch what is missing."
     return None

@@ -78,7 +78,7 @@ def send_with_workers(
     if failures and counts.planned + counts.sending:
         raise CampaignStoppedError(
             f"{summary} ({', '.join(failures)}); {counts.planned + counts.sending} messages are not sent yet. Start "
-            "the same campaign again; nobody gets the message twice.",
+            "the same campaign again; no message is sent twice.",
             counts=dataclasses.asdict(counts),
         )
     if failures:
@@ -87,7 +87,7 @@ def send_with_workers(
 
 
 def require_shared_journal(workers: int, journal: CampaignJournal | None) -> None:
-    """Refuse several workers when their journal is a file, which other machines do not see. It opens no journal.
+    """Refuse several workers if the journal is a file, which other machines cannot open. It opens no journal.
 
     Raises:
         InputError: It is a file.
@@ -117,8 +117,8 @@ def send_as_worker(
     with open_journal(journal_block) as journal:
         if journal.campaigns.get(credentials.account, request.campaign) != campaign:
             raise JournalError(
-                f"The journal that {socket.gethostname()} reaches is not the one in which campaign "
-                f"{request.campaign!r} is recorded. Give its URL in a form that means the same on every machine."
+                f"Campaign {request.campaign!r} is not in the journal that {socket.gethostname()} opened. Give the "
+                "journal's URL in a form that names the same database on every machine."
             )
         flow_run = UUID(runtime.flow_run.get_id())
         sending = send_from_this_process(request, credentials, journal, campaign, count)

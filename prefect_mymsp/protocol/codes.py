@@ -37,7 +37,7 @@ class Code:
     Attributes:
         number: The code.
         meaning: What it means, as the end of a sentence.
-        remedy: What a person can do, as an imperative sentence without its period.
+        remedy: Advice for a person, as an imperative sentence without its period.
         scope: What is refused with this code, see :data:`~prefect_mymsp.errors.Scope`.
         endpoints: The endpoints that document the code with this meaning.
     """

@@ -675,7 +675,7 @@ def test_a_person_refuses_and_a_later_run_asks_again(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path
 ) -> None:
     source = people(tmp_path / "a.csv", 605)
-    with Person("do-not-send"), pytest.raises(NotApprovedError, match=r"'asked' was refused\. Nothing was sent"):
+    with Person("do-not-send"), pytest.raises(NotApprovedError, match=r"'asked' was rejected\. Nothing was sent"):
         send_campaign(source, TEXT, credentials, "asked", approval=True)
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
     with Person("send"):
@@ -684,7 +684,7 @@ def test_a_person_refuses_and_a_later_run_asks_again(
 
 def test_an_approval_times_out(credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path) -> None:
     source = people(tmp_path / "a.csv", 605)
-    with pytest.raises(NotApprovedError, match="Nobody approved campaign 'asked' in time"):
+    with pytest.raises(NotApprovedError, match="Campaign 'asked' was not approved in time"):
         send_campaign(source, TEXT, credentials, "asked", approval=True, advanced=Advanced(approval_hours=0.5 / 3600))
     assert (gateway.gateway.request_count, recorded(workspace)) == (0, 0)
     with pytest.raises(InputError, match="approval_hours must be above zero"):

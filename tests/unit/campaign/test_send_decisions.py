@@ -223,15 +223,15 @@ def test_a_stopped_campaign_says_what_was_sent_and_how_to_continue(cause: MyMSPE
     assert message.startswith(f"Campaign 'autumn' stopped: {cause}")
     assert "3 accepted, 2 refused, 1 in doubt, 4 not sent." in message
     assert f"To continue: {remedy}" in message
-    assert ". Then start the same campaign again; nobody gets the message twice." in message
+    assert ". Then start the same campaign again; no message is sent twice." in message
 
 
 def test_a_failure_of_the_journal_stays_one() -> None:
     error = stop_error("autumn", JournalError("The disk is full."), None)
     assert type(error) is JournalError
     assert str(error) == (
-        "The disk is full. This has stopped campaign 'autumn'. To continue, start the same campaign again; nobody gets "
-        "the message twice."
+        "The disk is full. This has stopped campaign 'autumn'. To continue, start the same campaign again; no "
+        "message is sent twice."
     )
 
 
