@@ -445,8 +445,8 @@ class AsyncMyMSPClient:
                         if len(received) > _MAX_RESPONSE_BYTES:
                             raise httpx.ReadError("the response is too large")
                         # Every read has a timeout of its own: a gateway that sends byte by byte would hold the
-                        # connection forever. But a late chunk that completes the response says what became of the
-                        # request, so only what follows a late chunk is an error.
+                        # connection forever. But a late chunk that completes the response proves the outcome of the
+                        # request, so only data after a late chunk is an error.
                         if late:
                             raise httpx.ReadTimeout("the response is too slow")
                         late = time.monotonic() > deadline

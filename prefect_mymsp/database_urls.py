@@ -31,7 +31,7 @@ def parse_database_url(url: str | URL | Path, owner: str, *, allow_path: bool = 
 
     Args:
         url: An SQLAlchemy URL.
-        owner: What the database is for, to begin an error with: ``The journal``.
+        owner: The purpose of the database, to begin an error with: ``The journal``.
         allow_path: Take a value without ``://`` as the path of an SQLite file. Otherwise it is refused: a mistyped URL
             would create a file.
 
@@ -81,7 +81,7 @@ def is_sqlite(url: URL) -> bool:
 
 
 def database_exists(url: URL) -> bool:
-    """Whether there is something to open: True for a database server, and for an SQLite file that is there."""
+    """Whether the database exists: True for a database server, and for an existing SQLite file."""
     return not is_sqlite(url) or Path(str(url.database)).exists()
 
 
@@ -92,12 +92,12 @@ def hide_password(url: URL) -> str:
 
 
 def database_identity(url: URL) -> str:
-    """Text that is the same for two parsed URLs of the same database, whoever logs in."""
+    """Text that is the same for two parsed URLs of the same database, whichever user logs in."""
     return f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
 
 
 def is_same_database(first: URL, second: URL) -> bool:
-    """Whether two parsed URLs name the same database, whoever logs in."""
+    """Whether two parsed URLs name the same database, whichever user logs in."""
     return database_identity(first) == database_identity(second)
 
 
@@ -111,7 +111,7 @@ def open_engine(
 
     Args:
         url: See :func:`parse_database_url`.
-        owner: What the database is for, to begin an error with: ``The journal``.
+        owner: The purpose of the database, to begin an error with: ``The journal``.
         pooled: Keep connections open between uses.
         always_writes: Let each transaction on SQLite take the write lock.
         pragmas: SQLite's pragmas for each connection, in order.
@@ -132,7 +132,7 @@ def open_engine(
         extra = "prefect-mymsp[postgres]" if error.name and error.name.startswith("psycopg") else error.name
         raise ConfigurationError(f"{owner}: the database needs {error.name}. Install {extra}.") from None
     except (exc.ArgumentError, exc.NoSuchModuleError):
-        raise ConfigurationError(f"{owner}: SQLAlchemy does not know this kind of database.") from None
+        raise ConfigurationError(f"{owner}: SQLAlchemy does not support this kind of database.") from None
     if is_sqlite(url):
         _set_up_sqlite(engine, pragmas, always_writes=always_writes)
     return engine

@@ -108,7 +108,7 @@ class MyMSPNotification(NotificationBlock):
             try:
                 msisdns[normalize_number(number)] = None
             except MyMSPError:
-                # The original error names the number.
+                # The original error contains the number.
                 raise ValueError(f"recipient {position} is not a mobile number; write it like +46701740605") from None
         return list(msisdns)
 

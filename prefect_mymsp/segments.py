@@ -58,12 +58,12 @@ _COST = dict.fromkeys(_BASIC, 1) | dict.fromkeys(_EXTENSION, 2)
 
 @dataclass(frozen=True, slots=True)
 class SegmentCount:
-    """What a text costs.
+    """The segments of a text.
 
     Attributes:
         encoding: ``GSM-7`` or ``UCS-2``.
         units: Septets for GSM-7, 16-bit units for UCS-2.
-        segments: SMS that are billed; 0 only for the empty text.
+        segments: SMS that are billed; 0 for the empty text only.
         non_gsm_characters: The distinct characters, in order, that are not in the GSM alphabet. Any of them makes the
             whole text UCS-2.
     """
@@ -195,8 +195,8 @@ def encoding_array(ucs2: Any) -> pa.Array:
 
 # ---- transliteration -----------------------------------------------------------------------------------------------
 
-# What word processors and web pages insert, by what a keyboard types. Letters are not touched: the spelling of a name
-# stays, whatever it costs.
+# Typographic characters of word processors and web pages, with their replacements. Letters are not touched: the
+# spelling of a name stays, whatever it costs.
 _TYPED = {
     "'": "‘’‚‛′´`",  # noqa: RUF001
     '"': "“”„‟″«»",
@@ -235,7 +235,7 @@ def transliterate_column(texts: pa.Array) -> pa.Array:
     return texts
 
 
-# Letters and signs that Unicode does not decompose, as people spell them without a key for them.
+# Letters and signs that Unicode does not decompose, with their usual replacements.
 _SPELLED = {
     "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "œ": "oe", "Œ": "OE",
     "→": "->", "←": "<-", "≥": ">=", "≤": "<=", "≠": "!=",

@@ -46,7 +46,7 @@ _EMPTY = "the message needs it and the cell is empty"
 
 
 class _Recipients(Protocol):
-    """What a template needs of :class:`~prefect_mymsp.recipients.RecipientChunk`."""
+    """The attributes of :class:`~prefect_mymsp.recipients.RecipientChunk` that a template uses."""
 
     @property
     def rows(self) -> Any:
@@ -123,10 +123,10 @@ class Template:
 
         Args:
             columns: Names of the source's columns.
-            source_label: What to call the source in an error.
+            source_label: The source's name in errors.
 
         Raises:
-            TemplateError: Placeholders are not columns, or match several; names all of them, and the columns.
+            TemplateError: Placeholders are not columns, or match several; the message lists them and the columns.
         """
         faults = [fault for name in self.placeholders if (fault := _column_fault(name, columns))]
         if faults:

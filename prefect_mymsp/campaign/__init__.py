@@ -1,4 +1,4 @@
-"""The campaign engine: plan a campaign, send it, reconcile, follow and track it. It does not import Prefect."""
+"""The campaign engine: plan, send, reconcile and track campaigns. It does not import Prefect."""
 
 from prefect_mymsp.campaign.cancel import Cancelled, cancel_at_gateway
 from prefect_mymsp.campaign.context import CampaignContext, Progress, ProgressListener

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prefect_mymsp.client import AsyncMyMSPClient
     from prefect_mymsp.journal import CampaignKey
 
-#: How often a message is cancelled when the response does not say whether that worked.
+#: How often a cancellation is attempted when no response proves the outcome.
 _MAX_ATTEMPTS = 5
 #: Seconds between two checks whether other runs have finished their requests.
 _POLL_INTERVAL_S = 0.2
@@ -27,12 +27,12 @@ _POLL_INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What a cancellation achieved, in requests.
+    """The result of a cancellation, in requests.
 
     Attributes:
         cancelled: Cancelled at the gateway.
         sent: Too late: the gateway had sent them.
-        unknown: The gateway did not say; they may be sent.
+        unknown: No response proves the outcome; they may be sent.
     """
 
     cancelled: int
@@ -47,17 +47,18 @@ async def cancel_at_gateway(
     timeout_s: float = 90.0,
     reconcile: ReconcileOptions | None = None,
 ) -> Cancelled:
-    """Cancel everything of a campaign that waits at the gateway. Afterwards journal and gateway agree.
+    """Cancel the messages of a campaign that wait at the gateway. Afterwards journal and gateway agree.
 
     A run that sends the campaign may have requests in flight when it notices the cancellation. So this waits until they
-    are finished, and settles doubt about scheduled requests: both may still have arrived.
+    are finished, and reconciles scheduled requests in doubt: both may still have arrived.
 
     Args:
         context: The journal, in which the campaign is cancelled already so that nothing more is claimed, and the
             gateway.
         campaign: The campaign to cancel.
-        timeout_s: Seconds to wait for other runs and for doubt, at most. The lease of a dead run ends earlier.
-        reconcile: How doubt is settled.
+        timeout_s: Maximum number of seconds to wait for other runs and for requests in doubt. The lease of a dead run
+            ends earlier.
+        reconcile: How requests in doubt are looked up.
     """
     journal, thread, options = context.journal, context.thread, reconcile or ReconcileOptions()
     clock = context.clock
@@ -85,13 +86,13 @@ async def cancel_at_gateway(
 
 
 class _Canceller:
-    """Cancels messages at the gateway, each until the gateway says what became of it.
+    """Cancels messages at the gateway, each until a response proves the outcome.
 
     Attributes:
         cancelled: Ids of messages that are cancelled.
         sent: Ids of messages that the gateway had sent already.
-        unknown_ids: Ids that the gateway does not have: cut short on their way to us, or cancelled by a process that
-            died before it could record that.
+        unknown_ids: Ids that the gateway does not have: truncated in the response, or cancelled by a process that died
+            before recording it.
     """
 
     def __init__(self, client: AsyncMyMSPClient) -> None:
@@ -102,7 +103,7 @@ class _Canceller:
         self.unknown_ids: set[str] = set()
 
     async def cancel(self, waiting: Mapping[str, object]) -> int:
-        """Attempt once more what is not settled and has attempts left; returns how many that were."""
+        """Make one more attempt for each open message that has attempts left; returns the number of attempts."""
         settled = self.sent | self.unknown_ids
         message_ids = [
             message_id

@@ -1,4 +1,4 @@
-"""What all work on an account's campaigns shares: the journal and its thread, the client, the account, progress."""
+"""The context of all work on an account's campaigns: the journal and its thread, the client, the account, progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a step of a campaign has come, in messages.
+    """The progress of a step of a campaign, in messages.
 
     Attributes:
         step: ``send`` or ``follow``.
@@ -36,7 +36,7 @@ class Progress:
     total: int
 
 
-#: Called with the progress now and then.
+#: Called with the progress from time to time.
 ProgressListener = Callable[[Progress], None]
 
 

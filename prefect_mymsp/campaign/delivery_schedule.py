@@ -1,4 +1,4 @@
-"""When messages may go out: hours in which people may receive them, and the schedule of a campaign.
+"""Delivery times: send windows, and the schedule of a campaign.
 
 Everything here is a pure function of aware times. Results are in UTC.
 
@@ -96,7 +96,7 @@ def _opening_after(window: TimeWindow, minute: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What to do with the next messages: send them at once, schedule them, or wait and decide again.
+    """The decision about the next messages: send them at once, schedule them, or wait and decide again.
 
     Attributes:
         send_at: Hand them to the gateway now, for this time.

@@ -1,7 +1,7 @@
-"""What one answer of ``getSmsResult`` proves: facts in, a finding out, no I/O.
+"""Evidence in one response of ``getSmsResult``: facts in, a finding out, no I/O.
 
-An id is believed when the first complete result under it names just the recipients of its request. An id that was cut
-short on its way belongs to another message, or to none; then the request is in doubt.
+A message id is confirmed when the first complete result under it names exactly the recipients of its request. A
+truncated id belongs to another message, or to none; then the request is in doubt.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import CandidateBatch, OpenBatch
     from prefect_mymsp.models import SmsResult
 
-#: How long the gateway may take to know an id that it has just given out.
+#: How long a new message id may be missing at the gateway.
 REGISTRATION_DELAY = timedelta(seconds=5)
 #: A message that was sent this long before its request was made is another one. Clocks differ, and the gateway's
 #: shows minutes.
 CLOCK_TOLERANCE = timedelta(hours=1)
-#: The same for an id that is missing from the schedule, counted from when the id was learnt: its times may be read in
-#: the wrong zone.
+#: The same for an id that is missing from the schedule, counted from when the message id was received: its times may be
+#: read in the wrong zone.
 ZONE_TOLERANCE = timedelta(days=1)
 
 
 class Finding(Enum):
-    """What an answer says about a request."""
+    """The meaning of a response for a request."""
 
     CONFIRMS_ID = "the result names just the recipients of the request"
     STATUSES = "the id was confirmed before; only the statuses can be new"
@@ -43,7 +43,7 @@ class Finding(Enum):
     UNKNOWN_ID = "the gateway has no message with this id"
     ARCHIVED = "the gateway has archived the message and reports nothing more"
     INCOMPLETE = "the result names fewer recipients than it counts"
-    NOTHING = "the refusal says nothing about the request"
+    NOTHING = "the refusal proves nothing about the request"
 
 
 #: The findings that reject an id, each with the reason that the journal keeps.
@@ -55,7 +55,7 @@ class Evidence:
     """A finding, with the statuses to record.
 
     Attributes:
-        finding: What the answer says.
+        finding: The meaning of the response.
         statuses: One status for each recipient, with corrected times; empty unless the finding is ``CONFIRMS_ID`` or
             ``STATUSES``.
     """
@@ -65,13 +65,13 @@ class Evidence:
 
 
 def recipients_if_complete(result: SmsResult) -> frozenset[str] | None:
-    """The recipients that a result names; None when it names fewer than it counts, because it was cut short."""
+    """The recipients of a result; None if the result is truncated and names fewer recipients than it counts."""
     recipients = frozenset(gateway_digits(status.recipient) for status in result.statuses)
     return recipients if len(result.statuses) >= max(result.recipients, 1) else None
 
 
 def examine_result(request: OpenBatch, result: SmsResult, recipients: Collection[str] | None, zone: tzinfo) -> Evidence:
-    """What a result says about an accepted request.
+    """Examine a result as evidence about an accepted request.
 
     The members of a recipient group are unknown, so a complete result confirms the id of a request to a group unless
     the message is older.
@@ -94,7 +94,7 @@ def examine_result(request: OpenBatch, result: SmsResult, recipients: Collection
 
 
 def examine_refusal(request: OpenBatch, code: int, now: datetime) -> Evidence:
-    """What a refused question says about an accepted request.
+    """Examine a refused result request as evidence about an accepted request.
 
     Args:
         request: The request that has the id.
@@ -109,14 +109,14 @@ def examine_refusal(request: OpenBatch, code: int, now: datetime) -> Evidence:
 
 
 def is_listed_under(result: SmsResult, recipients: Collection[str], accepted_at: datetime) -> bool | None:
-    """Whether an id that the schedule does not show with our time is that of our request after all.
+    """Whether a message id belongs to our request although the schedule does not show it with our time.
 
-    It is, whatever the gateway made of the delivery time, if its result names just our recipients.
+    It does if its result names exactly our recipients, whatever delivery time the gateway shows.
 
     Args:
         result: The result under the id.
         recipients: The recipients of the request.
-        accepted_at: When the id was learnt, aware.
+        accepted_at: When the message id was received, aware.
 
     Returns:
         None when the result was cut short.
@@ -130,7 +130,7 @@ def is_listed_under(result: SmsResult, recipients: Collection[str], accepted_at:
 def find_owner(
     result: SmsResult, candidates: Sequence[CandidateBatch], zone: tzinfo, *, group_in_doubt: bool
 ) -> CandidateBatch | None:
-    """The request in doubt that a message of an unknown id belongs to, without a delivery time to go by.
+    """Find the request in doubt that caused a message with an unknown id, without the help of a delivery time.
 
     Args:
         result: The complete result under the id.
@@ -139,7 +139,7 @@ def find_owner(
         group_in_doubt: Whether a request to a recipient group is in doubt: the message may be the group's.
 
     Returns:
-        The only request in doubt to just these recipients; None if there is none, or more than one.
+        The only request in doubt to exactly these recipients; None if there is none, or more than one.
     """
     recipients = recipients_if_complete(result)
     owners = [candidate for candidate in candidates if candidate.state == IN_DOUBT and candidate.msisdns == recipients]

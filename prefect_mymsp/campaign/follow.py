@@ -1,7 +1,7 @@
-"""Follow one campaign: poll the gateway about what it accepted until nothing more can be learned.
+"""Track one campaign: poll the gateway about accepted messages until no more changes are expected.
 
-Results alone say what became of a message. Where the account has ``getMsgUpdates``, its records say which messages are
-worth a request, and may lead to the id of a request in doubt.
+Only results prove a delivery status. If the account has ``getMsgUpdates``, its records show which messages have
+changed, and may reveal the message id of a request in doubt.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ async def follow(
 ) -> Counts:
     """Poll until every accepted message is final, nothing changes any more, or time is up.
 
-    A failed request changes nothing; the next round repeats it. An id whose first result does not name the recipients
-    of its request is another message's, and the request comes into doubt.
+    A failed request changes nothing; the next round repeats it. If the first result under a message id does not name
+    the recipients of its request, the id belongs to another message and the request is put in doubt.
 
     Args:
         journal: Where the campaign is recorded.
         client: The gateway.
-        campaign: The campaign to follow.
+        campaign: The campaign to track.
         options: How long and how often to poll.
         listener: Called after each round.
 
     Returns:
-        The campaign's messages by state. The journal has everything that was learned.
+        The campaign's messages by state. All results are in the journal.
 
     Raises:
         InputError: The campaign's recipients were purged.
@@ -61,7 +61,7 @@ async def follow(
 
 
 class FollowSchedule:
-    """When a campaign is polled next, and when following ends. It reads no clock; times are monotonic seconds.
+    """When a campaign is polled next, and when tracking ends. It reads no clock; times are monotonic seconds.
 
     Args:
         options: How long and how often to poll.
@@ -88,9 +88,9 @@ class FollowSchedule:
             self._changed_at = now + until_delivery_s
 
     def has_ended(self, now: float, counts: Counts, *, refused: bool = False) -> bool:
-        """Whether nothing more can be learned, the account is refused, time is up, or nothing changes any more.
+        """Whether tracking ends: all is final, the account is refused, time is up, or nothing changes any more.
 
-        Requests in doubt can be found only in updates.
+        Without updates, requests in doubt cannot be found.
         """
         settled = not counts.open and not (self._options.use_updates and counts.in_doubt)
         quiet = now - self._changed_at >= self._options.quiet_s
@@ -109,7 +109,7 @@ class FollowSchedule:
 
 
 class CampaignFollower:
-    """Follows one campaign, as :func:`follow` does.
+    """Tracks one campaign, as :func:`follow` does.
 
     Attributes:
         without_response: Requests without a complete response in the last round that made any.
@@ -144,7 +144,7 @@ class CampaignFollower:
         return self._poller.budget.refusal
 
     async def run(self) -> Counts:
-        """Follow the campaign to the end, and return its messages by state."""
+        """Track the campaign to the end, and return its messages by state."""
         (summary,) = await self._thread(
             self._journal.campaigns.summaries, self._campaign.account, among=[self._campaign.id]
         )
@@ -171,7 +171,7 @@ class CampaignFollower:
         return max([(time - now).total_seconds() for time in times], default=0.0)
 
     async def _read_updates(self) -> int:
-        """Read the account's updates if that is wanted; returns how many messages changed."""
+        """Read the account's updates if the options ask for it; returns how many messages changed."""
         if not self._options.use_updates:
             return 0
         updates = await self._update_reader.read()

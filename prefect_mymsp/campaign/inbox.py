@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prefect_mymsp.journal import Journal
     from prefect_mymsp.models import Inbox, ReceivedMessage
 
-#: Responses that are compared before reading is given up.
+#: Maximum number of responses to compare.
 _MAX_RESPONSES = 6
 #: The bookmark for the unparsed records that were stored last.
 _UNPARSED_RECORDS = "inbox-bad"
@@ -32,7 +32,7 @@ _UNPARSED_RECORDS = "inbox-bad"
 
 @dataclass(frozen=True, slots=True)
 class InboxResult:
-    """What one reading of the inbox brought.
+    """The result of one read of the inbox.
 
     Attributes:
         new: Messages that were not stored before, by id.
@@ -54,7 +54,7 @@ async def read_inbox(context: CampaignContext, opt_outs: OptOuts) -> InboxResult
 
     Raises:
         NotSentError: The gateway refuses, or cannot be reached.
-        InDoubtError: It does not answer, or each response differs. Nothing is stored, and the next reading starts at
+        InDoubtError: There is no response, or each response differs. Nothing is stored, and the next reading starts at
             the same id.
     """
     journal, thread, account = context.journal, context.thread, context.account

@@ -11,7 +11,7 @@ Three rules keep this safe:
   could still arrive. One list may have been cut short without a trace.
 - Nothing is absent while an unknown message might be the request in a form that is read wrongly: another time, another
   form of the numbers, fewer recipients.
-- A recipient group's members are known to the gateway only. A request to a group is never recognised and never absent,
+- A recipient group's members are stored at the gateway only. A request to a group is never recognised and never absent,
   and unknown messages for its minute are not matched with anything else.
 
 The functions take the requests of all campaigns of an account. They settle the requests of one campaign; of the others
@@ -68,7 +68,7 @@ class ScheduledRequest:
         campaign_id: The campaign it belongs to.
         state: Its state in the journal.
         text_id: The number of its text in the journal.
-        send_at: The delivery minute that was asked for, aware.
+        send_at: The requested delivery minute, aware.
         recipients: MSISDNs, or the name of one recipient group.
         settled_at: When it came into this state, aware; None if it is still in its first one.
         to_group: Whether it is for a recipient group.
@@ -95,9 +95,9 @@ class WaitingRequest:
 
     Attributes:
         batch_id: Its number in the journal.
-        message_id: The id that the gateway gave.
-        send_at: The delivery minute that was asked for, aware.
-        accepted_at: When the id was learnt, aware.
+        message_id: The gateway's message id.
+        send_at: The requested delivery minute, aware.
+        accepted_at: When the message id was received, aware.
         rescheduled_to: The minute it is being moved to: either may be listed. None when it is not being moved.
     """
 
@@ -110,10 +110,10 @@ class WaitingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One answer of ``sendlater/getall``.
+    """One response of ``sendlater/getall``.
 
     Attributes:
-        requested_at: When it was asked for, aware.
+        requested_at: When it was requested, aware.
         received_at: When it had arrived, aware.
         minutes: The delivery minute of each message id; None where the gateway gives no time.
     """
@@ -123,7 +123,7 @@ class Listing:
     minutes: Mapping[str, datetime | None]
 
     def is_whole(self, waiting: Iterable[WaitingRequest]) -> bool:
-        """Whether it shows every message that is known to wait, except those that are due.
+        """Whether it shows every message that must be waiting, except those that are due.
 
         Args:
             waiting: Requests that were accepted before the list was requested.
@@ -134,14 +134,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known about an account's scheduled requests at one moment.
+    """The facts about an account's scheduled requests at one moment.
 
     Attributes:
         now: The moment, aware.
         campaign_id: The campaign whose doubt is to be settled.
         requests: Requests that are or were in doubt, or are being made, and whose delivery time is ahead.
         listing: The latest list. The requests were read from the journal after it.
-        listing_is_whole: Whether it shows every message that is known to wait.
+        listing_is_whole: Whether it shows every message that must be waiting.
         claimed_ids: Message ids that a campaign of the account has in the journal.
         recipients: Recipients of waiting messages that no campaign has, by message id, as their results name them.
         all_identified: Whether the results of all unknown messages that matter could be read.
@@ -177,7 +177,7 @@ class Reason(StrEnum):
 
     REQUEST_IN_FLIGHT = "a request to the same recipients for the same minute is being made"
     CANCELLED_TO_SEND_AGAIN = "its messages cannot be told apart and are cancelled; the next list must show that"
-    LIST_INCOMPLETE = "the list lacks messages that are known to wait"
+    LIST_INCOMPLETE = "the list lacks messages that must be waiting"
     UNIDENTIFIED_MESSAGE = "the recipients of an unknown message could not be read"
     RECIPIENTS_OVERLAP = "an unknown message for the same minute has some of its recipients"
     TIMES_UNVERIFIED = "an unknown message to its recipients has another time, and times may be read wrongly"
@@ -221,7 +221,7 @@ class CountAbsence:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be decided yet; the next list may settle it, but not before ``until`` if that is known."""
+    """Nothing can be decided yet; the next list may settle it, but not before ``until`` if that is set."""
 
     batch_id: int
     reason: Reason
@@ -257,7 +257,7 @@ def settle_doubt(facts: Facts) -> list[Action]:
     """Decide what to do about each request in doubt of a campaign, and about its late arrivals.
 
     Args:
-        facts: What is known now.
+        facts: The facts at this moment.
 
     Returns:
         For each request in doubt one action, and cancellations of messages that must not be sent. Links come first,
@@ -365,7 +365,7 @@ def is_in_time(send_at: datetime, now: datetime, cutoff: timedelta) -> bool:
 
 
 class ListingHistory:
-    """What the lists so far have shown of one campaign's requests. It makes no calls.
+    """The history of one campaign's requests in the lists so far. It makes no calls.
 
     Attributes:
         confirmed_ids: Ids that were listed with our time, linked by a list, or confirmed by their result.
@@ -384,12 +384,12 @@ class ListingHistory:
         self._failures = self._refusals = 0
 
     def record_failure(self, *, refused: bool) -> None:
-        """A list did not come; ``refused`` if the gateway refuses the account."""
+        """Record that a list could not be fetched; ``refused`` if the gateway refuses the account."""
         self._failures += 1
         self._refusals = self._refusals + 1 if refused else 0
 
     def record(self, listing: Listing, waiting: Iterable[WaitingRequest]) -> None:
-        """A list came: which ids does it show with our time?"""
+        """Record a list: the ids that it shows with our time."""
         self._failures = self._refusals = 0
         for request in waiting:
             if request.message_id in self.confirmed_ids:
@@ -404,7 +404,7 @@ class ListingHistory:
     def doubted_ids(self, waiting: Iterable[WaitingRequest], now: datetime, cutoff: timedelta) -> list[WaitingRequest]:
         """Ids that too many lists did not show with our time. Their results decide whether they are ours.
 
-        An id that was cut short on its way is somebody else's, or nobody's.
+        A truncated id belongs to another message, or to none.
         """
         return [
             request
@@ -422,7 +422,7 @@ class ListingHistory:
         self._missing.pop(request.batch_id, None)
 
     def record_actions(self, actions: Iterable[Action]) -> None:
-        """Remember what was decided for the decisions after the next list."""
+        """Record the actions, for the decisions after the next list."""
         self._unsettleable.clear()
         for action in actions:
             if isinstance(action, CountAbsence):

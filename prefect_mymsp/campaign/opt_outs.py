@@ -1,4 +1,4 @@
-"""Which received messages ask for no more SMS, and the number of their sender."""
+"""Recognise opt-outs among received messages, and the numbers of their senders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a campaign is asked to do: how to send, reconcile, follow and track it, and the limits its plan must keep."""
+"""Options of the campaign engine: sending, reconciling, tracking, and the limits of a plan."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a plan must keep to.
+    """Limits of a plan.
 
     Attributes:
-        max_segments: Segments that one message may take; None for what the gateway takes.
-        max_recipients: People who may get messages; None for any number of them.
+        max_segments: Maximum number of segments of one message; None for the gateway's limit.
+        max_recipients: Maximum number of recipients; None for any number.
         max_rejected: Share of the rows, from 0 to 1, that may be left out because they cannot be sent; None for
             any. Duplicates and suppressed rows do not count.
     """
@@ -32,7 +32,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_segments is not None and self.max_segments < 1:
-            raise InputError("max_segments must be at least 1; leave it out to allow any message the gateway takes.")
+            raise InputError(
+                "max_segments must be at least 1; leave it out to allow any message that the gateway accepts."
+            )
         if self.max_recipients is not None and self.max_recipients < 1:
             raise InputError("max_recipients must be at least 1; leave it out to allow any number.")
         if self.max_rejected is not None and not 0 <= self.max_rejected <= 1:
@@ -44,7 +46,7 @@ class ReconcileOptions:
     """How scheduled messages in doubt are looked up at the gateway.
 
     Attributes:
-        late_arrival_s: Seconds after which a request whose answer was lost can no longer arrive.
+        late_arrival_s: Seconds after which a request with a lost response can no longer arrive.
         cutoff_before_delivery_s: Seconds before the delivery time after which nothing is sent again.
         interval_s: Seconds between two lookups.
     """
@@ -55,7 +57,7 @@ class ReconcileOptions:
 
     @property
     def lookup_margin_s(self) -> float:
-        """Seconds before its delivery time that a message must be scheduled, so that doubt can be looked up."""
+        """Seconds before its delivery time for which a message must be scheduled, so that doubt can be looked up."""
         return self.late_arrival_s + self.cutoff_before_delivery_s
 
 
@@ -64,15 +66,15 @@ class SendOptions:
     """How a campaign is sent.
 
     Attributes:
-        batch_size: Recipients of one text in one request, at most.
+        batch_size: Maximum number of recipients in one request.
         flash: Show the SMS at once instead of storing it.
         destination_port: Port on the phone; None for an ordinary SMS.
-        max_consecutive_failures: Doubtful answers in a row, or refusals in a row, that stop the campaign.
+        max_consecutive_failures: Requests in doubt in a row, or refusals in a row, that stop the campaign.
         claim_window_s: Seconds of work to claim at once. What is claimed when a process dies is in doubt, so keep
             this short.
         lease_s: Seconds after which another run may take over the claims of a run that no longer renews its lease.
-        schedule_ahead_s: Seconds ahead to schedule the messages of a campaign without a delivery time, so that a
-            doubtful answer can be looked up. None to send at once.
+        schedule_ahead_s: Seconds ahead to schedule the messages of a campaign without a delivery time, so that requests
+            in doubt can be looked up. None to send at once.
         send_window: Hours in which recipients may get messages. Outside it messages are scheduled to its next opening;
             a campaign's own delivery time is not changed. None for any time.
         messages_per_minute: Rate at which the campaign sends messages at once, at most; the delivery times of
@@ -109,8 +111,8 @@ class SendOptions:
         margin_s = self.reconcile.lookup_margin_s
         if self.schedule_ahead_s is not None and self.schedule_ahead_s < margin_s:
             raise InputError(
-                f"The lead time must be at least {margin_s:.0f} s, or doubt could not be looked up before the "
-                "messages go out."
+                f"The lead time must be at least {margin_s:.0f} s, or requests in doubt could not be looked up "
+                "before their delivery time."
             )
         if self.messages_per_minute is not None and not self.messages_per_minute > 0:
             raise InputError("messages_per_minute must be above zero; leave it out to send as fast as possible.")
@@ -128,18 +130,18 @@ class SendOptions:
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """How long and how often the gateway is polled for the results of one campaign.
+    """How long and how often one campaign is polled.
 
     Attributes:
-        deadline_s: Seconds to follow, at most.
-        quiet_s: Seconds without any change after which nothing more is expected; counted from the delivery time if
-            the campaign has one.
+        deadline_s: Maximum number of seconds to track.
+        quiet_s: Seconds without any change after which tracking ends; counted from the delivery time if the campaign
+            has one.
         first_pause_s: Seconds between the first two rounds. Each pause is half as long again as the one before it;
             after a change the pauses start over.
         longest_pause_s: Seconds a pause lasts, at most.
         requests_per_minute: Requests per minute, at most.
-        use_updates: Whether to read ``getMsgUpdates`` for hints. Reading removes them: no other system that uses
-            this account will see them.
+        use_updates: Whether to read ``getMsgUpdates`` for hints. Reading removes them, so other systems of this account
+            cannot read them.
         tracking_days: Days for which a message is tracked, counted from when it was due.
     """
 
@@ -154,13 +156,13 @@ class FollowOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrackOptions:
-    """How far one polling pass over an account goes.
+    """Limits of one polling pass over an account.
 
     Attributes:
         tracking_days: Days for which a message is tracked, counted from when it was due.
-        max_requests: Results to ask for, at most. The next pass starts with those that were left out.
+        max_requests: Maximum number of results to request. The next pass starts with the remaining ones.
         requests_per_minute: Requests per minute, at most.
-        deadline_s: Seconds the pass lasts, at most, not counting answers on their way.
+        deadline_s: Maximum duration in seconds, not counting responses under way.
         reconcile: How scheduled messages in doubt are looked up.
     """
 

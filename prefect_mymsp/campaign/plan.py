@@ -1,4 +1,4 @@
-"""What a source holds for a campaign, known whole before anything is sent."""
+"""The plan of a campaign: a source's messages and rejected rows, counted before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pyarrow as pa
 
 #: Rows whose number and text stand further up; ``first_row`` is where.
 DUPLICATE_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("first_row", pa.int64())])
-#: Rows left out because their number must get nothing; ``reason`` is a key of :attr:`SuppressedNumbers.lists`.
+#: Rows with a suppressed number; ``reason`` is a key of :attr:`SuppressedNumbers.lists`.
 SUPPRESSED_SCHEMA = pa.schema([("row", pa.int64()), ("msisdn", pa.string()), ("reason", pa.string())])
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A message as one recipient would get it.
+    """A message as one recipient gets it.
 
     Attributes:
         row: Its line in the source.
         recipient: The MSISDN, masked.
         text: The text.
-        segments: SMS that are billed for it.
+        segments: SMS segments of the text.
         encoding: ``GSM-7`` or ``UCS-2``.
     """
 
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a source holds for a campaign.
+    """The plan of a campaign.
 
     Attributes:
         source: The source's label.
@@ -41,14 +41,14 @@ class Plan:
         rows: Rows of the source without blank lines: rejected rows, suppressed rows, duplicates, and one for each
             message that does not go to a group.
         messages: Messages to send, including one for each group.
-        recipients: People they go to, without the members of groups, who are not known.
+        recipients: Recipients of these messages, not counting the members of groups.
         segments: SMS that are billed for these messages; a group counts as one person.
         ucs2: Messages that need UCS-2.
         longest: Segments of the longest message.
         non_gsm_characters: Characters found that make texts UCS-2, at most 20.
         rejected_rows: Rows that cannot be sent, in :data:`~prefect_mymsp.recipients.REJECTED_ROW_SCHEMA`, by row.
         duplicates: Rows whose number and text stand further up, in :data:`DUPLICATE_SCHEMA`; sent once.
-        suppressed: Rows left out because their number must get nothing, in :data:`SUPPRESSED_SCHEMA`.
+        suppressed: Rows with a suppressed number, in :data:`SUPPRESSED_SCHEMA`.
         samples: The first few messages, and the longest.
         digest: Hexadecimal digits that identify which texts the source holds for which numbers, whether suppressed or
             not.
@@ -60,7 +60,7 @@ class Plan:
         dropped: Messages that the campaign had planned and the source no longer holds; they will not be sent.
         changed: Messages that were sent and that the source has replaced by another text for the same number.
         still_planned: Messages that the campaign had planned and the source still holds.
-        conflict: Why a person must agree before the campaign is sent, if that was not raised; empty if nothing does.
+        conflict: The conflict that a person must allow before the campaign is sent, if it was not raised; else empty.
     """
 
     source: str
@@ -89,5 +89,5 @@ class Plan:
 
     @property
     def due(self) -> int:
-        """Messages that a start after this recording sends, without doubt that is resolved."""
+        """Messages that the next start sends, not counting requests in doubt that are resolved meanwhile."""
         return self.new + self.still_planned

@@ -46,7 +46,7 @@ def plan_campaign(
         template: The message.
         recording: Where to record the messages; None to record nothing.
         groups: Recipient groups of the gateway that get the message too.
-        suppressed: Numbers that must get nothing. The members of a group are not known, so none of them is left out.
+        suppressed: Suppressed numbers. The members of a group are unknown here, so they are not suppressed.
         limits: Messages with more segments than these allow are listed in the plan;
             :func:`~prefect_mymsp.campaign.limits.check_limits` refuses them.
         allow_changed_text: Whether recipients who got a text of this campaign may get its changed text too.
@@ -133,7 +133,7 @@ def _find_conflict(
     allow_changed_text: bool,
     repeats_since: datetime | None,
 ) -> InputError | None:
-    """Return the error that a person must override before the campaign is sent, if there is one."""
+    """Return the conflict that a person must allow before the campaign is sent, if there is one."""
     if changed and not allow_changed_text:
         numbers = sorted({message.row for message in changed})
         more = ", …" if len(changed) > _SHOWN_ROWS else ""

@@ -1,4 +1,4 @@
-"""How far an account's campaigns have come, and which completions were already reported."""
+"""Progress of an account's campaigns, and a log of the completions that were reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CampaignProgress:
-    """How far a campaign has come, and what is left to do.
+    """The progress of a campaign.
 
     Attributes:
         campaign: The campaign.
@@ -26,7 +26,7 @@ class CampaignProgress:
         active_at: When something last happened to it, or will happen, aware.
         cancelled: Whether a person cancelled it.
         counts: Its messages by state.
-        pending: What may still be learned about it.
+        pending: Its messages without a final outcome.
         newly_delivered: Messages that were found delivered since the pass began.
     """
 
@@ -40,7 +40,7 @@ class CampaignProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more will happen and nothing more will be learned.
+        """Whether the campaign is complete.
 
         Nothing is left to send, no request is in flight, and each message that is accepted or in doubt is final or too
         old. A campaign that is given more messages is no longer complete.
@@ -49,7 +49,7 @@ class CampaignProgress:
         return unsent + self.counts.sending + self.pending.open + self.pending.in_doubt == 0
 
     def todo(self, now: datetime | None = None) -> str:
-        """What a person should do, as sentences; empty if that is nothing.
+        """The next steps for a person, as sentences; empty if there are none.
 
         Args:
             now: The current time, aware; the default is the system's.
@@ -63,8 +63,8 @@ class CampaignProgress:
                 steps.append(f"{self.counts.planned} messages were not sent in time: send them as a new campaign.")
         if in_doubt := self.counts.in_doubt - self.pending.scheduled:
             steps.append(
-                f"{in_doubt} messages may or may not have been sent: look for evidence, "
-                "then settle them with resolve_campaign."
+                f"{in_doubt} messages may or may not have been sent: look for evidence, then resolve them with "
+                "resolve_campaign."
             )
         return " ".join(steps)
 
@@ -76,13 +76,13 @@ def campaign_progress(
     since: datetime,
     delivered_before: Mapping[int, int] | None = None,
 ) -> list[CampaignProgress]:
-    """How far campaigns of an account have come, the newest first. Purged campaigns are left out.
+    """The progress of campaigns of an account, the newest first. Purged campaigns are left out.
 
     Args:
         journal: Where they are recorded.
         account: See :func:`~prefect_mymsp.account.account_fingerprint`.
         campaign_ids: Their numbers.
-        since: Nothing more is expected of messages that were due earlier, aware.
+        since: Messages that were due earlier are no longer tracked, aware.
         delivered_before: Messages that were delivered at an earlier time, by campaign number.
     """
     before = delivered_before or {}
@@ -103,7 +103,7 @@ def campaign_progress(
 
 
 class CompletionLog:
-    """Which campaigns were reported complete, so that each is reported once, by whichever process sees it.
+    """A log of reported completions, so that each campaign is reported once across all processes.
 
     A campaign is watched from when it was seen open until its completion is reported. If a process dies between the
     report and the record of it, the report is repeated with the same number of messages.

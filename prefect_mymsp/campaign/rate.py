@@ -1,6 +1,7 @@
-"""How fast a campaign is sent: a rate that its workers share, and a limit to pass before requests are made.
+"""The rate of a campaign, shared by its workers, and a limit that requests must pass.
 
-Both apply before messages are claimed. What waits for its turn is still planned, and not in doubt if the process dies.
+Both apply before messages are claimed. Waiting messages are still planned, so they are not in doubt if the process
+dies.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _MAX_RESERVED_S = 365 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class RateGate:
-    """A limit to pass before requests are made, for instance one that all processes share.
+    """A limit that requests must pass, for instance one shared by all processes.
 
     Attributes:
         acquire: Returns when this many requests may be made. An error that it raises stops the campaign in order.
@@ -62,7 +63,7 @@ def worker_rate(per_minute: float | None, workers: int) -> float | None:
 
 
 def request_size(batch_size: int, per_minute: float | None) -> int:
-    """Recipients per request, at most: no request carries more than a tenth of a minute's messages."""
+    """Maximum number of recipients in a request: no more than a tenth of a minute's messages."""
     return batch_size if per_minute is None else max(1, min(batch_size, math.ceil(per_minute / 10)))
 
 

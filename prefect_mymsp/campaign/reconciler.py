@@ -46,7 +46,7 @@ class Reconciler:
     """Reconciles one campaign, once for each call of :meth:`reconcile`.
 
     Attributes:
-        released: Requests whose messages were sent again, and which may still arrive before their delivery time.
+        released: Requests whose messages were sent again, but which may still arrive before their delivery time.
         last_delivery: The latest delivery time of the requests that wait at the gateway; None when none waits.
     """
 
@@ -62,9 +62,9 @@ class Reconciler:
         self._cutoff = timedelta(seconds=options.cutoff_before_delivery_s)
         self._clock = context.clock
         self._history = ListingHistory()
-        #: Recipients of messages that are not known to be ours, by id. They do not change.
+        #: Recipients of messages with an unknown id, by id. They do not change.
         self._recipients: dict[str, frozenset[str]] = {}
-        #: Listed ids that the gateway did not know when their result was requested.
+        #: Listed ids without a result at the gateway.
         self._without_result: set[str] = set()
         self._journal_changes, self._reconciled_changes = 1, 0
         self._needs_another_list = False
@@ -179,7 +179,7 @@ class Reconciler:
             return
 
     async def _identify(self, unknown: Iterable[str]) -> bool:
-        """Request the recipients of unknown messages; returns whether all of them are known now."""
+        """Request the recipients of unknown messages; returns whether all requests succeeded."""
         all_identified = True
         for message_id in unknown:
             if message_id in self._recipients:
@@ -226,7 +226,7 @@ class Reconciler:
                 self.journal_changed()
 
     async def _belongs(self, request: WaitingRequest) -> bool | None:
-        """Whether an id is that of its request; None when the gateway does not say."""
+        """Whether a message id belongs to its request; None without proof."""
         try:
             result = await self._client.fetch_result(request.message_id)
         except RefusedError as error:

@@ -1,8 +1,8 @@
 """Move a scheduled campaign to another delivery time: at the gateway, request by request.
 
-The journal records the new time before the gateway is told. Until a response confirms it, a request may wait for either
-time, and everything that reads the gateway's list accepts both. So a process may die in the middle, or a response be
-lost: rescheduling to the same time again completes it.
+The journal records the new time before the request to the gateway. Until a response confirms it, a request may wait for
+either time, and everything that reads the gateway's list accepts both. So a process may die in the middle, or a
+response be lost: rescheduling to the same time again completes it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Rescheduled:
-    """What a rescheduling achieved, in requests.
+    """The result of a rescheduling, in requests.
 
     Attributes:
         moved: Wait at the gateway for the new time.
         sent: Too late: the gateway had sent them.
-        unknown: May be sent at either time: the gateway did not say. Rescheduling to the same time again moves them.
-        changed: Left as they are: somebody else cancelled them at the gateway, or gave them another time.
+        unknown: May be sent at either time: no response proves it. Rescheduling to the same time again moves them.
+        changed: Not moved: another system cancelled them at the gateway, or gave them another time.
         planned: Messages, not requests, that were not sent yet and will be sent for the new time.
         assumed: Messages, not requests, that a person decided were sent: they may go out at the old time, because
             their ids are unknown.
@@ -63,10 +63,10 @@ async def reschedule_at_gateway(
         context: The journal and the gateway.
         campaign: The campaign to move; no run may be sending it.
         send_at: The new delivery time, aware and in the future. It is rounded up to a whole minute.
-        rounds: How often a request is attempted whose response says nothing.
+        rounds: Maximum number of attempts for a request without a conclusive response.
 
     Returns:
-        What was moved and what was not. The campaign's delivery time is the new one.
+        The counts of moved and other requests. The campaign's delivery time is the new one.
 
     Raises:
         InputError: ``send_at`` has no time zone or is past; or the campaign was cancelled or purged, has no delivery
@@ -74,13 +74,13 @@ async def reschedule_at_gateway(
             complete. Nothing was moved.
         NotSentError: The gateway's list could not be read. Nothing was moved.
         InDoubtError: Likewise.
-        JournalError: The journal failed. Reschedule to the same time again to complete what was begun.
+        JournalError: The journal failed. Reschedule to the same time again to complete it.
     """
     if require_aware(send_at, "send_at") <= context.clock.now():
         raise InputError("send_at is not in the future. To stop the campaign, cancel it.")
     journal, thread, client = context.journal, context.thread, context.client
     await thread(journal.claims.expire_leases, campaign)
-    # This settles what the list can settle. The rest needs a person.
+    # This settles every request that the list can settle. The rest needs a person.
     await Reconciler(context, campaign, ReconcileOptions()).reconcile()
     minutes = {
         message.message_id: floor_minute(message.send_at)
@@ -108,17 +108,17 @@ class _Rescheduler:
     """Moves requests at the gateway from one delivery time to another.
 
     Attributes:
-        remaining: Requests that are not known to wait for the new time, by message id.
+        remaining: Requests without proof that they wait for the new time, by message id.
         moved: Requests that wait for the new time.
         sent: Requests that the gateway had sent.
-        changed: Requests that somebody else cancelled or moved.
+        changed: Requests that another system cancelled or moved.
     """
 
     def __init__(
         self, context: CampaignContext, minutes: Mapping[str, datetime], waiting: Mapping[str, ScheduledBatch]
     ) -> None:
         self._journal, self._thread, self._client = context.journal, context.thread, context.client
-        #: The minute each request is listed for, as far as that is known.
+        #: The listed minute of each request; a request without a listed minute is missing.
         self._minutes = dict(minutes)
         self.remaining = dict(waiting)
         self.moved = self.sent = self.changed = 0

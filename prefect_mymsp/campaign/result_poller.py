@@ -1,4 +1,4 @@
-"""Poll ``getSmsResult`` and record what it proves.
+"""Poll ``getSmsResult`` and record its evidence.
 
 A result is the only source of a delivery status. :mod:`~prefect_mymsp.campaign.evidence` decides what it proves;
 :class:`PollBudget` decides when the next one may be requested.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prefect_mymsp.campaign.context import CampaignContext
     from prefect_mymsp.journal import OpenBatch
 
-#: Requests in a row without a response after which the gateway is left alone for a while.
+#: Consecutive requests without a response after which polling pauses until the next round.
 MAX_WITHOUT_RESPONSE = 20
 
 
@@ -55,7 +55,7 @@ class PollBudget:
         self.refusal: RefusedError | None = None
 
     def exhausted(self, now: float) -> bool:
-        """Whether no more may be requested: time or requests are used up, the account is refused, nothing answers."""
+        """Whether polling stops: time or requests are used up, the account is refused, or no response arrives."""
         spent = self._max_requests is not None and self.requests >= self._max_requests
         return self.refusal is not None or spent or self._silent >= MAX_WITHOUT_RESPONSE or now >= self.ends_at
 
@@ -69,21 +69,21 @@ class PollBudget:
         return turn
 
     def record_response(self) -> None:
-        """The gateway answered."""
+        """A complete response arrived."""
         self._silent = 0
 
     def record_incomplete(self) -> None:
-        """The gateway answered, but the result was cut short."""
+        """A response arrived, but the result was truncated."""
         self.without_response += 1
 
     def record_failure(self, refusal: RefusedError | None = None) -> None:
-        """The gateway did not answer, or refuses the account."""
+        """No response arrived, or the gateway refuses the account."""
         self.without_response += 1
         self._silent += 1
         self.refusal = refusal or self.refusal
 
     def try_again(self) -> None:
-        """A new round begins: the gateway may answer again."""
+        """A new round begins: the gateway may respond again."""
         self._silent = 0
 
 
@@ -94,10 +94,10 @@ class _Examined(NamedTuple):
 
 
 class ResultPoller:
-    """Requests results within a budget, and records in the journal what they prove.
+    """Requests results within a budget, and records their evidence in the journal.
 
     Attributes:
-        budget: What is left to request, and how that went.
+        budget: The remaining requests and time, and the failures so far.
         remaining: Batches of the latest :meth:`poll` for which the budget was too small.
         complete: Whether the latest :meth:`poll` got a complete response about each batch.
     """
@@ -129,7 +129,7 @@ class ResultPoller:
     async def poll(self, batches: Sequence[OpenBatch]) -> int:
         """Request the result of each batch once, in this order.
 
-        A failed request changes nothing. A batch whose id turns out to be another message's comes into doubt.
+        A failed request changes nothing. A batch whose id belongs to another message is put in doubt.
 
         Returns:
             How many messages changed.
@@ -186,7 +186,7 @@ class ResultPoller:
             since: Only requests that were due then or later, aware.
 
         Returns:
-            Whether a request was found; None when the gateway did not say.
+            Whether a request was found; None without a conclusive response.
         """
         response = await self._fetch(message_id) if await self._wait_for_turn() else None
         if isinstance(response, RefusedError):
@@ -215,7 +215,7 @@ class ResultPoller:
         return turn is not None
 
     async def _fetch(self, message_id: str) -> SmsResult | RefusedError | None:
-        """Request a result; None when the gateway does not answer or refuses the account."""
+        """Request a result; None without a response, or if the gateway refuses the account."""
         try:
             response: SmsResult | RefusedError = await self._client.fetch_result(message_id)
         except RefusedError as error:

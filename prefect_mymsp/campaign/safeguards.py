@@ -1,4 +1,4 @@
-"""Decisions about a whole campaign: may this run start, was all of it accepted, was exactly this approved."""
+"""Decisions about a whole campaign: its start time, full acceptance, and its approval."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The decisions of sending, as pure functions: facts in, decision out. ``sender`` carries them out.
+"""The decisions of the sender, as pure functions: facts in, decision out. ``sender`` carries them out.
 
-- What the answer to a request means for its messages and for the campaign: :func:`judge_response`
+- The meaning of a response for its messages and for the campaign: :func:`judge_response`
 - Whether the lease still allows a request: :func:`lease_allows_request`
 - How much to claim next: :func:`next_claim_window`
 - Whether the run is finished: :func:`next_step`
-- What to tell the person whose campaign stopped: :func:`stop_error`
+- The error of a stopped campaign: :func:`stop_error`
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FailureStreak:
     """Failures in a row, counted since the last accepted request.
 
     Attributes:
-        in_doubt: Requests in doubt. A refusal ends this streak: the gateway answered.
+        in_doubt: Requests in doubt. A refusal ends this streak: there was a response.
         refused: Refused requests, not counting those with a bad recipient.
     """
 
@@ -50,7 +50,7 @@ class FailureStreak:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecision:
-    """What becomes of a batch after its request.
+    """The decision about a batch after its request.
 
     Attributes:
         state: The state to record; None to split the batch in two and send the halves.
@@ -74,10 +74,10 @@ _ACCEPTED = BatchDecision(ACCEPTED, _NO_FAILURES)
 def judge_response(
     error: BaseException | None, batch_size: int, streak: FailureStreak, max_consecutive_failures: int
 ) -> BatchDecision:
-    """What the answer to a request means for its messages, and for the campaign.
+    """Judge the response to a request: its meaning for the messages, and for the campaign.
 
     Args:
-        error: What the client raised; None if the gateway accepted the request.
+        error: The client's error; None if the gateway accepted the request.
         batch_size: Recipients of the request.
         streak: The failures in a row before this request.
         max_consecutive_failures: Failures in a row that stop the campaign.
@@ -143,13 +143,13 @@ def next_claim_window(
 
 
 class NextStep(Enum):
-    """What to do after a claim that found nothing."""
+    """The next step after a claim that found nothing."""
 
     #: Wait for the outstanding requests: their messages may have to be sent again.
     AWAIT_RESPONSES = auto()
-    #: Wait for the other runs: what they give back, or what they hold when they die, may have to be sent.
+    #: Wait for the other runs: batches that they release, or hold when they die, may have to be sent.
     AWAIT_OTHER_RUNS = auto()
-    #: Wait for the reconciler: what it finds absent is sent again.
+    #: Wait for the reconciler: absent requests are sent again.
     AWAIT_RECONCILER = auto()
     #: Claim again: messages have been planned meanwhile.
     CLAIM = auto()
@@ -158,10 +158,10 @@ class NextStep(Enum):
 
 
 def next_step(*, outstanding: int, others_sending: bool, reconciling: bool, has_planned: bool) -> NextStep:
-    """What to do after a claim that found nothing.
+    """The next step after a claim that found nothing.
 
     Args:
-        outstanding: Requests of this run that are claimed and not answered yet.
+        outstanding: Requests of this run that are claimed and have no response yet.
         others_sending: Whether another run holds claims of the campaign.
         reconciling: Whether a lookup at the gateway may settle something.
         has_planned: Whether messages are planned.
@@ -177,7 +177,7 @@ def next_step(*, outstanding: int, others_sending: bool, reconciling: bool, has_
 
 
 def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSPError:
-    """The error that ends a campaign: what happened, what was sent, and how to continue.
+    """The error of a stopped campaign: its cause, the counts so far, and how to continue.
 
     Args:
         campaign: The campaign's name.
@@ -194,9 +194,9 @@ def stop_error(campaign: str, cause: MyMSPError, counts: Counts | None) -> MyMSP
     if isinstance(cause, RefusedError):
         remedy = cause.remedy
     elif isinstance(cause, InDoubtError):
-        remedy = "Find out why the gateway's responses do not arrive completely"
+        remedy = "Check why the gateway's responses are lost or incomplete"
     elif isinstance(cause, InputError):
-        remedy = "Correct that"
+        remedy = "Correct this"
     else:
         remedy = "Wait until the gateway responds again"
     return CampaignStoppedError(

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for which only this process knows an outcome, at most, as long as the journal keeps up.
+#: Maximum number of seconds before an outcome is recorded, as long as the journal keeps up.
 _SETTLE_INTERVAL_S = 0.1
-#: Seconds between two looks at what other runs, or the reconciler, have done.
+#: Seconds between two checks of other runs and of the reconciler.
 _OTHER_RUNS_INTERVAL_S = 0.5
 _RECONCILER_INTERVAL_S = 0.2
-#: Seconds between two looks whether the campaign has stopped, while it waits at the gate.
+#: Seconds between two checks for a stop while waiting at the gate.
 _GATE_INTERVAL_S = 0.2
 
 
@@ -66,8 +66,8 @@ async def send_planned(
 ) -> Counts:
     """Send the messages that the journal holds planned for a campaign.
 
-    Several processes may do this for one campaign at once: they share the work. No message that may have been sent is
-    ever sent again.
+    Several processes may send one campaign at once: they share the work. A message that may have been sent is never
+    sent again.
 
     When it is cancelled it shuts down in order: no request is begun, and those in flight are finished and recorded.
     When it is cancelled a second time it does not wait for them; they are in doubt then.
@@ -77,15 +77,16 @@ async def send_planned(
         client: The gateway; its ``connections`` requests are in flight at once.
         campaign: The campaign.
         options: How to send.
-        listener: Called with the progress now and then.
+        listener: Called with the progress from time to time.
         clock: The time.
 
     Returns:
         The campaign's messages by state.
 
     Raises:
-        CampaignStoppedError: The gateway refuses the account or the campaign, cannot be reached, or gives answers that
-            cannot be read. What was sent is recorded; start the campaign again under the same name to send the rest.
+        CampaignStoppedError: The gateway refuses the account or the campaign, cannot be reached, or returns responses
+            that cannot be read. What was sent is recorded; start the campaign again under the same name to send the
+            rest.
         CampaignCancelledError: A person has cancelled the campaign.
         JournalError: The journal failed. Nothing was sent without its intent being recorded.
     """
@@ -139,7 +140,7 @@ class _Sender:
         self._lease_renewed_at_s = lease_renewed_at_s
         self._settled_at_s = self._clock.monotonic()
         self._settling = asyncio.Lock()
-        #: Wakes the send loops, and the claim loop when it waits for answers.
+        #: Wakes the send loops, and the claim loop when it waits for responses.
         self._changed = asyncio.Event()
         #: Wakes the claim loop when there is room for another window.
         self._capacity = asyncio.Event()
@@ -155,7 +156,7 @@ class _Sender:
         self._reconciler = Reconciler(context, run.campaign, options.reconcile)
 
     async def run(self) -> None:
-        """Send everything that is planned, or stop for a reason.
+        """Send all planned messages, or stop for a reason.
 
         Raises:
             MyMSPError: The reason.
@@ -168,7 +169,7 @@ class _Sender:
             raise
 
     async def _shut_down(self, work: asyncio.Future[None]) -> None:
-        """Wait for the requests in flight, with a time limit: those without an answer by then are in doubt."""
+        """Wait for the requests in flight, with a time limit: those without a response by then are in doubt."""
         self._stop(CampaignStoppedError("The sending was cancelled.", counts={}))
         self._client.stop_retrying()
         try:
@@ -208,7 +209,7 @@ class _Sender:
             raise stopped from self._stop_cause
 
     def _stop(self, cause: MyMSPError) -> None:
-        """Begin no more requests; those in flight are finished."""
+        """Begin no more requests; those in flight continue."""
         if self._stop_cause is None:
             self._stop_cause = cause
         self._wake()
@@ -289,7 +290,7 @@ class _Sender:
         return self._schedule.next_delivery(self._clock.now(), None if self._rate is None else self._rate.free_from)
 
     async def _is_finished(self) -> bool:
-        """After a claim that found nothing: wait for what may still have to be sent, if there is anything."""
+        """Wait for messages that may still have to be sent, after a claim that found nothing."""
         while (self._in_flight or self._ready) and self._stop_cause is None:
             self._changed.clear()
             await self._changed.wait()
@@ -337,7 +338,7 @@ class _Sender:
     async def _send_batch(self, batch: Batch) -> None:
         """Make the request for a batch and record its outcome."""
         if not lease_allows_request(self._clock.elapsed(), self._lease_renewed_at_s, self._options.lease_s):
-            # The machine was suspended, or the journal did not answer: another run may hold this batch in doubt.
+            # The machine was suspended, or the journal was blocked: another run may hold this batch in doubt.
             self._record(batch, RELEASED, reason="lease-ended")
             self._stop(JournalError("The lease on this campaign could not be renewed in time."))
             return
@@ -451,7 +452,7 @@ class _Sender:
             self._stop(error)
 
     async def _reconcile_loop(self) -> None:
-        """Look up doubt at the gateway, for at most a tenth of the time."""
+        """Look up requests in doubt at the gateway, for at most a tenth of the time."""
         try:
             while True:
                 began_s = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""Numbers that must get nothing, from a file, a table or the journal, held by column."""
+"""Suppressed numbers, from a file, a table or the journal, held by column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Numbers = npt.NDArray[np.int64]
 
-#: Why a number is suppressed: its owner opted out in answer to a message, or it is on a list that was given.
+#: Why a number is suppressed: its owner opted out by SMS, or it is on a suppression list.
 OPT_OUT, LISTED = "opt-out", "on the list"
 
 _TABLE = "The suppression table"
@@ -29,7 +29,7 @@ _SHOWN_ROWS = 5
 
 @dataclass(frozen=True)
 class NumberList:
-    """The numbers of a list, and its rows that suppress nothing.
+    """The numbers of a suppression list, and its rows without a usable number.
 
     Attributes:
         numbers: Distinct MSISDNs as integers, ascending.
@@ -44,7 +44,7 @@ class NumberList:
 
 @dataclass(frozen=True)
 class SuppressedNumbers:
-    """Numbers that must get nothing, by reason.
+    """Suppressed numbers, by reason.
 
     Attributes:
         lists: Distinct MSISDNs as integers, ascending, for each reason; the first reason that applies is reported.

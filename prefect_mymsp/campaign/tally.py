@@ -148,7 +148,7 @@ class SourceTally:
         self._suppressed.append(rows.append_column("reason", row_reasons).cast(SUPPRESSED_SCHEMA))
 
     def add_groups(self, groups: Sequence[str], text: str) -> SegmentCount:
-        """Count one message a group; returns what each costs."""
+        """Count one message per group; returns the segments and encoding of each."""
         self._groups = dict.fromkeys((f"{GROUP_SIGN}{name}" for name in groups), text_digest(text))
         self._group_text = count_segments(text)
         self._digest.update("\0".join(self._groups).encode() + text_digest(text))

@@ -1,8 +1,8 @@
 """Track an account: one polling pass over all of its campaigns that are not final, meant for a frequent schedule.
 
-A pass polls what was accepted, reconciles scheduled requests in doubt, expires the leases of dead runs, and cancels
-what turns up of cancelled campaigns. It sends nothing. Messages that prove to be unsent are planned again, and the
-result says that the campaign should be started again.
+A pass polls accepted messages, reconciles scheduled requests in doubt, expires the leases of dead runs, and cancels
+late arrivals of cancelled campaigns. It sends nothing. Messages that prove to be unsent are planned again; ``todo``
+then advises to start the campaign again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAX_LATE_LISTS = 5
 
 @dataclass(frozen=True, slots=True)
 class TrackingResult:
-    """What one pass brought.
+    """The result of one pass.
 
     Attributes:
         campaigns: The campaigns that were open when it began, the newest first.
@@ -64,17 +64,17 @@ async def track_account(
     options: TrackOptions | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TrackingResult:
-    """Make one pass over everything of an account that is not final. Two passes at once do no harm.
+    """Make one pass over all messages of an account that are not final. Two passes may run at the same time.
 
     Args:
         journal: Where the campaigns are recorded.
         client: The gateway.
         account: See :func:`~prefect_mymsp.account.account_fingerprint`.
-        options: How far the pass goes.
+        options: Limits of the pass.
         clock: The clock to go by.
 
     Returns:
-        How far the campaigns have come. The journal has everything that was learned.
+        The progress of the campaigns. All results are in the journal.
     """
     with CampaignContext(journal, client, account, clock) as context:
         return await _TrackingPass(context, options or TrackOptions()).run()
@@ -129,7 +129,7 @@ class PollCursor:
         return batches
 
     def put_back(self, batch: OpenBatch) -> None:
-        """A batch, and those after it, had no turn after all."""
+        """Put back a batch and those after it: they had no turn."""
         self.after, self.done = batch.id - 1, False
 
     @property
@@ -139,12 +139,12 @@ class PollCursor:
 
     @property
     def moved(self) -> bool:
-        """Whether that is another place than before."""
+        """Whether the position has changed."""
         return self.bookmark != self._start
 
 
 def order_turns(campaign_ids: Iterable[int], last_turn: int | None) -> list[int]:
-    """Campaigns in the order of their turns: the newest first, but what had its turn in the last pass comes last."""
+    """Campaigns in the order of their turns: the newest first, but those of the last pass come last."""
     return sorted(
         campaign_ids, key=lambda campaign_id: (last_turn is not None and campaign_id >= last_turn, -campaign_id)
     )
@@ -215,7 +215,7 @@ class _TrackingPass:
             await self._clock.sleep(options.interval_s)
 
     async def _cancel_late_arrivals(self, campaign: CampaignKey) -> None:
-        """Cancel what has turned up at the gateway since a campaign was cancelled."""
+        """Cancel requests that arrived at the gateway after their campaign was cancelled."""
         if await self._thread(self._journal.schedule.batches, campaign, self._clock.now()):
             await cancel_at_gateway(self._context, campaign, timeout_s=0.0)
 
@@ -278,7 +278,7 @@ class _CampaignTurn:
         return []
 
     def put_back(self, batch: OpenBatch) -> None:
-        """A batch was not polled, nor were those after it."""
+        """Put back a batch and those after it: they were not polled."""
         if self._cursor is not None:
             self._cursor.put_back(batch)
 

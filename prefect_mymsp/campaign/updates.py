@@ -1,9 +1,9 @@
-"""Read the account's updates, and look up everything they point to.
+"""Read the account's updates, and look up the messages they refer to.
 
-``getMsgUpdates`` returns each record once and never again, and its texts are not cleaned: a stranger's SMS can contain
-a perfect record. So a raw response is stored before it is parsed, and a record is only a hint. A delivery report leads
-to the result of its message, which is then recorded; received messages are read from the inbox. A response counts as
-read when everything it points to has been looked up. Until then the next reading takes it up again.
+``getMsgUpdates`` returns each record once and never again, and its texts are not cleaned: a received text can contain a
+complete record. So a raw response is stored before it is parsed, and a record is only a hint. A delivery report leads
+to the result of its message, which is then recorded; received messages are read from the inbox. A response is marked as
+parsed when all messages it refers to have been looked up. Until then the next read processes it again.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _EMPTY_RESPONSE = b"\0 \t\r\n,;"
 
 @dataclass(slots=True)
 class UpdatesResult:
-    """What one reading of the updates brought.
+    """The result of one read of the updates.
 
     Attributes:
-        responses: Raw responses that were handled, including those that earlier readings had left.
+        responses: Raw responses that were processed, including those left by earlier reads.
         delivery_reports: Delivery reports in them; hints, and possibly forged.
         received_messages: Received messages in them; likewise.
         unparsed: Records, or whole responses, that could not be parsed. The journal keeps them.
         changed: Messages whose status changed.
         linked: Requests in doubt that were found at the gateway.
-        postponed: Responses left to the next reading, because something they point to could not be looked up yet.
-        failure: Why nothing, or not everything, was read; None when all was.
+        postponed: Responses left to the next read, because a message they refer to could not be looked up yet.
+        failure: Why the read failed or is incomplete; None if it is complete.
     """
 
     responses: int = 0
@@ -101,7 +101,7 @@ class UpdateReader:
         self._excluded_campaign_id = None if exclude is None else exclude.id
 
     async def read(self) -> UpdatesResult:
-        """Handle the responses that earlier readings left, then read a new one and handle it. It is never repeated."""
+        """Process the responses left by earlier reads, then fetch and process a new one. The fetch is never retried."""
         result = UpdatesResult()
         for response_id, raw in await self._thread(self._journal.raw_responses.unparsed, self._account):
             await self._handle(response_id, raw, result)
@@ -124,7 +124,7 @@ class UpdateReader:
             result.postponed += 1
 
     async def _look_up(self, raw: bytes, result: UpdatesResult) -> bool:
-        """Look up everything a response points to; returns whether nothing is left."""
+        """Look up the messages a response refers to; returns whether all were looked up."""
         try:
             updates = self._client.parse_updates(raw)
         except MyMSPError:
@@ -150,7 +150,7 @@ class UpdateReader:
         return await self._link(unknown, result) and complete
 
     async def _link(self, unknown: Mapping[str, AbstractSet[str]], result: UpdatesResult) -> bool:
-        """Find the requests in doubt that unknown ids belong to; returns whether later readings could find no more."""
+        """Link unknown ids to requests in doubt; returns whether later reads could link no more."""
         msisdns = sorted(set().union(*unknown.values()))
         candidates = await self._candidates(msisdns)
         if unconfirmed := [candidate.batch for candidate in candidates if candidate.state == ACCEPTED]:

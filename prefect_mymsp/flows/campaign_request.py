@@ -35,7 +35,7 @@ class CampaignRequest:
         send_at: When the gateway sends, a whole minute in UTC; None for at once.
         transliterate: Whether to replace typographic characters.
         audience: Phone column, country, and recipient groups, each once.
-        suppression: Numbers that get nothing.
+        suppression: Numbers to suppress.
         safeguards: Conditions under which nothing is sent.
         limits: The limits of :class:`Safeguards` as the engine checks them.
         send_options: Rate, batch size, workers, and other options of the sender.
@@ -130,7 +130,7 @@ def build_request(
         approval: Whether a person must approve.
         wait_minutes: How long to track deliveries.
         audience: Recipients besides the file.
-        suppression: Numbers that get nothing.
+        suppression: Numbers to suppress.
         safeguards: Conditions under which nothing is sent.
         speed: How fast messages leave.
         advanced: Details.

@@ -34,7 +34,7 @@ class CheckedRecipients:
 
     Attributes:
         plan: What is to be sent.
-        suppressed: The numbers that get nothing.
+        suppressed: The suppressed numbers.
         campaign: The campaign in the journal; None when nothing was recorded.
     """
 

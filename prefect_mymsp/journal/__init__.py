@@ -1,6 +1,6 @@
-"""The journal: what is to be sent, what each request did, and what became of each message.
+"""The journal: the messages of campaigns, their requests, and their deliveries.
 
-It makes a second start safe: nothing is sent twice, and nothing is lost.
+It makes a second start safe: no message is sent twice, and none is lost.
 """
 
 from prefect_mymsp.journal.journal import Journal

@@ -81,7 +81,7 @@ def create_batches(
     """
     rows = [{**values, "text_id": text_id, "size": len(message_ids)} for text_id, message_ids in groups]
     batch_ids: Sequence[int]
-    if connection.dialect.name == "sqlite":  # nobody else writes, so the numbers are known beforehand
+    if connection.dialect.name == "sqlite":  # no other connection writes, so the numbers are predictable
         first = connection.execute(sa.select(sa.func.coalesce(sa.func.max(schema.batch.c.id), 0) + 1)).scalar_one()
         batch_ids = range(first, first + len(rows))
         common = {key: _plain(value) for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Small values kept between runs, for instance how far a reader has come."""
+"""Small values kept between runs, for instance the position of a reader."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def check_not_purged(connection: Connection, campaign: CampaignKey) -> None:
 
 
 def check_not_rescheduled(connection: Connection, campaign: CampaignKey) -> None:
-    """Check that a campaign still has the scheduled time the caller knows. It keeps it until this transaction ends.
+    """Check that a campaign still has the caller's scheduled time. It cannot change until this transaction ends.
 
     Raises:
         InputError: The campaign was rescheduled.
@@ -175,7 +175,7 @@ def check_not_rescheduled(connection: Connection, campaign: CampaignKey) -> None
     rows = connection.execute(select).all()
     if rows and rows[0][0] != campaign.send_at:
         raise InputError(
-            f"The campaign {campaign.name!r} was rescheduled meanwhile. Start it again with its new scheduled time."
+            f"The campaign {campaign.name!r} has been rescheduled. Start it again with its new scheduled time."
         )
 
 

@@ -1,7 +1,7 @@
 """Runs claim requests, send them, and settle them.
 
-A claim is durable before the caller sees it, so that after a crash every request that may have left is known. A run
-keeps its claims while its lease is valid; then another run may put them in doubt.
+A claim is durable before it is returned, so that after a crash the journal lists every request that may have left. A
+run keeps its claims while its lease is valid; then another run may put them in doubt.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Claims:
         Args:
             run: The run that has claimed it.
             batch_id: The request.
-            code: The gateway's code, which does not say which of the recipients it means.
+            code: The gateway's code, which does not identify the recipient.
 
         Raises:
             JournalError: The run's lease has ended, or the request is no longer the run's.
@@ -186,7 +186,7 @@ class Claims:
                 .returning(batch.c.text_id, batch.c.send_at)
             ).one_or_none()
             if row is None:
-                raise JournalError("The request cannot be divided: this run has no claim to it any more.")
+                raise JournalError("The request cannot be split: this run no longer holds its claim.")
             text_id, send_at = row
             select = sa.select(message.c.id).where(message.c.batch_id == batch_id).order_by(message.c.id)
             message_ids = list(connection.scalars(select))
@@ -309,7 +309,7 @@ def _settle_others(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     ]
     connection.execute(
         batch.update()
-        # Another run may have put it in doubt meanwhile; the run that sent it knows better.
+        # Another run may have put it in doubt meanwhile; the outcome from the run that sent it takes precedence.
         .where(batch.c.id == sa.bindparam("settled_id"), (batch.c.state == SENDING) | (batch.c.state == IN_DOUBT))
         .values(
             state=sa.bindparam("new_state"),

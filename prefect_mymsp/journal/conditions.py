@@ -1,4 +1,4 @@
-"""SQL expressions for the rules that several rooms of the journal share."""
+"""SQL expressions for rules that several parts of the journal share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the journal is lost when this container stops, and with it the record of what was sent."""
+"""Detection of a journal that is lost when this container stops."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Database:
             yield connection
 
     def checkpoint_wal(self) -> None:
-        """Remove deleted data from SQLite's write-ahead log too, unless somebody is reading."""
+        """Remove deleted data from SQLite's write-ahead log too, unless a reader is active."""
         if not is_sqlite(self.url):
             return
         with (
@@ -106,7 +106,7 @@ class Database:
         return JournalError(message)
 
     def _prepare(self) -> None:
-        """Create the tables in an empty database. A journal that is there is only read: it may be in use."""
+        """Create the tables in an empty database. An existing journal is only read: it may be in use."""
         with self.engine.connect() as connection:
             if self._is_prepared(connection):
                 return

@@ -1,4 +1,4 @@
-"""Accepted requests are followed until their results are final."""
+"""Results of accepted requests, which are tracked until they are final."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Deliveries:
 
         Args:
             statuses: The gateway's statuses by request.
-            archived: Requests that the gateway no longer answers for. They are final and keep what is recorded.
+            archived: Requests whose messages the gateway has archived. They are final and keep their recorded results.
         """
         now = datetime.now(UTC)
         values = [

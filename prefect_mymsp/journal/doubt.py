@@ -139,7 +139,7 @@ class Doubt:
             )
 
     def resolve(self, campaign: CampaignKey, decision: Decision) -> int:
-        """Settle what is in doubt by a person's decision; returns how many messages.
+        """Resolve requests in doubt by a person's decision; returns the number of messages.
 
         Raises:
             InputError: The campaign's messages were purged.

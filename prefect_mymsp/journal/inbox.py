@@ -1,4 +1,4 @@
-"""Messages that people wrote, each stored once."""
+"""Received messages, each stored once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CURSOR = "inbox"
 #: Longer ids do not fit into PostgreSQL's 64-bit integers.
 _MAX_ID_DIGITS = 18
-#: When a message counts as received: a message may have no time.
+#: The time of receipt: a message may have none from the gateway.
 received_time = sa.func.coalesce(schema.received.c.received_at, schema.received.c.stored_at, type_=schema.Instant())
 
 
@@ -184,5 +184,5 @@ def _advance_cursor(connection: Connection, account: str, messages: Sequence[Rec
 
 
 def _storable(value: str | None) -> str | None:
-    """A stranger's text without the one character that PostgreSQL cannot store."""
+    """An untrusted text without the one character that PostgreSQL cannot store."""
     return None if value is None else value.replace("\x00", "\ufffd")

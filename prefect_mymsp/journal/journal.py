@@ -1,4 +1,4 @@
-"""The journal: one database and its rooms."""
+"""The journal: one database and its parts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Journal:
     """An open journal. A context manager; may be shared between threads.
 
-    Every method of its rooms is one transaction. In SQLite every commit is on disk before it returns
-    (``synchronous=FULL``), so that after a power cut the journal knows every request that may have left. PostgreSQL
+    Every method of its parts is one transaction. In SQLite every commit is on disk before it returns
+    (``synchronous=FULL``), so that after a power cut the journal lists every request that may have left. PostgreSQL
     does the same unless its ``synchronous_commit`` was turned off.
 
     Attributes:
@@ -44,7 +44,7 @@ class Journal:
         deliveries: Results of accepted requests.
         inbox: Received messages.
         raw_responses: Responses stored before they are parsed.
-        suppressions: Numbers that must get no SMS.
+        suppressions: Suppressed numbers.
         bookmarks: Small values kept between runs.
         notifications: A limit on notifications.
         retention: Deletion of personal data.

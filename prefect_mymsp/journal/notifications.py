@@ -26,7 +26,7 @@ class NotificationLimiter:
 
         Args:
             account: Fingerprint of the gateway account.
-            topic: What is limited together.
+            topic: The group of notifications that share the limit.
             at_most: Largest number of notifications.
             per_s: The period in which they are counted, in seconds.
             now: The present time, aware; None for the clock's.

@@ -1,4 +1,4 @@
-"""Responses that the gateway gives only once: stored before anything parses them."""
+"""Responses that the gateway returns only once: stored before they are parsed."""
 
 from __future__ import annotations
 

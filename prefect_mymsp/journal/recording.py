@@ -231,8 +231,8 @@ class Recording:
     def add_groups(self, names: Sequence[str], text: str, *, encoding: str, segments: int) -> None:
         """Record one text for recipient groups of the gateway: one message and one request each, with ``row`` 0.
 
-        Only the gateway knows the members of a group. The journal holds the group as ``@name`` and counts it as one
-        message until a result says how many people it has.
+        The members of a group are stored at the gateway only. The journal holds the group as ``@name`` and counts it as
+        one message until a result says how many people it has.
 
         Args:
             names: Names or short names of the groups in the gateway.

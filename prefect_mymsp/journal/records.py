@@ -1,4 +1,4 @@
-"""What the journal takes and returns: frozen values without behaviour."""
+"""Values of the journal's methods: frozen, without behaviour."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Counts:
         accepted: The gateway returned a message id.
         refused: The gateway refused it.
         in_doubt: May have been sent.
-        assumed: Were in doubt until a person said that they were sent.
+        assumed: Were in doubt, and a person resolved them as sent.
         cancelled: Cancelled at the gateway before their scheduled time.
         delivered: Of the accepted: the phone confirmed.
-        final: Of the accepted: the gateway has nothing more to say.
+        final: Of the accepted: the result will not change any more.
         segments: SMS segments of the accepted messages.
     """
 
@@ -104,7 +104,7 @@ class CampaignSummary:
         created_at: When it was first recorded.
         source: A label for the source of its rows.
         active_at: The latest time of its requests, its runs and its schedule; may be in the future.
-        cancelled_at: When somebody cancelled the campaign; None if nobody did.
+        cancelled_at: When a person cancelled the campaign; None if it was not cancelled.
         purged_at: When its messages were purged; None while they are there.
         source_rows: The counts of the source as it was read last; None if the campaign has none.
         counts: Its messages by state.
@@ -129,7 +129,7 @@ class CampaignSummary:
 
 @dataclass(frozen=True, slots=True)
 class PurgeResult:
-    """What a purge removed.
+    """The result of a purge.
 
     Attributes:
         campaigns: Campaigns whose messages were purged.
@@ -251,7 +251,7 @@ class Outcome(NamedTuple):
     Attributes:
         batch_id: The request's number in the journal.
         state: ``accepted``, ``refused``, ``in_doubt`` or ``released``.
-        at: When the outcome became known.
+        at: When the outcome was received.
         message_id: The gateway's message id, for ``accepted``.
         code: The gateway's code, for ``refused`` and where it explains ``released``.
         reason: A short word, for ``in_doubt`` and ``released``.
@@ -290,7 +290,7 @@ class WatchedBatch:
 
     @property
     def group(self) -> bool:
-        """Whether it is for a recipient group, whose members only the gateway knows."""
+        """Whether it is for a recipient group, whose members are stored at the gateway only."""
         return any(msisdn.startswith(GROUP_SIGN) for msisdn in self.msisdns)
 
 
@@ -301,7 +301,7 @@ class ScheduledBatch:
     Attributes:
         id: Its number in the journal.
         send_at: The time it was scheduled for.
-        settled_at: When its message id became known.
+        settled_at: When its message id was received.
         rescheduled_to: While it is being rescheduled: the new time. The gateway may have either time then.
     """
 
@@ -322,9 +322,9 @@ class OpenBatch:
         id: Its number in the journal.
         message_id: The gateway's message id.
         claimed_at: When it was claimed, just before it was sent.
-        settled_at: When its message id became known.
+        settled_at: When its message id was received.
         confirmed: Whether a result under this id named the request's recipients.
-        group: Whether it is for a recipient group, whose members only the gateway knows.
+        group: Whether it is for a recipient group, whose members are stored at the gateway only.
         due_at: When its messages were to leave: the scheduled time, or else ``claimed_at``.
     """
 

@@ -48,7 +48,7 @@ class Schedule:
             return _scheduled(connection, campaign, is_waiting)
 
     def reschedule(self, campaign: CampaignKey, send_at: datetime) -> dict[str, ScheduledBatch]:
-        """Give a campaign another scheduled time, before the gateway is told.
+        """Give a campaign another scheduled time, before the requests to the gateway.
 
         Planned messages will be sent for the new time. From now on, each request at the gateway may have its old or
         its new time, until :meth:`mark_rescheduled` records which. All keep their distance from the campaign's time.
@@ -83,8 +83,8 @@ class Schedule:
             )
             if connection.execute(running.limit(1)).first() is not None:
                 raise InputError(
-                    f"The campaign {name!r} is being sent, or was until a moment ago. Wait until its run has ended, "
-                    "then reschedule it."
+                    f"The campaign {name!r} is being sent, or its run has just ended. Wait a minute, then reschedule "
+                    "it."
                 )
             in_doubt = sa.select(sa.func.sum(batch.c.size)).where(
                 batch.c.campaign_id == campaign.id, batch.c.state == IN_DOUBT, batch.c.send_at > now
@@ -93,7 +93,7 @@ class Schedule:
                 raise InputError(
                     f"{count} messages of campaign {name!r} are in doubt: they may wait at the gateway under an "
                     "unknown id, where they cannot be rescheduled. Start the campaign again, which looks them up, or "
-                    "settle them with resolve_campaign. Then reschedule it."
+                    "resolve them with resolve_campaign. Then reschedule it."
                 )
             is_moving = batch.c.rescheduled_to > now
             is_waiting = (batch.c.send_at > now) | is_moving
@@ -117,7 +117,7 @@ class Schedule:
 
         Args:
             moved: Requests that have the new time.
-            stayed: Requests that do not: the gateway had sent them, or somebody else rescheduled or cancelled them.
+            stayed: Requests that do not: the gateway had sent them, or another system rescheduled or cancelled them.
         """
         batch = schema.batch
         with self._database.write() as connection:

@@ -118,7 +118,7 @@ campaign = Table(
     Column("sender", String(64)),
     Column("send_at", Instant),
     Column("source", Text, nullable=False),
-    # Set when somebody cancels the campaign for good.
+    # Set when a person cancels the campaign for good.
     Column("cancelled_at", Instant),
     # Set when its messages were purged and only its batches, which hold the counts, are left.
     Column("purged_at", Instant),
@@ -172,11 +172,11 @@ batch = Table(
     Column("message_id", String(40)),
     Column("code", Integer),
     Column("reason", String(40)),
-    # Set when the gateway has nothing more to say about it.
+    # Set when its result will not change any more.
     Column("final_at", Instant),
     # When it first came into doubt. A batch that was in doubt once is watched until its scheduled time.
     Column("doubted_at", Instant),
-    # When a result first named its recipients: the message id is known to belong to it.
+    # When a result first named its recipients: this confirms the message id.
     Column("confirmed_at", Instant),
     # The number of its messages, and how many of them are delivered. Counted here: a campaign has a million messages.
     Column("size", Integer, nullable=False),
@@ -206,7 +206,7 @@ message = Table(
     Column("id", _Id, primary_key=True),
     Column("campaign_id", ForeignKey(campaign.c.id), nullable=False),
     Column("row", BigInteger, nullable=False),
-    # Or a recipient group of the gateway, written ``@name``; only the gateway knows its members.
+    # Or a recipient group of the gateway, written ``@name``; its members are stored at the gateway only.
     Column("msisdn", String(200), nullable=False),
     Column("text_id", ForeignKey(text.c.id), nullable=False),
     Column("batch_id", ForeignKey(batch.c.id)),
@@ -215,7 +215,7 @@ message = Table(
     Column("delivered_at", Instant),
     # When the status was recorded.
     Column("status_changed_at", Instant),
-    # Nobody gets the same text twice in one campaign, whatever a process does.
+    # No number gets the same text twice in one campaign, whatever a process does.
     UniqueConstraint("campaign_id", "msisdn", "text_id"),
     CheckConstraint(f"{_IS_GROUP} AND length(msisdn) > 1 OR {_IS_MSISDN}", name="msisdn"),
 )
@@ -260,7 +260,7 @@ released_recipient = Table(
     Column("msisdn", String(200), primary_key=True),
 )
 
-#: Responses that the gateway gives only once, stored before they are parsed.
+#: Responses that the gateway returns only once, stored before they are parsed.
 raw_response = Table(
     "raw_response",
     metadata,
@@ -272,7 +272,7 @@ raw_response = Table(
     Column("parsed_at", Instant),
 )
 
-#: Messages in the inbox, each once. Strangers write them, so no column has a length.
+#: Messages in the inbox, each once. They are untrusted, so no column has a length.
 received = Table(
     "received",
     metadata,
@@ -294,7 +294,7 @@ received = Table(
 #: Why a number is suppressed: its owner opted out, a list was imported, or a person added it.
 SUPPRESSION_REASONS = ("opt-out", "import", "person")
 
-#: Numbers that must get no SMS from an account.
+#: Numbers that are suppressed for an account.
 suppression = Table(
     "suppression",
     metadata,
@@ -308,7 +308,7 @@ suppression = Table(
     CheckConstraint(_one_of("reason", SUPPRESSION_REASONS), name="reason"),
 )
 
-#: Small values kept between runs, for instance how far a reader has come.
+#: Small values kept between runs, for instance the position of a reader.
 bookmark = Table(
     "bookmark",
     metadata,

@@ -1,4 +1,4 @@
-"""Numbers that must get no SMS: their owners opted out, or they are on a list."""
+"""Suppressed numbers: their owners opted out, or they are on a suppression list."""
 
 from __future__ import annotations
 

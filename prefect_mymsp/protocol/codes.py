@@ -20,7 +20,7 @@ INBOX = "getMsgReceived"
 UPDATES = "getMsgUpdates"
 ENDPOINTS = (SEND, RESULT, SCHEDULED_TIME, SCHEDULED, RESCHEDULE, CANCEL, INBOX, UPDATES)
 
-#: At least one recipient is not a valid number. The gateway does not say which.
+#: At least one recipient is not a valid number. The gateway does not name it.
 BAD_RECIPIENT = 28
 #: There is no message with this id.
 NO_SUCH_MESSAGE = 32
@@ -36,9 +36,9 @@ class Code:
 
     Attributes:
         number: The code.
-        meaning: What it means, as the end of a sentence.
+        meaning: Its meaning, as the end of a sentence.
         remedy: Advice for a person, as an imperative sentence without its period.
-        scope: What is refused with this code, see :data:`~prefect_mymsp.errors.Scope`.
+        scope: The range of the refusal, see :data:`~prefect_mymsp.errors.Scope`.
         endpoints: The endpoints that document the code with this meaning.
     """
 
@@ -174,13 +174,13 @@ def find_code(endpoint: str, number: int) -> Code | None:
 
 
 def code_meaning(endpoint: str, number: int) -> str:
-    """What a code means at an endpoint, as the end of a sentence."""
+    """The meaning of a code at an endpoint, as the end of a sentence."""
     code = find_code(endpoint, number)
     return "not in the vendor's document for this endpoint" if code is None else code.meaning
 
 
 def refusal(endpoint: str, number: int) -> RefusedError:
-    """The error for an answer of ``N`` and a code.
+    """The error for a response of ``N`` and a code.
 
     An undocumented code keeps its number. Its scope is ``unknown``, unless other endpoints document it for the account.
     """

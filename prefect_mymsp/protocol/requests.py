@@ -1,7 +1,7 @@
 """Values to request bodies, for the eight endpoints.
 
-Every function ``build_…`` returns the form-encoded body of a POST, and rejects what the gateway could misread. Section
-numbers are those of the vendor's document.
+Every function ``build_…`` returns the form-encoded body of a POST, and rejects values that the gateway could misread.
+Section numbers are those of the vendor's document.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def format_recipients(recipients: str | Iterable[str]) -> str:
     """Format recipients: MSISDNs without ``+``, or names of groups, joined by commas (4.1.1).
 
-    A leading ``+`` is removed. A repeated recipient is written once, so that nobody gets a message twice.
+    A leading ``+`` is removed. A repeated recipient is written once, so that no number gets a message twice.
 
     Args:
         recipients: One recipient, or several; many of them already joined as
@@ -201,7 +201,7 @@ def build_cancel(login: Login, message_id: str | int) -> bytes:
 def build_inbox(login: Login, after_id: str | int = 0) -> bytes:
     """The body of a ``getMsgReceived`` request (4.4.1), always with ``clean``.
 
-    A cleaned text has neither tabs nor line breaks, so nobody can write a text that looks like a record.
+    A cleaned text has neither tabs nor line breaks, so no text can look like a record.
     """
     return _body(login, [("lastMsgId", _message_id(after_id)), ("clean", "true")])
 

@@ -32,7 +32,7 @@ from prefect_mymsp.times import resolve_repeated_hour
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response body and what is needed to read it.
+    """A response body, and the values needed to read it.
 
     Attributes:
         body: The bytes as they were received.

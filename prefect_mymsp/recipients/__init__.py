@@ -1,12 +1,12 @@
 """Read a CSV file or a DataFrame into checked recipients, one chunk of rows at a time.
 
 Every row of a source ends up in exactly one of two tables of its chunk: :attr:`RecipientChunk.rows` if its number can
-receive SMS, otherwise :attr:`RecipientChunk.rejected_rows` with line, column, value and reason. No value is repaired by
-guessing: a number that a spreadsheet has rounded is rejected, however likely one reading of it may be.
+receive SMS, otherwise :attr:`RecipientChunk.rejected_rows` with line, column, value and reason. No value is guessed: a
+number that a spreadsheet has rounded is rejected, even if one reading of it is likely.
 
-Each file of the package answers one question: ``source`` (open and read a source), ``files`` (where the bytes come
-from), ``encoding``, ``header`` (separator and column names), ``csv`` (records), ``frame`` (DataFrames), ``columns``
-(which column holds the numbers), ``numbers`` (which numbers can receive SMS).
+The files: ``source`` (open and read a source), ``files`` (paths, URLs, pipes), ``encoding``, ``header`` (separator and
+column names), ``csv`` (records), ``frame`` (DataFrames), ``columns`` (the column of the numbers), ``numbers`` (numbers
+that can receive SMS).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from prefect_mymsp.errors import SourceError, first_few
 from prefect_mymsp.phone import plain_characters
 
-#: Trimmed from names of columns: spaces, and characters that nobody sees.
+#: Trimmed from names of columns: spaces, and invisible characters.
 OUTER_SPACE = " \t\r\n\v\f\u00a0\u202f\u2007\u200b\u2060\ufeff"
 
 #: Names of phone columns without case, spaces and punctuation; the most specific ones first.
@@ -44,7 +44,7 @@ def name_key(name: str) -> str:
 
 
 def is_phone_name(name: str) -> bool:
-    """Whether phone columns are usually called like this."""
+    """Whether a name is a usual name of a phone column."""
     return any(name_key(name) in names for names in _PHONE_NAMES)
 
 
@@ -64,11 +64,11 @@ def find_phone_column(columns: Sequence[str], phone_column: str | None, label: s
 
     Args:
         columns: Names of the source's columns.
-        phone_column: The column the caller names, in any case; None to find it by its usual names.
-        label: What to call the source in an error.
+        phone_column: The name of the column, in any case; None to find it by its usual names.
+        label: The source's name in errors.
 
     Raises:
-        SourceError: There is no such column, or more than one; the message lists the columns and says what to do.
+        SourceError: There is no such column, or more than one; the message lists the columns and advises what to set.
     """
     if phone_column is not None:
         return _named_column(columns, phone_column, label)
@@ -112,4 +112,4 @@ def check_unique(columns: Sequence[str], label: str) -> None:
     """
     repeated = [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]
     if repeated:
-        raise SourceError(f"{label}: more than one column is called {first_few(repeated)}. Rename all but one.")
+        raise SourceError(f"{label}: more than one column is named {first_few(repeated)}. Rename all but one.")

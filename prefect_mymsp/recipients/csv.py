@@ -112,7 +112,7 @@ class CsvReader:
     def _normalised_chunks(self) -> Iterator[bytes]:
         """The file in UTF-8 without byte order mark, every line end a line feed, in chunks that are not empty.
 
-        Line ends within quoted fields change too: in an SMS a carriage return costs a character that nobody sees.
+        Line ends within quoted fields change too: in an SMS a carriage return is invisible and costs a character.
         """
         held = b""
         if self._encoding == "utf-8":  # was decoded without error when the file was opened

@@ -1,4 +1,4 @@
-"""Which encoding a file is in, decided from all of its bytes."""
+"""Detection of a file's encoding, from all of its bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Names that people know, where Python has others.
+# Common names, where Python uses others.
 _NAMES = {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32"}
 
 
@@ -41,8 +41,8 @@ def encoding_name(encoding: str) -> str:
 def detect_encoding(file: SourceFile) -> tuple[str, int]:
     """Return the encoding that decodes the whole file without error, and the length of its byte order mark.
 
-    Decoding all of it first is cheap, and it is the only way not to find the first Swedish letter at line 900,000 in an
-    encoding that was guessed at line 1.
+    Decoding the whole file first is cheap. An encoding guessed at line 1 could fail at the first Swedish letter in line
+    900,000.
 
     Raises:
         SourceError: The file is empty, is not text, or is in no encoding that can be detected.

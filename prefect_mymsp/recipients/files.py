@@ -1,4 +1,4 @@
-"""Where the bytes of a source come from: a path, a URL, a pipe."""
+"""The bytes of a source: from a path, a URL, or a pipe."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SourceFile:
             with self._path.open("rb") as file:
                 while True:
                     chunk = file.read(size)
-                    # After each read: what was detected when the file was opened must still hold.
+                    # After each read: the file must be the one in which columns and encoding were detected.
                     if _version(self._path) != self._version:
                         raise self.changed()
                     if not chunk:
@@ -202,7 +202,7 @@ def _download(url: str, label: str) -> IO[bytes]:
 
 def _check_status(status: int, label: str) -> None:
     if status != 200:
-        raise SourceError(f"{label}: the server answered HTTP {status}. Check the address and its permissions.")
+        raise SourceError(f"{label}: the server returned HTTP {status}. Check the address and its permissions.")
 
 
 def _copy_remote(url: str, scheme: str, label: str) -> IO[bytes]:

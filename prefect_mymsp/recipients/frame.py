@@ -26,7 +26,7 @@ class FrameReader:
     """A DataFrame, which is never modified.
 
     Attributes:
-        label: What errors call it.
+        label: Its name in errors.
         columns: Names of the columns that have one, trimmed.
         phone_column: The column with the numbers; set before :meth:`read`.
     """
@@ -116,7 +116,7 @@ def column_texts(series: Any, *, is_phone_column: bool) -> pa.Array | list[str]:
 
 
 def _text(value: Any, *, narrow: bool, is_phone: bool) -> str:
-    """Write one value as a person would; ``narrow`` floats (32 bits or fewer) hold no more than 7 digits."""
+    """Write one value as text; ``narrow`` floats (32 bits or fewer) hold no more than 7 digits."""
     import pandas as pd
 
     if isinstance(value, str):

@@ -25,7 +25,7 @@ _SAMPLE_RECORDS = 60
 
 @dataclass(frozen=True)
 class CsvHeader:
-    """What the first lines of a CSV file say about the rest.
+    """The header of a CSV file.
 
     Attributes:
         separator: The character between two fields.
@@ -60,8 +60,8 @@ def detect_header(sample: str, phone_column: str | None, label: str) -> CsvHeade
 
     Args:
         sample: The beginning of the file, with line feeds for line ends.
-        phone_column: The column that the caller names; None to find it.
-        label: What to call the file in an error.
+        phone_column: The name of the column; None to find it.
+        label: The file's name in errors.
 
     Raises:
         SourceError: The file has no header that makes sense, or no phone column.

@@ -1,4 +1,4 @@
-"""Which numbers can receive SMS: one at a time by phonenumbers, common Swedish ones by the column.
+"""Numbers that can receive SMS: one at a time by phonenumbers, common Swedish ones by the column.
 
 Both ways give the same MSISDN. Where the column-wise one is not sure, :func:`check_number` decides.
 """
@@ -42,11 +42,11 @@ def normalize_number(number: str, country: str = "SE") -> str:
     """Return a number as the gateway takes it: country code and number, digits only.
 
     Args:
-        number: As people write it, ``070-174 06 05`` or ``+46 (0)70 174 06 05``.
+        number: As it is written, such as ``070-174 06 05`` or ``+46 (0)70 174 06 05``.
         country: Country of a number written without a country code, ISO 3166-1 alpha-2.
 
     Raises:
-        SourceError: It is no number, or cannot receive SMS; the message says why.
+        SourceError: It is no number, or cannot receive SMS; the message gives the reason.
     """
     msisdn, reason = check_number(number, country.upper(), assume_country_code=False)
     if not msisdn:
@@ -95,7 +95,7 @@ def check_number(cell: str, country: str, *, assume_country_code: bool) -> tuple
 
 
 def _find_fault(text: str) -> str:
-    """Return what makes a text no phone number, whatever its digits are, or an empty text."""
+    """Return why a text is no phone number, whatever its digits are; an empty text if there is no fault."""
     if not any(map(str.isdigit, text)):
         return "this is not a phone number"
     if _EXTENSION.search(text):
@@ -193,7 +193,7 @@ def _wrong_kind(number: Any) -> str:
 
 # ---- a column of numbers -------------------------------------------------------------------------------------------
 
-# What people put between the digits of a number. No dot: 070174060.5 is left to check_number.
+# Separators between the digits of a number. Without the dot: 070174060.5 is left to check_number.
 _COLUMN_SEPARATORS = "[ ()\u00a0-]+"
 
 
@@ -233,7 +233,7 @@ def check_column(cells: pa.Array, country: str, *, assume_country_code: bool) ->
 def swedish_mobile_pattern() -> str:
     """Return the expression for Swedish mobile numbers without separators; empty if phonenumbers does not give one.
 
-    The series (070, 072, 073, …) come from the installed phonenumbers, so that both ways know the same ones. Its
+    The series (070, 072, 073, …) come from the installed phonenumbers, so that both ways accept the same ones. Its
     metadata must have the simple form it has had so far: two fixed digits and seven free ones.
     """
     metadata: Any = phonenumbers.PhoneMetadata.metadata_for_region("SE")
@@ -244,7 +244,7 @@ def swedish_mobile_pattern() -> str:
 
 
 def match_swedish_mobiles(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return the MSISDNs of Swedish mobile numbers among the cells, and a boolean array that says which those are."""
+    """Return the MSISDNs of Swedish mobile numbers among the cells, and a boolean array of their positions."""
     compact = pc.replace_substring_regex(cells, _COLUMN_SEPARATORS, "")
     recognised = pc.match_substring_regex(compact, swedish_mobile_pattern())
     # The last nine characters are the national number; where they are not, the cell is not recognised.

@@ -1,4 +1,4 @@
-"""Rows as a reader hands them over, before their numbers are checked."""
+"""Rows of a reader, before their numbers are checked."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ class Source:
 
     Attributes:
         columns: The names of the columns, trimmed, in order. Columns without a name are left out.
-        phone_column: The one that holds the numbers, spelled as in ``columns``.
+        phone_column: The column of the numbers, spelled as in ``columns``.
         label: A name that is safe to log: the file's name, a URL's host and path, or ``DataFrame``.
-        detected_format: What was detected, for a person: the column of the numbers, encoding and separator.
+        detected_format: Column of the numbers, encoding and separator, for a person.
     """
 
     def __init__(self, reader: CsvReader | FrameReader, phone_column: str, country: str) -> None:
@@ -114,15 +114,16 @@ def open_source(
 
     Args:
         source: A path (``~`` is expanded), a ``file://`` or ``https://`` URL (``http://`` to this machine only), any
-            other URL that fsspec can open, or a DataFrame, which is not modified. The content of a URL is kept in a
-            temporary file without a name, which nobody else can read and which is gone with the returned object.
+            other URL that fsspec can open, or a DataFrame, which is not modified. The content of a URL is kept in an
+            unnamed temporary file, which no other user can read, until the returned object is deleted.
         phone_column: Name of the column with the numbers, in any case; None to find it by its usual English and
             Swedish names.
         country: Country of numbers written without a country code, ISO 3166-1 alpha-2.
         chunk_rows: At most this many rows a chunk.
 
     Raises:
-        SourceError: The source cannot be read as a table of recipients; the message says what, where and what to do.
+        SourceError: The source cannot be read as a table of recipients; the message names the fault, the place and the
+            remedy.
         ConfigurationError: ``country`` is no country, or ``chunk_rows`` is not positive.
     """
     country = country.upper()

@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class CampaignReport:
-    """What a campaign did, or with ``dry_run`` what it would do.
+    """The result of a campaign, or with ``dry_run`` its plan.
 
     Attributes:
         campaign: Its name.
-        source: Where its rows come from.
+        source: Label of its source.
         detected_format: How the source was read: the phone column, and a file's encoding and separator.
         dry_run: Whether nothing was recorded or sent.
         rows: Rows of the source.
         rejected: Rows that cannot be sent; see :attr:`rejected_rows`.
         duplicates: Rows with the number and the text of an earlier row; see :attr:`duplicate_rows`.
-        suppressed: Rows whose number must not get messages; see :attr:`suppressed_rows`.
+        suppressed: Rows with a suppressed number; see :attr:`suppressed_rows`.
         groups: Recipient groups of the gateway that this run named; each is one of the messages.
-        messages: Messages of the campaign. In a dry run, this and the following counts are what there would be.
+        messages: Messages of the campaign. In a dry run, this and the following counts are those of a real run.
         segments: SMS segments that the messages take.
         ucs2: Messages of this source that need UCS-2.
         recorded_before: Messages recorded by earlier runs of the campaign.
-        planned: Not sent yet; in a dry run, what a run would send.
+        planned: Not sent yet; in a dry run, the messages that a run would send.
         sending: Being sent by another run.
         accepted: Accepted by the gateway.
         refused: Refused by the gateway.
         in_doubt: May have been sent; not sent again without evidence.
-        assumed: Were in doubt, and a person decided that they were sent.
+        assumed: Were in doubt, and a person resolved them as sent.
         cancelled: Cancelled at the gateway before their send time.
         delivered: Confirmed by the phone.
         non_gsm_characters: Characters that need UCS-2, at most 20.
         samples: A few messages, with masked numbers.
-        conflict: In a dry run, why a run would be refused; empty when it would not.
+        conflict: In a dry run, the conflict that would stop a run; empty if there is none.
         report_path: The deliveries as CSV; None in a dry run.
         rejected_rows_path: The rejected rows as CSV; None when there are none, and in a dry run.
     """
@@ -147,7 +147,7 @@ class CampaignReport:
 
     @property
     def suppressed_rows(self) -> pd.DataFrame:
-        """Rows whose number must not get messages: ``row``, ``msisdn``, ``reason``.
+        """Rows with a suppressed number: ``row``, ``msisdn``, ``reason``.
 
         The reason is ``opt-out`` for people who opted out by SMS, and ``on the list`` for a suppression list.
         """

@@ -60,7 +60,7 @@ class ExportedChart:
 
     Attributes:
         title: Its heading.
-        description: What it shows, in one sentence.
+        description: Its content, in one sentence.
         data_uri: The image, as an address that holds all of it.
     """
 
@@ -71,7 +71,7 @@ class ExportedChart:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         rows: Rows in the file; for a table, rows that were inserted or updated.
@@ -145,7 +145,7 @@ class _Deliveries:
         final: Whether each outcome is final.
         campaigns: The campaigns they belong to, the newest first.
         at: When they were read.
-        mark: The mark to store once they are written; None when the export is not one of what is new.
+        mark: The mark to store once they are written; None without ``new_only``.
     """
 
     account: str
@@ -253,7 +253,7 @@ def _delivery_page(
     since = selection.since or min((summary.created_at for summary in read.campaigns), default=read.at)
     since = floor_minute(since)  # as the gateway cuts off its times
     text = None
-    # A text that several people got is no secret of one of them; the text of a single message may be.
+    # A text sent to several recipients is not private; the text of a single message may be.
     if selection.campaign is not None and (show_numbers or len(read.frame) > 1):
         text = journal.report_queries.shared_text(read.campaigns[0].key.id)
     data = DeliveryData(
@@ -271,7 +271,7 @@ def _delivery_page(
 
 
 def _title(selection: DeliverySelection, now: datetime, zone: ZoneInfo) -> str:
-    """What a report is about; empty when it is about a whole campaign, whose name is the title."""
+    """The title of a report; empty for a whole campaign, whose name is the title."""
     from prefect_mymsp.reports.html.wording import format_time
 
     if selection.is_whole_campaign:
@@ -417,7 +417,7 @@ def _write_table(
 
 
 def _row_keys(account: str, frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """What identifies each row permanently, whatever else of it changes and whether its numbers are masked."""
+    """The permanent key of each row, independent of its other values and of masking."""
     columns = [frame[name].tolist() for name in names]
     return [
         hashlib.blake2b("\n".join((account, *row)).encode(), digest_size=16).hexdigest()

@@ -52,7 +52,7 @@ REJECTED_ROW_DTYPES: dict[str, str] = {
 }
 #: One row per row of a source with the number and the text of an earlier one.
 DUPLICATE_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "first_row": _COUNT}
-#: One row per row of a source whose number must not get messages.
+#: One row per row of a source with a suppressed number.
 SUPPRESSED_ROW_DTYPES: dict[str, str] = {"row": _COUNT, "msisdn": _TEXT, "reason": _TEXT}
 #: One row per received message; see :func:`inbox_frame`.
 INBOX_DTYPES: dict[str, str] = {
@@ -136,7 +136,7 @@ def deliveries_frame(journal: Journal, *campaigns: CampaignKey) -> pd.DataFrame:
           negative. The gateway reports minutes, so the phone received the SMS at least this many seconds later and
           less than 60 seconds after that; NA unless delivered;
         - ``status``: the gateway's status; NA until it reports one;
-        - ``error``: what went wrong; NA when nothing did.
+        - ``error``: the failure, in words; NA without one.
 
     Raises:
         JournalError: The journal cannot be read.
@@ -218,7 +218,7 @@ def _delivery_table(columns: Columns, names: Mapping[int, str]) -> pa.Table:
 
 
 def _error(state: str, code: int | None, reason: str | None) -> str | None:
-    """What went wrong with a message, in words."""
+    """The failure of a message, in words."""
     if state == REFUSED and code == protocol.BAD_RECIPIENT:
         return "28: the gateway cannot use this number"  # bisecting has left it alone in its request
     if state == REFUSED and code is not None:
@@ -268,7 +268,7 @@ def duplicate_rows_frame(duplicates: pa.Table) -> pd.DataFrame:
 
 
 def suppressed_rows_frame(suppressed: pa.Table) -> pd.DataFrame:
-    """Rows of a source whose number must not get messages: ``row``, ``msisdn``, ``reason``."""
+    """Rows of a source with a suppressed number: ``row``, ``msisdn``, ``reason``."""
     columns = {name: suppressed.column(name).to_pylist() for name in SUPPRESSED_ROW_DTYPES}
     return _frame(_table(columns, SUPPRESSED_ROW_DTYPES), SUPPRESSED_ROW_DTYPES)
 
@@ -286,8 +286,8 @@ def inbox_frame(parts: Iterable[Sequence[tuple[Any, ...]]]) -> pd.DataFrame:
         Columns as in :data:`INBOX_DTYPES`: ``message_id``, the gateway's; ``received_at``, the gateway's time, NA when
         it gave none; ``stored_at``, when it came into the journal; ``sender``; ``prefix``, the keyword that routed it
         here; ``kind``, SMS, VOI or DPN; ``text``; ``user``, ``alias`` and ``subject`` as the gateway has them. Texts
-        are written by strangers: escape them wherever you show them. In purged messages, sender, alias and subject are
-        NA and the text is empty.
+        are untrusted: escape them wherever you show them. In purged messages, sender, alias and subject are NA and the
+        text is empty.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What of an export is new: the mark that the journal keeps for each target of ``new_only`` exports.
+"""The marks of ``new_only`` exports: the journal keeps one for each target.
 
 A mark has a position, below which nothing new can appear, and the numbers of the rows above it that were exported.
 Rows above the position may still appear late: another process commits its transaction some time after it has read the
@@ -21,7 +21,7 @@ OVERLAP = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class ExportMark:
-    """How far exports to one target have come.
+    """The progress of exports to one target.
 
     Attributes:
         position: For deliveries a time in microseconds since the epoch, for the inbox a number in the journal.

@@ -1,7 +1,7 @@
-"""Texts of strangers, made safe for terminals and spreadsheets.
+"""Untrusted texts, made safe for terminals and spreadsheets.
 
-People who send an SMS or name a column write whatever they like: escape sequences that repaint a terminal, characters
-that turn the direction of writing, formulas that a spreadsheet would run. HTML is escaped by the templates.
+Received texts and column names may contain anything: escape sequences for a terminal, characters that change the
+direction of writing, formulas that a spreadsheet would run. HTML is escaped by the templates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TEXT_COLUMNS = ("text", "subject", "alias", "error", "reason")
 
 
 def escape_control_characters(text: str) -> str:
-    r"""Write out control characters: ``\x1b[31m`` instead of what turns a terminal red."""
+    r"""Write out control characters: ``\x1b[31m`` as text instead of the escape sequence."""
     return _CONTROL_CHARACTERS.sub(_escape_sequence, text)
 
 

@@ -1,4 +1,4 @@
-"""What an export holds: which deliveries, or which received messages."""
+"""The selection of an export: deliveries, or received messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect_mymsp.times import DEFAULT_TRACKING_DAYS, require_aware
 
 @dataclass(frozen=True)
 class DeliverySelection:
-    """Which deliveries an export holds.
+    """The deliveries of an export.
 
     Attributes:
         campaign: The name of one campaign; None for all campaigns of the account.
@@ -30,11 +30,11 @@ class DeliverySelection:
 
     @property
     def is_whole_campaign(self) -> bool:
-        """Whether it is everything that one campaign has."""
+        """Whether it selects one whole campaign."""
         return self.campaign is not None and self.since is None and self.until is None and not self.new_only
 
     def check(self) -> None:
-        """Refuse a period that makes no sense.
+        """Refuse an invalid period.
 
         Raises:
             InputError: A time has no zone, the period is empty, or ``new_only`` is combined with a period.
@@ -44,12 +44,12 @@ class DeliverySelection:
 
 @dataclass(frozen=True)
 class InboxSelection:
-    """Which received messages an export holds.
+    """The received messages of an export.
 
     Attributes:
         since: Only messages received at this time or later, aware.
         until: Only messages received before this time, aware.
-        new_only: Only messages that came into the journal since the last export to the same target.
+        new_only: Only messages stored in the journal since the last export to the same target.
     """
 
     since: datetime | None = None
@@ -57,7 +57,7 @@ class InboxSelection:
     new_only: bool = False
 
     def check(self) -> None:
-        """Refuse a period that makes no sense.
+        """Refuse an invalid period.
 
         Raises:
             InputError: A time has no zone, the period is empty, or ``new_only`` is combined with a period.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.engine import URL, Connection
 
-#: Columns that a table has in addition to the frame's: which row it is, whether it is final, and when it was read.
+#: Columns of a table in addition to the frame's: key, whether the row is final, and when it was read.
 KEY, FINAL, EXPORTED_AT = "row_key", "final", "exported_at"
 
 _ROWS_PER_STATEMENT = 20_000
@@ -40,7 +40,7 @@ def append_rows(
         frame: The rows.
         url: An SQLAlchemy URL.
         table: The table's name, with a schema before a dot where the database has schemas.
-        keys: What identifies each row permanently.
+        keys: The permanent key of each row.
         final: Whether each row is final.
         read_at: When the rows were read from the journal, aware.
 

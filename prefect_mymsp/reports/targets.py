@@ -67,7 +67,7 @@ class FileTarget:
         return path
 
     def bookmark(self, kind: str, campaign: str | None = None) -> str:
-        """The name under which the journal records how far exports to this target have come."""
+        """The name of the bookmark for exports to this target."""
         place = "" if self.path is None else str(self.path.expanduser().absolute())
         return _bookmark(kind, self.format, place, campaign)
 
@@ -96,7 +96,7 @@ class TableTarget:
             raise InputError("A table export needs a database (a Secret block with its URL) and the table's name.")
 
     def bookmark(self, kind: str, campaign: str | None = None) -> str:
-        """The name under which the journal records how far exports to this target have come."""
+        """The name of the bookmark for exports to this target."""
         return _bookmark(kind, "table", f"{_database(self.url)} {self.table}", campaign)
 
 
@@ -106,7 +106,7 @@ def _bookmark(kind: str, format_: str, place: str, campaign: str | None) -> str:
 
 
 def _database(url: str) -> str:
-    """Which database a URL names, whoever connects to it."""
+    """The identity of a database, independent of the user that connects."""
     from prefect_mymsp.database_urls import database_identity, parse_database_url
 
     try:

@@ -36,10 +36,10 @@ def tracking_frame(campaigns: Sequence[CampaignProgress]) -> pd.DataFrame:
 
     Returns:
         Columns as in :data:`TRACKING_DTYPES`, also when empty: ``campaign``; ``created_at``, in UTC; ``complete``,
-        whether nothing is left to send or to learn; ``messages`` and, by state, ``planned`` to ``cancelled``;
+        whether all messages are sent and final; ``messages`` and, by state, ``planned`` to ``cancelled``;
         ``delivered``, and of these ``newly_delivered`` since the pass began; ``open``, accepted messages that will be
-        polled again; ``given_up``, accepted messages and messages in doubt that are too old for that; ``todo``, what a
-        person should do, empty when nothing.
+        polled again; ``given_up``, accepted messages and messages in doubt that are too old for that; ``todo``, the
+        next steps for a person, empty if there are none.
     """
     import pandas as pd
 

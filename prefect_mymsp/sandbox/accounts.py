@@ -103,8 +103,8 @@ class Settings:
         delivered_after_s: Simulated seconds from sent to delivered, spread likewise.
         archive_after_s: Age in simulated seconds at which a message is archived (323); None is never.
         latency_ms: Real milliseconds before every response under ``/external/``.
-        zone: Of the local times in answers.
-        dialect: Form of the answers.
+        zone: Of the local times in responses.
+        dialect: Form of the responses.
     """
 
     __pydantic_config__ = JSON_CONFIG

@@ -1,6 +1,6 @@
 """The gateway over HTTP: ``/external/`` for the client, ``/_sandbox/`` for tests, ``/`` for a person.
 
-A few lines of plain ASGI answer the eight endpoints, because thousands of requests go through them; Starlette answers
+A few lines of plain ASGI serve the eight endpoints, because thousands of requests go through them; Starlette serves
 everything else.
 """
 
@@ -79,7 +79,7 @@ async def _external(gateway: Gateway, endpoint: str, scope: Scope, receive: Rece
 
 def _transport(send: Send) -> asyncio.WriteTransport:
     # ``send`` is a bound method of uvicorn's RequestResponseCycle, which holds the connection's transport. ASGI itself
-    # has no way to close a connection without an answer.
+    # has no way to close a connection without a response.
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if not isinstance(transport, asyncio.WriteTransport):
         raise ConnectionDropped("The sandbox can only drop connections under uvicorn.")
@@ -99,7 +99,7 @@ async def _truncate(reply: Reply, receive: Receive, send: Send) -> None:
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
-    # Until uvicorn knows that the connection is gone it would answer 500 for a request without a response.
+    # Until uvicorn has seen the closed connection it would return 500 for a request without a response.
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -42,7 +42,7 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Go back to the first moment; for a gateway that has forgotten everything, so that nothing is undone."""
+        """Go back to the first moment; for a gateway that was reset, so that nothing is undone."""
         with self._lock:
             self._real = self._source()
             self._simulated = time.time() if self._start is None else self._start.timestamp()

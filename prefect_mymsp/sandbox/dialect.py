@@ -1,4 +1,4 @@
-"""How the sandbox writes its answers: every form the vendor's document shows or leaves open, chosen at run time.
+"""The forms of the sandbox's responses: every form the vendor's document shows or leaves open, chosen at run time.
 
 Written from the document alone. The client has its own reading of it, and the two meet only over HTTP.
 """
@@ -40,18 +40,18 @@ _NEWLINE = re.compile(r"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The form of an answer where the document leaves it open or contradicts itself.
+    """The form of a response where the document leaves it open or contradicts itself.
 
     Attributes:
-        separator: What stands between ``A`` or ``N`` and the rest; the document does not say.
-        line_ending: Between the lines of an answer.
-        trailing_newline: Whether an answer ends with a line ending.
+        separator: Text between ``A`` or ``N`` and the rest; the document leaves it open.
+        line_ending: Between the lines of a response.
+        trailing_newline: Whether a response ends with a line ending.
         records: Whether each ``;;`` record has a line of its own or they follow each other directly.
         smpp_time: Characters in a sendlater time: 16 is SMPP's absolute time, 15 (no tenth of a second) and the
             zone-less 12 are what the document's examples and field names also allow.
         update_time: A delivery report's time in getMsgUpdates: ``smpp`` as the field list of section 4.5.2 says,
             ``minutes`` (``YYYY-MM-DD hh:mm``) as its example shows.
-        charset: Encoding of the answer; characters it lacks become ``?``.
+        charset: Encoding of the response; characters it lacks become ``?``.
         declare_charset: Whether Content-Type names the charset.
         order: Of ids in lists; the document's example is descending.
     """
@@ -74,7 +74,7 @@ class Dialect:
         return b"text/plain; charset=" + _CODECS[self.charset][1].encode() if self.declare_charset else b"text/plain"
 
     def encode(self, text: str) -> bytes:
-        """The answer as bytes in the dialect's charset."""
+        """The response as bytes in the dialect's charset."""
         return text.encode(_CODECS[self.charset][0], "replace")
 
     def accepted(self, *lines: str) -> str:

@@ -227,7 +227,7 @@ def _get_msg_received(state: GatewayState, exchange: Exchange) -> str:
 
 
 def _get_msg_updates(state: GatewayState, exchange: Exchange) -> str:
-    """Section 4.5: what it returns it never returns again."""
+    """Section 4.5: each record is returned once."""
     account = _log_in(state, exchange.params)
     if not account.updates:
         raise Refusal(7)
@@ -288,7 +288,7 @@ def _received_minute(state: GatewayState, message: ReceivedMessage) -> str:
     return minutes(None if message.received_at is None else message.received_at.timestamp(), state.settings.zone)
 
 
-#: What answers each endpoint.
+#: The handler of each endpoint.
 HANDLERS: Final[Mapping[str, Callable[[GatewayState, Exchange], str]]] = {
     "sendSms": _send_sms,
     "getSmsResult": _get_sms_result,

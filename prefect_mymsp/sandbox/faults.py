@@ -1,4 +1,4 @@
-"""What can go wrong between a request and its answer, by chance or by script."""
+"""Faults between a request and its response, random or scripted."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ class Fault:
     Attributes:
         kind: ``none`` lets a request pass (for scripts); ``response_lost`` processes it and closes the connection
             without a byte; ``lost_before`` closes it with nothing processed; ``late`` closes it and processes the
-            request ``delay_s`` of simulated time later; ``error_before``/``error_after`` answer ``status`` before or
-            after processing; ``rate_limited`` answers 429; ``slow`` processes, then answers ``delay_s`` real
-            seconds later; ``truncated`` announces a longer body than it sends; ``cut_short`` shortens the body so
-            that HTTP cannot tell; ``html`` and ``empty`` replace the answer; ``refuse`` answers ``N`` and ``code``.
-        endpoints: Where it strikes.
+            request ``delay_s`` of simulated time later; ``error_before``/``error_after`` return ``status`` before or
+            after processing; ``rate_limited`` returns 429; ``slow`` processes, then responds ``delay_s`` real seconds
+            later; ``truncated`` announces a longer body than it sends; ``cut_short`` shortens the body with a matching
+            Content-Length; ``html`` and ``empty`` replace the response; ``refuse`` returns ``N`` and ``code``.
+        endpoints: The endpoints it applies to.
         probability: Chance a request, for a random fault.
-        times: Requests still to strike, for a scripted fault.
+        times: Number of requests it still applies to, for a scripted fault.
         status: HTTP status of ``error_before`` and ``error_after``.
         retry_after_s: Value of the Retry-After header of ``rate_limited``; no header when None.
         delay_s: Seconds, for ``slow`` (real) and ``late`` (simulated).
-        keep_bytes: Bytes left of a ``truncated`` or ``cut_short`` answer. When None: half of it, but a
-            ``cut_short`` sendSms answer keeps only its ``A``, as half an id would be a wrong id.
+        keep_bytes: Bytes left of a ``truncated`` or ``cut_short`` response. When None: half of it, but a ``cut_short``
+            sendSms response keeps only its ``A``, as half an id would be a wrong id.
         processed: Whether ``html`` or ``empty`` comes after processing; when None, ``html`` before, ``empty`` after.
         code: Error code of ``refuse``.
     """
@@ -205,7 +205,7 @@ class FaultPlan:
         self._generator = Random(self.seed)  # noqa: S311
 
     def remaining(self) -> list[Fault]:
-        """Scripted faults that have not struck yet, with the times they still will."""
+        """Scripted faults that still apply, with the number of requests left."""
         return [
             replace(f, times=left) for i, f in enumerate(self._script) if (left := (f.times or 1) - self._struck[i]) > 0
         ]

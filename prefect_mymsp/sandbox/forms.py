@@ -31,7 +31,7 @@ _NOT_CHARSETS: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "und
 
 
 class Refusal(Exception):  # noqa: N818  an answer, not an error
-    """The gateway answers ``N`` and this code."""
+    """The gateway returns ``N`` and this code."""
 
     def __init__(self, code: int) -> None:
         self.code = code

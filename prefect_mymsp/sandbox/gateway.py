@@ -1,8 +1,7 @@
-"""The gateway: requests in, responses out, faults in between, and what tests may look at and change.
+"""The gateway: requests in, responses out, faults in between, and the state that tests may read and change.
 
-A request comes in as bytes and leaves as a :class:`Reply` that says what to put on the wire, or to put nothing there.
-Nothing runs in the background: what time brings (sending, delivery, replies, late requests) is computed from the clock
-at each call.
+A request comes in as bytes and leaves as a :class:`Reply`: the bytes for the wire, or none. Nothing runs in the
+background: the effects of time (sending, delivery, replies, late requests) are computed from the clock at each call.
 """
 
 from __future__ import annotations
@@ -266,7 +265,7 @@ class Gateway:
             ]
 
     def archive(self, message_id: str | int) -> None:
-        """Archive a message now: getSmsResult answers 323 for it.
+        """Archive a message now: getSmsResult returns 323 for it.
 
         Raises:
             KeyError: There is no such message.

@@ -20,12 +20,12 @@ JSON_CONFIG: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False
 
 
 def parse_json(kind: type[T], value: object, name: str = "") -> T:
-    """A value of ``kind`` from what JSON makes of it.
+    """Check a value from JSON against a type.
 
     Args:
         kind: A type that pydantic can check.
         value: The value, as ``json.loads`` returns it.
-        name: What the value is, for errors.
+        name: The value's name in errors.
 
     Raises:
         ConfigurationError: It is not such a value; the message names the field.

@@ -1,4 +1,4 @@
-"""Numbers that decide what happens to a message sent to them.
+"""Magic numbers: each has a fixed outcome for messages sent to it.
 
 All lie in 070-1740605 to 070-1740699, the range Sweden's regulator sets aside for fiction: no phone has them, so a
 campaign pointed at the real gateway by mistake reaches nobody. One table, from which the documentation is generated.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "46701740"
 
-#: A text that imitates every frame of an answer: tabs, newlines, and a whole delivery report and received message.
+#: A text that imitates every frame of a response: tabs, newlines, and a whole delivery report and received message.
 FORGED_TEXT: Final = (
     "Hello\tthere\r\n;;0\t100001\t1\t46701740605\tdelivered\t2026-01-01 00:00\n"
     ";;1\t999999999\t46701740605\t2026-01-01 00:00\tFORGED\tSMS\tforged"
@@ -27,7 +27,7 @@ HTML_TEXT: Final = "<script>alert('sms')</script><b>bold</b> & \"quoted\""
 
 @dataclass(frozen=True, slots=True)
 class Magic:
-    """What one number does.
+    """The outcome of one number.
 
     Attributes:
         meaning: One line for the documentation.
@@ -59,13 +59,13 @@ MAGIC_NUMBERS: Final[Mapping[str, Magic]] = {
         650: Magic("sent, never delivered: stays `undelivered`", word=None),
         651: Magic("accepted, never sent", sent=False, word=None),
         652: Magic("ends as `expired`, a status word the document does not list", word="expired"),
-        653: Magic("ends as `teleported`, a status word nobody has seen before", word="teleported"),
+        653: Magic("ends as `teleported`, an invented status word", word="teleported"),
         654: Magic("looks right but is refused: 28, for the whole send", refused=True),
         655: Magic("delivered ten minutes after it was sent", delivery_delay_s=600.0),
         656: Magic("delivered; replies `STOP`", reply="STOP"),
         657: Magic("delivered; replies a text with tabs, newlines and forged `;;` records", reply=FORGED_TEXT),
         658: Magic("delivered; replies HTML with a script", reply=HTML_TEXT),
-        660: Magic("accepted, then the connection is closed without an answer", fault=Fault("response_lost")),
+        660: Magic("accepted, then the connection is closed without a response", fault=Fault("response_lost")),
         661: Magic(
             "connection closed, nothing processed; every second try of a text passes",
             fault=Fault("lost_before"),
@@ -82,17 +82,17 @@ MAGIC_NUMBERS: Final[Mapping[str, Magic]] = {
             fault=Fault("rate_limited", retry_after_s=1),
             every_other=True,
         ),
-        665: Magic("accepted, answer truncated: shorter than its Content-Length", fault=Fault("truncated")),
-        666: Magic("accepted, answer cut to `A` in a way HTTP cannot notice", fault=Fault("cut_short")),
-        667: Magic("accepted, answered with an HTML login page", fault=Fault("html", processed=True)),
+        665: Magic("accepted, response truncated: shorter than its Content-Length", fault=Fault("truncated")),
+        666: Magic("accepted, response cut to `A` with a matching Content-Length", fault=Fault("cut_short")),
+        667: Magic("accepted, then an HTML login page as the response", fault=Fault("html", processed=True)),
         668: Magic(
             "HTML login page, nothing processed; every second try of a text passes",
             fault=Fault("html", processed=False),
             every_other=True,
         ),
-        669: Magic("accepted, answered with an empty body", fault=Fault("empty")),
-        670: Magic("accepted, answered after 2 seconds", fault=Fault("slow", delay_s=2.0)),
-        671: Magic("accepted, answered after 30 seconds", fault=Fault("slow", delay_s=30.0)),
+        669: Magic("accepted, then a response with an empty body", fault=Fault("empty")),
+        670: Magic("accepted, response after 2 seconds", fault=Fault("slow", delay_s=2.0)),
+        671: Magic("accepted, response after 30 seconds", fault=Fault("slow", delay_s=30.0)),
         672: Magic(
             "connection closed, and accepted 5 seconds later all the same; every second try of a text passes",
             fault=Fault("late", delay_s=5.0),

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Reply(NamedTuple):
-    """What to put on the wire.
+    """A response as it goes onto the wire.
 
     Attributes:
         status: HTTP status.
         headers: Response headers, without Content-Length.
-        body: What is sent of the body.
+        body: The bytes sent of the body.
         announced: Content-Length; larger than the body for a truncated response.
         delay_s: Real seconds to wait before responding.
         dropped: Close the connection without a byte instead of all this.
@@ -88,7 +88,7 @@ class Message:
         accepted_at: Simulated seconds since 1970-01-01 UTC.
         scheduled_at: Its delivery time likewise; None when sent at once.
         cancelled: Whether it was cancelled in time.
-        archived: Whether getSmsResult answers 323.
+        archived: Whether getSmsResult returns 323.
         flash: Sent as a flash SMS.
         destination_port: Port on the phone; 0 is none.
         generation: Counts changes of the delivery time; events of an older generation no longer happen.

@@ -26,7 +26,7 @@ th { font-weight: 600; }
 
 
 def page(gateway: Gateway) -> str:
-    """The page as HTML; every value is escaped, as texts are written by strangers."""
+    """The page as HTML; every value is escaped, as texts are untrusted."""
     with gateway.lock:
         inbox = gateway.inbox()[-_SHOWN:][::-1]  # first, as replies due by now arrive by looking
         now = gateway.clock.timestamp()

@@ -1,6 +1,6 @@
 """Running the sandbox: in a background thread for tests, or in the foreground for the command line.
 
-It listens on loopback and nowhere else: it asks for no password where it matters and holds whatever it is sent.
+It listens on loopback and nowhere else: parts of it need no password, and it holds all messages sent to it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _START_TIMEOUT_S = 10.0
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it listens, and leaves no connection behind."""
+    """A uvicorn server with an event for its start, which leaves no connection behind."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -38,7 +38,7 @@ class _Server(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Requests still waiting here are slow on purpose; nobody wants their answer any more.
+        # Requests still waiting here are slow on purpose; their responses are no longer needed.
         for connection in list(self.server_state.connections):
             transport = getattr(connection, "transport", None)
             if transport is not None:
@@ -54,11 +54,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except ValueError as error:
         raise ConfigurationError(f"The sandbox listens on a loopback address, not on {host!r}.") from error
     if not address.is_loopback:
-        raise ConfigurationError(
-            f"The sandbox listens on loopback only, not on {host}: it protects nothing it is sent."
-        )
+        raise ConfigurationError(f"The sandbox listens on loopback only, not on {host}: its data is not protected.")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    # With the protocol left at 0 asyncio does not set TCP_NODELAY, and every answer waits 40 ms for a delayed ACK.
+    # With the protocol left at 0 asyncio does not set TCP_NODELAY, and every response waits 40 ms for a delayed ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,7 +101,7 @@ class Sandbox:
     Attributes:
         gateway: The state. Its methods lock; hold ``gateway.lock`` over several steps.
         url: Root, for instance ``http://127.0.0.1:43123``; set once it runs.
-        base_url: What the client takes as its base URL: the root and ``/external``.
+        base_url: The client's base URL: the root and ``/external``.
         user: Login of the gateway's first account.
         password: And its password.
     """
@@ -119,7 +117,7 @@ class Sandbox:
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
-        """Listen; returns when requests are answered.
+        """Listen; returns when requests are served.
 
         Raises:
             ConfigurationError: The address is not loopback, or the port is taken.
@@ -173,7 +171,7 @@ def serve(
         speed: Simulated seconds a real second.
         user: Login of the one account.
         password: Its password.
-        on_ready: Called with the root URL once requests are answered.
+        on_ready: Called with the root URL once requests are served.
 
     Raises:
         ConfigurationError: The address is not loopback, the port is taken, or the speed is not above 0.

@@ -1,4 +1,4 @@
-"""What the gateway holds: accounts, messages, mailboxes, and what is due to happen. No I/O, no endpoints."""
+"""The state of the gateway: accounts, messages, mailboxes, and due events. No I/O, no endpoints."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Exchange:
 
 @dataclass(slots=True)
 class Mailbox:
-    """What one account has received.
+    """The received messages and reports of one account.
 
     Attributes:
         inbox: Received messages, oldest first.
@@ -57,7 +57,7 @@ class Mailbox:
 
 
 class ReplyEvent(NamedTuple):
-    """A phone answers a message."""
+    """A phone replies to a message."""
 
     message: Message
     generation: int
@@ -84,7 +84,7 @@ class GatewayState:
         settings: Replaced as a whole.
         messages: Accepted messages by id, in order of acceptance.
         scheduled: Messages with a delivery time by user and id; those that were sent are removed later.
-        events: What is due to happen, as a heap: when, order, event.
+        events: Due events, as a heap: when, order, event.
         magic_attempts: Requests to each magic number with each text.
     """
 

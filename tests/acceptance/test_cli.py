@@ -110,7 +110,7 @@ def test_resolve_and_cancel(terminal: Terminal, gateway: Sandbox, tmp_path: Path
     gateway.gateway.faults.replace(scripted=[Fault("response_lost")])
     sent = terminal.run("send", str(source), "Hej", "--campaign", "doubt", "--yes", "--no-wait", code=3)
     assert "prefect-mymsp resolve doubt" in sent
-    assert "settle them with prefect-mymsp resolve" in " ".join(terminal.run("track", "doubt", code=3).split())
+    assert "resolve them with prefect-mymsp resolve" in " ".join(terminal.run("track", "doubt", code=3).split())
     doubtful = terminal.run("resolve", "doubt", code=3)
     assert "2 messages are in doubt" in doubtful
     assert "46701740605" not in doubtful

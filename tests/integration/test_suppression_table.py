@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said_without_the_url(desk: Desk, tmp_path: Path) -> No
         (f"sqlite:///{missing}", ConfigurationError, "does not exist"),
         ("not a URL " + secret, ConfigurationError, "cannot be read"),
         (f"postgresql://u:{secret}@host:port/x", ConfigurationError, "cannot be read"),
-        (f"nosuchdb://u:{secret}@localhost/x", ConfigurationError, "does not know this kind of database"),
+        (f"nosuchdb://u:{secret}@localhost/x", ConfigurationError, "does not support this kind of database"),
         (f"oracle+oracledb://u:{secret}@localhost/x", ConfigurationError, "needs oracledb"),
         (f"postgresql://u:{secret}@127.0.0.1:9/{secret}", SourceError, r"cannot be read \(OperationalError\)"),
     ]

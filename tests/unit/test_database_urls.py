@@ -137,7 +137,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_database_is_refused_without_its_url() -> None:
-    with pytest.raises(ConfigurationError, match="does not know this kind of database") as caught:
+    with pytest.raises(ConfigurationError, match="does not support this kind of database") as caught:
         open_engine(parse(f"nosuchdb://u:{SECRET}@host/x"), OWNER)
     assert SECRET not in str(caught.value)
 

@@ -1,4 +1,4 @@
 """Reports as HTML pages: one file each, without scripts and without anything from the network.
 
-Python computes from the frames what a page shows; the templates only lay it out and escape all of it.
+Python computes the values of a page from the frames; the templates lay them out and escape them.
 """

@@ -54,15 +54,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Label:
-    """A text at a point; ``note`` follows it in a muted color.
+    """A text at a point, followed by ``note`` in a muted color.
 
     Attributes:
         x: Where the text starts, has its middle or ends, by ``anchor``.
         y: Its baseline.
-        text: What it says.
+        text: The text.
         anchor: start, middle or end.
         color: A color name of the template.
-        note: What follows it.
+        note: Text after it, in a muted color.
     """
 
     x: float
@@ -85,7 +85,7 @@ class Line:
 
 @dataclass
 class Drawing:
-    """Everything that one SVG shows."""
+    """The elements of one SVG."""
 
     width: int
     height: int
@@ -100,7 +100,7 @@ class Chart:
 
     Attributes:
         title: Its heading.
-        description: What it shows, in one sentence.
+        description: Its content, in one sentence.
         element_id: Prefix of the ids of its elements, unique on a page.
         wide: The drawing for a screen or a sheet of paper.
         narrow: The drawing for a phone.
@@ -141,7 +141,7 @@ def over_time(times: pd.Series, zone: tzinfo, *, title: str, noun: str, element_
         times: Moments, aware; missing ones do not count.
         zone: The zone of the axis.
         title: The chart's heading.
-        noun: What is counted, in the plural.
+        noun: The counted things, in the plural.
         element_id: Prefix of the ids of its elements, unique on the page.
     """
     import numpy as np
@@ -221,7 +221,7 @@ def _scale(most: int) -> list[int]:
 
 
 def _ticks(starts: Sequence[datetime], most: int) -> list[tuple[int, str, str]]:
-    """Which bars begin at a tick, the time it says, and the date below where the date changes."""
+    """The bars that begin at a tick, the tick's time, and the date below where the date changes."""
     length = starts[-1] - starts[0]
     every = next((span for span in _SPANS if length < span * most), timedelta(days=-(-length.days // most) or 1))
     ticks: list[tuple[int, str, str]] = []
@@ -264,7 +264,7 @@ def by_group(rows: Sequence[tuple[str, int]], *, title: str, noun: str, element_
     Args:
         rows: (label, count), in the order of the bars.
         title: The chart's heading.
-        noun: What is counted, in the plural.
+        noun: The counted things, in the plural.
         element_id: Prefix of the ids of its elements, unique on the page.
     """
     if sum(count > 0 for _, count in rows) < 2:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeliveryData:
-    """What a delivery report is made of.
+    """The data of a delivery report.
 
     Attributes:
         campaigns: The campaigns it is about, the newest first.
@@ -37,7 +37,7 @@ class DeliveryData:
         opt_outs: MSISDNs that opted out, and when.
         text: The text that all messages share; None when there are several.
         read_at: When all this was read, aware.
-        title: What the report is about; empty when that is one campaign.
+        title: Its title; empty for one campaign.
     """
 
     campaigns: Sequence[CampaignSummary]
@@ -65,7 +65,7 @@ class CampaignRow:
 
 @dataclass
 class DeliveryPage(Page):
-    """What the template of a delivery report shows; ``facts`` or ``campaigns``, by how many campaigns there are."""
+    """The values of the template of a delivery report: ``facts`` for one campaign, ``campaigns`` for several."""
 
     facts: list[tuple[str, str]] = field(default_factory=list)
     several_campaigns: bool = False
@@ -86,7 +86,7 @@ def delivery_page(
     """A delivery report.
 
     Args:
-        data: What it is made of.
+        data: The data of the report.
         zone: The zone of its times.
         price_per_segment: What one segment costs.
         show_numbers: Show phone numbers in full.
@@ -146,7 +146,7 @@ def _tally(data: DeliveryData) -> tuple[Tally, str]:
 
 
 def _sources(data: DeliveryData) -> list[SourceCounts] | None:
-    """What the sources held, when the report is about all of it and the journal has counted it."""
+    """The counts of the sources, if the report covers whole campaigns and the journal has the counts."""
     sources = [campaign.source_rows for campaign in data.campaigns if campaign.source_rows is not None]
     return sources if data.complete and sources and len(sources) == len(data.campaigns) else None
 
@@ -164,7 +164,7 @@ def _campaign_row(campaign: CampaignSummary, zone: tzinfo) -> CampaignRow:
 
 
 def _replies(data: DeliveryData, zone: tzinfo, *, show_numbers: bool) -> tuple[Rows, str]:
-    """Messages received from recipients of the report, and how many those are, in words."""
+    """Messages received from recipients of the report, and their counts in words."""
     inbox, recipients = data.inbox, data.deliveries["recipient"]
     senders = sender_msisdns(inbox)
     # Few people write back: look the senders up among the recipients, not the recipients among the senders.

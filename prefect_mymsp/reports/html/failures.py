@@ -1,4 +1,4 @@
-"""What was not delivered: reasons, operators, the recipients, messages in doubt, and rejected rows."""
+"""Failures: reasons, operators, the recipients, messages in doubt, and rejected rows."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class Failures:
-    """All that was not delivered.
+    """The messages that were not delivered.
 
     Attributes:
-        summary: How many messages that is, in words.
+        summary: The number of messages, in words.
         reasons: Counted by reason.
-        operators: Counted by operator; empty when none is known.
+        operators: Counted by operator; empty when no operator is known.
         undelivered: The recipients, without those in doubt.
         in_doubt: The recipients of messages in doubt.
-        commands: Commands that show all of the latter, for the first few campaigns.
+        commands: Commands that list all messages in doubt, for the first few campaigns.
     """
 
     summary: str = ""
@@ -68,7 +68,7 @@ class Failures:
 
 
 def failures(deliveries: pd.DataFrame, *, show_numbers: bool) -> Failures:
-    """Everything in a frame of deliveries that was not delivered."""
+    """The messages in a frame of deliveries that were not delivered."""
     not_delivered = ~delivered_mask(deliveries)
     failed = deliveries[not_delivered]
     if failed.empty:
@@ -144,7 +144,7 @@ def _reason(state: str, status: str, error: str, *, was_sent: bool) -> str:
     if error:
         return error
     if not status:
-        return "accepted; the gateway has reported nothing since"
+        return "accepted; no status from the gateway yet"
     if was_sent:
         return f"sent; the gateway reports “{status}”"
     return f"waits at the gateway, which reports “{status}”"

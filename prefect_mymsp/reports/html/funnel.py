@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A step, its share of the first one, and what was lost before it or waits after it."""
+    """A step, its share of the first one, and a note about the messages lost before it or waiting after it."""
 
     label: str
     count: int
@@ -28,7 +28,7 @@ class FunnelStep:
 
 @dataclass(frozen=True)
 class Funnel:
-    """All steps, and what the first one counts: Rows or Messages."""
+    """All steps, and the unit of the first one: Rows or Messages."""
 
     unit: str = "Rows"
     steps: Sequence[FunnelStep] = ()
@@ -39,7 +39,7 @@ def funnel(tally: Tally, sources: Sequence[SourceCounts] | None) -> Funnel:
 
     Args:
         tally: The messages.
-        sources: What the campaigns' sources held. None when that is unknown, or when the report is about part of a
+        sources: The counts of the campaigns' sources. None when they are unknown, or when the report covers part of a
             campaign only; the funnel then begins with the messages.
     """
     steps: list[tuple[str, int, str]] = []

@@ -1,4 +1,4 @@
-"""The inbox report as a page: how many messages came, when, by which prefix, and who opted out."""
+"""The inbox report as a page: messages over time and by prefix, and opt-outs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class InboxPage(Page):
-    """What the template of an inbox report shows."""
+    """The values of the template of an inbox report."""
 
     prefixes: Rows = field(default_factory=Rows)
     opt_outs: Rows = field(default_factory=Rows)
@@ -53,7 +53,7 @@ def inbox_page(
         opt_outs: MSISDNs that opted out, and when.
         zone: The zone of its times.
         read_at: When all this was read, aware.
-        title: What the report is about.
+        title: The title of the report.
         show_numbers: Show phone numbers in full.
     """
     page = InboxPage(

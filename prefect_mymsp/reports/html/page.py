@@ -1,4 +1,4 @@
-"""What all report pages have in common: their heading, verdict, figures, charts and tables."""
+"""The parts of every report page: heading, verdict, figures, charts and tables."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class Rows:
 
 @dataclass
 class Page:
-    """What a template shows, whichever report it is.
+    """The values that the templates of all reports share.
 
     Attributes:
         kind: The kind of report, for the heading.
-        title: What it is about.
+        title: Its title.
         zone: The zone of all its times.
         created_at: When it was made, in that zone.
         masked: Whether numbers are masked.
-        full_list_hint: Where all rows of a table are that the page cuts off.
+        full_list_hint: The place of the full list, for tables that the page cuts off.
         verdict: The sentences at the top.
         figures: The large numbers below.
         notes: Sentences at the end.
         over_time: The chart over time; None when there is nothing to compare.
-        over_time_caption: What stands below it.
+        over_time_caption: The text below it.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Received messages on a page, and which of them were opt-outs."""
+"""Received messages on a page, with opt-outs marked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def received_at(inbox: pd.DataFrame) -> pd.Series:
 
 
 def opt_out_messages(inbox: pd.DataFrame, opt_outs: Mapping[str, datetime]) -> pd.Series[bool]:
-    """Which messages are those that opted their senders out.
+    """Mask of the messages that opted their senders out.
 
     Args:
         inbox: In :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`.

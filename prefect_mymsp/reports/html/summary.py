@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def verdict(tally: Tally) -> list[Statement]:
-    """What happened, in a few sentences; what needs somebody's attention is toned."""
+    """The result in a few sentences; problems have a tone."""
     if not tally.messages:
         return [Statement("There are no messages to report.")]
     statements = [Statement(_delivered(tally))]
@@ -50,7 +50,7 @@ def _delivered(tally: Tally) -> str:
 
 
 def figures(tally: Tally, price_per_segment: float | None) -> list[Figure]:
-    """Four numbers: what arrived, how fast, what it took, and what is left to look at."""
+    """Four numbers: deliveries, time to delivery, segments, and messages that need attention."""
     if not tally.messages:
         return []
     shown = [Figure("Delivered", share(tally.delivered, tally.messages), f"{tally.delivered:,} of {tally.messages:,}")]
@@ -73,7 +73,7 @@ def figures(tally: Tally, price_per_segment: float | None) -> list[Figure]:
 def campaign_facts(
     campaign: CampaignSummary, text: str | None, tally: Tally, zone: tzinfo, price_per_segment: float | None
 ) -> list[tuple[str, str]]:
-    """What the campaign was given, as pairs of label and value.
+    """The parameters of the campaign, as pairs of label and value.
 
     Args:
         campaign: The campaign.

@@ -1,4 +1,4 @@
-"""How long deliveries took: the groups of the chart and the sentence below it."""
+"""Delivery times: the groups of the chart and the sentence below it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def latency_groups(latencies: Sequence[tuple[float, int]]) -> list[tuple[str, in
 
 
 def latency_caption(latencies: Sequence[tuple[float, int]]) -> str:
-    """How fast half, 95 per cent and all of them were; empty without deliveries."""
+    """The times for half, 95 per cent and all deliveries; empty without deliveries."""
     half, most, all_of_them = (percentile(latencies, part) for part in (0.5, 0.95, 1.0))
     if half is None or most is None or all_of_them is None:
         return ""

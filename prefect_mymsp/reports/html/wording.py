@@ -15,7 +15,7 @@ def format_time(time: datetime) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The time within which something surely happened, given how long it took to the beginning of a minute.
+    """The upper bound of a duration that was measured to the beginning of a minute.
 
     The gateway cuts off the seconds of its times, so that up to a minute is added.
     """

@@ -263,7 +263,7 @@ def test_doubt_waits_for_a_list_while_the_gateway_fails(bench: Bench) -> None:
 
 
 def test_lists_without_their_end_do_not_prove_absence(bench: Bench) -> None:
-    """Such lists hold every message that is known to wait. Only several lists in a row prove absence."""
+    """Such lists hold every message that must be waiting. Only several lists in a row prove absence."""
     first, last = [(A, "Hello"), (B, "Hello B")], (C, "Hello C")
     bench.gateway.configure({"dialect": {"order": "ascending"}})
     assert bench.send(bench.record(first, send_at=SOON), connections=1).accepted == 2

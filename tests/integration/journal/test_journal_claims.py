@@ -146,14 +146,14 @@ def test_splitting_halves_a_refused_request_in_order(desk: Desk) -> None:
     }
     assert (desk.state(batch), desk.state(left), desk.state(right)) == ("split", "sending", "sending")
     assert desk.counts(run.campaign) == {"sending": 5}
-    assert "this run has no claim to it any more" in desk.refusal(desk.journal.claims.split, run, batch.id)
+    assert "this run no longer holds its claim" in desk.refusal(desk.journal.claims.split, run, batch.id)
 
 
 @pytest.mark.parametrize("state", ["accepted", "in_doubt", "released", "refused"])
 def test_only_a_request_that_is_being_sent_is_split(desk: Desk, state: str) -> None:
     run, (batch,) = desk.claimed(desk.same(4))
     desk.bring(batch, state)
-    assert "this run has no claim to it any more" in desk.refusal(desk.journal.claims.split, run, batch.id)
+    assert "this run no longer holds its claim" in desk.refusal(desk.journal.claims.split, run, batch.id)
     assert desk.state(batch) == state
 
 

@@ -65,7 +65,7 @@ def test_an_unfinished_rescheduling_comes_first(desk: Desk) -> None:
 def test_a_planned_message_is_claimed_for_the_new_time(desk: Desk) -> None:
     key = desk.record(desk.same(2), send_at=SOON)
     assert desk.journal.schedule.reschedule(key, LATER) == {}
-    with pytest.raises(InputError, match="was rescheduled meanwhile"):
+    with pytest.raises(InputError, match="has been rescheduled"):
         desk.journal.claims.start_run(key)
     moved = desk.journal.campaigns.get(ACCOUNT, "autumn")
     assert moved is not None

@@ -118,7 +118,7 @@ DECISIONS: list[tuple[str, Facts, list[Action]]] = [
     ("Two lists are not enough.", facts(request(1), absences={1: 1}), [CountAbsence(1, 2)]),
     ("The first list counts as one.", facts(request(1), absences={}), [CountAbsence(1, 1)]),
     (
-        "A list proves nothing while it lacks messages that are known to wait.",
+        "A list proves nothing while it lacks messages that must be waiting.",
         facts(request(1), listing_is_whole=False),
         [Wait(1, Reason.LIST_INCOMPLETE)],
     ),

@@ -208,8 +208,8 @@ CAUSES = [
     (refused(33), "Register the sender"),
     (refused(35), "Choose a later time"),
     (refused(36), "Send without `flash`"),
-    (TIMEOUT, "Find out why the gateway's responses do not arrive completely"),
-    (InputError("That is wrong."), "Correct that"),
+    (TIMEOUT, "Check why the gateway's responses are lost or incomplete"),
+    (InputError("That is wrong."), "Correct this"),
     (UnreachableError("No connection."), "Wait until the gateway responds again"),
 ]
 

@@ -43,7 +43,7 @@ def test_numbers_of_other_countries_are_read(tmp_path: Path) -> None:
         (b"\xff\xfe" + "mobil;namn\n".encode("utf-16-le") + b"\x00\xd8\n\x00", "line 2 is not UTF-16"),
         (b"\xef\xbb\xbfmobil;namn\n0701740605;\xe5ke\n", "line 2 is not UTF-8, though"),
         (b"mobil;namn\n0701740605;\x81\n", "line 2 is neither UTF-8 nor Windows-1252"),
-        (b"mobil;mobil\n1;2\n", "more than one column is called 'mobil'"),
+        (b"mobil;mobil\n1;2\n", "more than one column is named 'mobil'"),
         (b"namn;ort\nAnna;Lund\n", "no column is named like a phone number column. The columns are: 'namn', 'ort'"),
         (b"Anna;0701740605\nBo;0701740606\n", "line 1 looks like a recipient"),
         (b"mobil;mobile number\n1;2\n", "several columns may hold the phone numbers: 'mobil', 'mobile number'"),
