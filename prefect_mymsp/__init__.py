@@ -1,4 +1,4 @@
-"""Send and follow SMS campaigns through myMSP, the SMS gateway of 21st Century Mobile, from Prefect."""
+"""Send and track SMS campaigns through myMSP, the SMS gateway of 21st Century Mobile, from Prefect."""
 
 from prefect_mymsp.blocks import CampaignJournal, MyMSPCredentials
 from prefect_mymsp.notifications import MyMSPNotification
