@@ -29,7 +29,7 @@ from prefect_mymsp.errors import (
     InDoubtError,
     InputError,
     MyMSPError,
-    NoAnswerError,
+    NoResponseError,
     NotSentError,
     ProtocolError,
     RateLimitedError,
@@ -103,8 +103,8 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], bool]]] = {
 
 @pytest.mark.parametrize("endpoint", CALLS)
 def test_accepted(endpoint: str) -> None:
-    act, answer, holds = CALLS[endpoint]
-    with LoopbackServer(says(answer)) as server:
+    act, response, holds = CALLS[endpoint]
+    with LoopbackServer(says(response)) as server:
         assert holds(run(server.url, act))
     [request] = server.requests
     assert request.line == f"POST /external/{endpoint} HTTP/1.1"
@@ -152,7 +152,7 @@ def test_a_refusal_with_status_4xx_is_a_refusal(status: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         http(gzip.compress(b"A\n12556"), "200 OK", "Content-Encoding: gzip"),
         http(zlib.compress(b"A\n12556"), "200 OK", "Content-Encoding: Deflate"),
@@ -176,8 +176,8 @@ def test_a_refusal_with_status_4xx_is_a_refusal(status: str) -> None:
         "odd headers",
     ],
 )
-def test_other_forms_of_an_acceptance(answer: bytes) -> None:
-    with LoopbackServer(says(answer)) as server:
+def test_other_forms_of_an_acceptance(response: bytes) -> None:
+    with LoopbackServer(says(response)) as server:
         assert run(server.url, send) == "12556"
 
 
@@ -206,7 +206,7 @@ def test_a_response_that_ends_with_the_connection() -> None:
 
 
 def test_no_compression_is_requested() -> None:
-    # A truncated compressed answer may decompress without an error, to an id without its last digits.
+    # A truncated compressed response may decompress without an error, to an id without its last digits.
     with LoopbackServer(says("A\n1")) as server:
         run(server.url, send)
     assert server.requests[0].headers["accept-encoding"] == "identity"
@@ -218,25 +218,25 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PACKED = gzip.compress(b"A\n12556")
 HTML = "<!DOCTYPE html><html><body>Log in</body></html>"
 DOUBTS: dict[str, tuple[Reply, type[InDoubtError], str | None]] = {
-    "closed before any byte": (breaks_off(), NoAnswerError, "connection-lost"),
-    "reset": (resets, NoAnswerError, "connection-lost"),
-    "closed in the status line": (breaks_off(b"HTTP/1.1 2"), NoAnswerError, "connection-lost"),
-    "closed in the headers": (breaks_off(b"HTTP/1.1 200 OK\r\nContent-Le"), NoAnswerError, "connection-lost"),
-    "closed before the body": (breaks_off(http("", length=7)), NoAnswerError, "connection-lost"),
-    "closed in the body": (breaks_off(http("A\n123", length=7)), NoAnswerError, "connection-lost"),
-    "closed in the refusal": (breaks_off(http("N\n2", length=4)), NoAnswerError, "connection-lost"),
-    "closed in a chunk": (breaks_off(CHUNKED + b"5\r\nA\n12"), NoAnswerError, "connection-lost"),
-    "closed before the last chunk": (breaks_off(CHUNKED + b"5\r\nA\n123\r\n"), NoAnswerError, "connection-lost"),
-    "no HTTP": (breaks_off(b"220 smtp ready\r\n\r\n"), NoAnswerError, None),
-    "no status": (breaks_off(b"HTTP/1.1 OK\r\n\r\nA\n12556"), NoAnswerError, None),
-    "no answer": (hangs(), NoAnswerError, "timeout"),
-    "no body": (hangs(http("", length=7)), NoAnswerError, "timeout"),
-    "half a body": (hangs(http("A\n123", length=7)), NoAnswerError, "timeout"),
-    "a byte at a time": (drips(http("", length=100), b"A" + b"\n" * 99, 0.05), NoAnswerError, "timeout"),
-    "headers a byte at a time": (drips(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 100, 0.05), NoAnswerError, "timeout"),
-    "a chunk's head a byte at a time": (drips(CHUNKED, b"1;" + b"x" * 98, 0.05), NoAnswerError, "timeout"),
-    "patience without end": (drips_lines(b"HTTP/1.1 102 Processing\r\n\r\n", 0.05), NoAnswerError, "timeout"),
-    "another protocol": (hangs(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), NoAnswerError, None),
+    "closed before any byte": (breaks_off(), NoResponseError, "connection-lost"),
+    "reset": (resets, NoResponseError, "connection-lost"),
+    "closed in the status line": (breaks_off(b"HTTP/1.1 2"), NoResponseError, "connection-lost"),
+    "closed in the headers": (breaks_off(b"HTTP/1.1 200 OK\r\nContent-Le"), NoResponseError, "connection-lost"),
+    "closed before the body": (breaks_off(http("", length=7)), NoResponseError, "connection-lost"),
+    "closed in the body": (breaks_off(http("A\n123", length=7)), NoResponseError, "connection-lost"),
+    "closed in the refusal": (breaks_off(http("N\n2", length=4)), NoResponseError, "connection-lost"),
+    "closed in a chunk": (breaks_off(CHUNKED + b"5\r\nA\n12"), NoResponseError, "connection-lost"),
+    "closed before the last chunk": (breaks_off(CHUNKED + b"5\r\nA\n123\r\n"), NoResponseError, "connection-lost"),
+    "no HTTP": (breaks_off(b"220 smtp ready\r\n\r\n"), NoResponseError, None),
+    "no status": (breaks_off(b"HTTP/1.1 OK\r\n\r\nA\n12556"), NoResponseError, None),
+    "no response": (hangs(), NoResponseError, "timeout"),
+    "no body": (hangs(http("", length=7)), NoResponseError, "timeout"),
+    "half a body": (hangs(http("A\n123", length=7)), NoResponseError, "timeout"),
+    "a byte at a time": (drips(http("", length=100), b"A" + b"\n" * 99, 0.05), NoResponseError, "timeout"),
+    "headers a byte at a time": (drips(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 100, 0.05), NoResponseError, "timeout"),
+    "a chunk's head a byte at a time": (drips(CHUNKED, b"1;" + b"x" * 98, 0.05), NoResponseError, "timeout"),
+    "patience without end": (drips_lines(b"HTTP/1.1 102 Processing\r\n\r\n", 0.05), NoResponseError, "timeout"),
+    "another protocol": (hangs(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), NoResponseError, None),
     "500": (says(http("A\n12556", "500 Internal Server Error")), UnexpectedStatusError, "http-500"),
     "502": (says(http(HTML, "502 Bad Gateway")), UnexpectedStatusError, "http-502"),
     "503": (says(http("N\n28", "503 Service Unavailable", "Retry-After: 0")), UnexpectedStatusError, "http-503"),
@@ -293,16 +293,16 @@ def test_a_doubt_is_an_error_and_is_never_retried(case: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "error", "raw"),
     [
-        (breaks_off(http("A\n;;1\t12554\t467", length=500)), NoAnswerError, b"A\n;;1\t12554\t467"),
-        (breaks_off(CHUNKED + b"4\r\nA\n;;\r\n3\r\n0\t1"), NoAnswerError, b"A\n;;0\t1"),
-        (hangs(http("A\n;;0\t12556", length=500)), NoAnswerError, b"A\n;;0\t12556"),
-        (drips(http("", length=500), b"A\n" + b";" * 498, 0.05), NoAnswerError, b"A\n;;;"),
+        (breaks_off(http("A\n;;1\t12554\t467", length=500)), NoResponseError, b"A\n;;1\t12554\t467"),
+        (breaks_off(CHUNKED + b"4\r\nA\n;;\r\n3\r\n0\t1"), NoResponseError, b"A\n;;0\t1"),
+        (hangs(http("A\n;;0\t12556", length=500)), NoResponseError, b"A\n;;0\t12556"),
+        (drips(http("", length=500), b"A\n" + b";" * 498, 0.05), NoResponseError, b"A\n;;;"),
         (says(http("A\n;;0\t12556", "502 Bad Gateway")), UnexpectedStatusError, b"A\n;;0\t12556"),
         (says(HTML), ProtocolError, HTML.encode()),
         (says(http("A\n;;0\t12556", "200 OK", "Content-Encoding: gzip")), ProtocolError, b"A\n;;0\t12556"),
         (says(""), ProtocolError, b""),
         (says("n\n7"), ProtocolError, b"n\n7"),
-        (breaks_off(), NoAnswerError, b""),
+        (breaks_off(), NoResponseError, b""),
     ],
     ids=["cut", "cut chunk", "timeout", "drip", "502", "page", "not compressed", "empty", "lower case", "nothing"],
 )
@@ -320,13 +320,13 @@ def test_an_error_has_the_bytes_of_a_destructive_read(reply: Reply, error: type[
 
 
 def test_updates_have_the_raw_response() -> None:
-    answer = "A\r\n;;1\t12554\tAnna\t2019-03-01 12:52\tP\tSMS\tå\r\n".encode("latin-1")
-    with LoopbackServer(says(http(answer)), says(http(answer))) as server:
-        assert run(server.url, updates).raw == answer
+    response = "A\r\n;;1\t12554\tAnna\t2019-03-01 12:52\tP\tSMS\tå\r\n".encode("latin-1")
+    with LoopbackServer(says(http(response)), says(http(response))) as server:
+        assert run(server.url, updates).raw == response
         raw = run(server.url, lambda client: client.fetch_raw_updates())
-    assert raw == answer
+    assert raw == response
     read = MyMSPClient(USER, PASSWORD).parse_updates(raw)
-    assert (read.raw, [message.text for message in read.received_messages]) == (answer, ["å"])
+    assert (read.raw, [message.text for message in read.received_messages]) == (response, ["å"])
 
 
 def test_an_error_has_the_bytes_of_raw_updates() -> None:
@@ -336,8 +336,8 @@ def test_an_error_has_the_bytes_of_raw_updates() -> None:
 
 
 def test_an_inbox_with_a_bad_record() -> None:
-    answer = f"A\n{HEADER}A text\n;;12557\tbad\n"
-    with LoopbackServer(says(http(answer)), says(http(answer))) as server:
+    response = f"A\n{HEADER}A text\n;;12557\tbad\n"
+    with LoopbackServer(says(http(response)), says(http(response))) as server:
         inbox = run(server.url, lambda client: client.fetch_inbox_lenient(12000))
         assert [message.text for message in inbox.messages] == ["A text"]
         assert inbox.unparsed == (";;12557\tbad",)
@@ -405,13 +405,13 @@ def test_plain_http_behind_https() -> None:
     assert server.requests == []
 
 
-@pytest.mark.parametrize("answer", [b"", http("", "400 Bad Request")], ids=["nothing", "400"])
-def test_tls_that_ends_in_the_handshake(answer: bytes) -> None:
+@pytest.mark.parametrize("response", [b"", http("", "400 Bad Request")], ids=["nothing", "400"])
+def test_tls_that_ends_in_the_handshake(response: bytes) -> None:
     def hang_up(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(65536)
-            connection.sendall(answer)
+            connection.sendall(response)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=hang_up, args=(listener,))
@@ -421,7 +421,7 @@ def test_tls_that_ends_in_the_handshake(answer: bytes) -> None:
         thread.join()
 
 
-def test_tls_that_never_answers() -> None:
+def test_tls_that_never_responds() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         pytest.raises(UnreachableError),
@@ -448,7 +448,7 @@ def test_closing_the_client_fails_waiting_calls_as_not_sent() -> None:
 
     with LoopbackServer(hangs()) as server:
         errors = run(server.url, close, connections=1)
-        assert [type(error) for error in errors] == [NoAnswerError, UnreachableError, UnreachableError]
+        assert [type(error) for error in errors] == [NoResponseError, UnreachableError, UnreachableError]
         assert len(server.requests) == 1
 
 
@@ -519,7 +519,7 @@ def test_429_with_an_absurd_wait() -> None:
 
 def test_429_then_doubt_is_doubt() -> None:
     with LoopbackServer(limited("Retry-After: 0"), breaks_off(), says("A\n12556")) as server:
-        with pytest.raises(NoAnswerError):
+        with pytest.raises(NoResponseError):
             run(server.url, send, retry_for_s=4.0)
         assert len(server.requests) == 2
 

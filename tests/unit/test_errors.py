@@ -28,7 +28,7 @@ TREE = {
     "UnreachableError": "NotSentError",
     "RateLimitedError": "NotSentError",
     "InDoubtError": "MyMSPError",
-    "NoAnswerError": "InDoubtError",
+    "NoResponseError": "InDoubtError",
     "UnexpectedStatusError": "InDoubtError",
     "ProtocolError": "InDoubtError",
     "CampaignError": "MyMSPError",
@@ -55,7 +55,7 @@ INSTANCES: list[MyMSPError] = [
     errors.RateLimitedError("Något", retry_after_s=1.5),
     errors.RateLimitedError("Något", retry_after_s=None),
     errors.InDoubtError("Något", reason="timeout", raw=b"A\n\xff"),
-    errors.NoAnswerError("Något", reason="timeout"),
+    errors.NoResponseError("Något", reason="timeout"),
     errors.UnexpectedStatusError("Något", status=502, raw=b""),
     errors.ProtocolError("Något", reason="html", raw=b"<html>"),
     errors.CampaignError("Något"),
@@ -149,7 +149,7 @@ def test_errors_of_a_send_have_the_documented_parents() -> None:
     """The classes in the table "Was it sent?" of the protocol."""
     for not_sent in (RefusedError, errors.UnreachableError, errors.RateLimitedError, errors.InputError):
         assert issubclass(not_sent, NotSentError)
-    for in_doubt in (errors.NoAnswerError, errors.UnexpectedStatusError, errors.ProtocolError):
+    for in_doubt in (errors.NoResponseError, errors.UnexpectedStatusError, errors.ProtocolError):
         assert issubclass(in_doubt, InDoubtError)
 
 
@@ -162,7 +162,7 @@ def test_the_reason_names_the_status() -> None:
     assert errors.UnexpectedStatusError("Något", status=502).reason == "http-502"
 
 
-def test_raw_answers_are_never_printed() -> None:
+def test_raw_responses_are_never_printed() -> None:
     for error in INSTANCES:
         if isinstance(error, InDoubtError):
             assert "html" not in f"{error!s} {error!r}"
