@@ -1,4 +1,4 @@
-"""Claims come in the order of the file, each message once, and are durable before they return."""
+"""Claims follow the order of the file, contain each message once, and are durable before they return."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _shape(batches: list[Batch]) -> list[tuple[str, tuple[str, ...]]]:
     return [(batch.text, batch.msisdns) for batch in batches]
 
 
-# -- what is claimed ---------------------------------------------------------------------------------------------------
+# -- contents of claims ------------------------------------------------------------------------------------------------
 
 
 def test_personal_messages_are_claimed_one_by_one_in_file_order(desk: Desk) -> None:
@@ -96,10 +96,10 @@ def test_a_claims_own_scheduled_time_replaces_the_campaigns(desk: Desk) -> None:
 
 
 def test_a_campaign_claims_only_its_own_messages(desk: Desk) -> None:
-    one, two = desk.record(desk.same(3)), desk.record(desk.same(2), "winter")
-    (batch,) = desk.journal.claims.claim(desk.journal.claims.start_run(two), requests=10, batch_size=10)
+    autumn, winter = desk.record(desk.same(3)), desk.record(desk.same(2), "winter")
+    (batch,) = desk.journal.claims.claim(desk.journal.claims.start_run(winter), requests=10, batch_size=10)
     assert len(batch.msisdns) == 2
-    assert (desk.counts(one), desk.counts(two)) == ({"planned": 3}, {"sending": 2})
+    assert (desk.counts(autumn), desk.counts(winter)) == ({"planned": 3}, {"sending": 2})
 
 
 def test_messages_planned_later_are_claimed_too(desk: Desk) -> None:
@@ -123,7 +123,7 @@ def test_dropped_messages_are_not_claimed_and_the_others_are(desk: Desk) -> None
     campaign = desk.record([*desk.same(3, "old"), *desk.personal(5), *desk.same(4, "new")], batch_size=2)
     with desk.recording(batch_size=2) as recording:
         before = list(recording.planned_before())
-        recording.drop_planned([number for number, one in before if one.row <= 9 and one.row != 3])
+        recording.drop_planned([number for number, earlier in before if earlier.row <= 9 and earlier.row != 3])
     run = desk.journal.claims.start_run(campaign)
     claimed = list[Batch]()
     while batches := desk.journal.claims.claim(run, requests=1, batch_size=2):
@@ -138,13 +138,13 @@ def test_dropped_messages_are_not_claimed_and_the_others_are(desk: Desk) -> None
 
 def test_splitting_halves_a_refused_request_in_order(desk: Desk) -> None:
     run, (batch,) = desk.claimed(desk.same(5), send_at=NOON)
-    left, right = desk.journal.claims.split(run, batch.id)
-    assert (*left.msisdns, *right.msisdns) == batch.msisdns
-    assert (len(left.msisdns), len(right.msisdns)) == (2, 3)
-    assert {(half.text, half.text_id, half.send_at) for half in (left, right)} == {
+    first, second = desk.journal.claims.split(run, batch.id)
+    assert (*first.msisdns, *second.msisdns) == batch.msisdns
+    assert (len(first.msisdns), len(second.msisdns)) == (2, 3)
+    assert {(half.text, half.text_id, half.send_at) for half in (first, second)} == {
         (batch.text, batch.text_id, batch.send_at)
     }
-    assert (desk.state(batch), desk.state(left), desk.state(right)) == ("split", "sending", "sending")
+    assert (desk.state(batch), desk.state(first), desk.state(second)) == ("split", "sending", "sending")
     assert desk.counts(run.campaign) == {"sending": 5}
     assert "this run no longer holds its claim" in desk.refusal(desk.journal.claims.split, run, batch.id)
 
@@ -157,7 +157,7 @@ def test_only_a_request_that_is_being_sent_is_split(desk: Desk, state: str) -> N
     assert desk.state(batch) == state
 
 
-# -- by whom -----------------------------------------------------------------------------------------------------------
+# -- leases ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ended", ["expired", "ended"])
@@ -233,7 +233,7 @@ def test_no_claim_is_in_progress_when_cancel_returns(desk: Desk) -> None:
 
 
 def _claim_all(url: str, campaign: CampaignKey, requests: int, batch_size: int) -> list[tuple[int, str, str]]:
-    """Claim until nothing is left; returns (batch, MSISDN, text)."""
+    """Claim all messages; returns (batch, MSISDN, text)."""
     with Journal(url) as journal:
         return _claim_until_empty(journal, campaign, requests, batch_size)
 
@@ -245,9 +245,8 @@ def _claim_until_empty(
     while True:
         batches = journal.claims.claim(run, requests=requests, batch_size=batch_size)
         claims += [(batch.id, msisdn, batch.text) for batch in batches for msisdn in batch.msisdns]
-        if (
-            not batches and not journal.campaigns.counts(campaign).planned
-        ):  # a message that another run is looking at may become free
+        # Messages that another run is claiming may become free.
+        if not batches and not journal.campaigns.counts(campaign).planned:
             return claims
 
 
@@ -302,14 +301,14 @@ def test_two_claims_at_the_same_instant_stay_separate(
         assert [len(batch.msisdns) for batch in halves] == [1, 1]
 
 
-# -- durable before it is seen -----------------------------------------------------------------------------------------
+# -- durability --------------------------------------------------------------------------------------------------------
 
 
 def test_a_claim_is_committed_before_it_returns(desk: Desk) -> None:
     run, batches = desk.claimed(desk.personal(3))
     with desk.open() as other:
         assert other.campaigns.counts(run.campaign).sending == 3
-    assert desk.sql("SELECT id FROM batch WHERE state = 'sending' ORDER BY id") == [(one.id,) for one in batches]
+    assert desk.sql("SELECT id FROM batch WHERE state = 'sending' ORDER BY id") == [(batch.id,) for batch in batches]
     halves = desk.journal.claims.split(run, batches[0].id)
     assert desk.state(halves[0]) == "sending"
 
@@ -348,21 +347,21 @@ def test_a_claim_survives_a_process_killed_right_after_it(desk: Desk, forkserver
     assert desk.counts(campaign) == {"sending": 3, "in_doubt": 5}
 
 
-def test_has_planned(desk: Desk) -> None:
+def test_a_campaign_has_planned_messages_until_all_are_claimed(desk: Desk) -> None:
     campaign = desk.record(desk.personal(2))
     assert desk.journal.claims.has_planned(campaign)
     run = desk.journal.claims.start_run(campaign)
-    (one,) = desk.journal.claims.claim(run, requests=1, batch_size=1)
+    (first,) = desk.journal.claims.claim(run, requests=1, batch_size=1)
     assert desk.journal.claims.has_planned(campaign)
-    (other,) = desk.journal.claims.claim(run, requests=1, batch_size=1)
+    (second,) = desk.journal.claims.claim(run, requests=1, batch_size=1)
     assert not desk.journal.claims.has_planned(campaign)
-    desk.settle(one, "accepted")
-    desk.settle(other, "released")
-    assert desk.journal.claims.has_planned(campaign)  # in no batch now
+    desk.settle(first, "accepted")
+    desk.settle(second, "released")
+    assert desk.journal.claims.has_planned(campaign)  # the released message is in no batch
     assert not desk.journal.claims.has_planned(desk.record([], name="winter"))
 
 
-def test_last_active_is_when_a_run_was_alive_last(desk: Desk) -> None:
+def test_a_campaign_was_last_active_when_its_last_run_or_lease_ended(desk: Desk) -> None:
     campaign = desk.record(desk.personal(1))
     assert desk.journal.claims.last_active(campaign) is None
     before = datetime.now(UTC)

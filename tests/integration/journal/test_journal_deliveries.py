@@ -37,7 +37,7 @@ def test_open_batches_come_in_pages_without_final_ones(desk: Desk) -> None:
     batch_ids, after = list[int](), 0
     while page := desk.journal.deliveries.open_batches(run.campaign, after=after, limit=3):
         assert len(page) <= 3
-        batch_ids += [one.id for one in page]
+        batch_ids += [batch.id for batch in page]
         after = page[-1].id
     assert batch_ids == expected
     everything = desk.journal.deliveries.open_batches(run.campaign)
@@ -59,8 +59,8 @@ def test_confirmed_message_ids_are_recorded(desk: Desk) -> None:
 def test_a_nul_in_a_status_is_replaced(desk: Desk) -> None:
     run, (batch,) = desk.claimed([(A, "Hello")])
     desk.settle(batch, "accepted")
-    odd = [RecipientStatus(A, None, "que\x00ued", None), RecipientStatus("no\x00number", None, "queued", None)]
-    assert desk.journal.deliveries.record_statuses({batch.id: odd}) == 1
+    statuses = [RecipientStatus(A, None, "que\x00ued", None), RecipientStatus("no\x00number", None, "queued", None)]
+    assert desk.journal.deliveries.record_statuses({batch.id: statuses}) == 1
     assert desk.rows(run.campaign)[0][10] == "que\ufffdued"
 
 
@@ -76,23 +76,23 @@ def test_recipients_are_returned_by_request(desk: Desk) -> None:
 
 def test_statuses_change_only_their_own_messages(desk: Desk) -> None:
     run, (batch, other) = desk.claimed([(A, "x"), (B, "x"), (C, "x"), (A, "y")])
-    for each in (batch, other):
-        desk.settle(each, "accepted")
-    note = desk.journal.deliveries.record_statuses
-    assert note({}) == 0
-    assert note({batch.id: []}) == 0
-    assert note({batch.id: [_sent(A), _sent(B)]}) == 2
-    assert note({batch.id: [_sent(A), _sent(B)]}) == 0
-    assert note({batch.id: [_sent(A), _delivered(B), _sent(C)], other.id: [_sent(A)]}) == 3
-    assert note({batch.id: [_sent(STRANGER), _delivered(STRANGER)]}) == 0
-    assert note({10**9: [_delivered(A)]}) == 0
+    for accepted in (batch, other):
+        desk.settle(accepted, "accepted")
+    record_statuses = desk.journal.deliveries.record_statuses
+    assert record_statuses({}) == 0
+    assert record_statuses({batch.id: []}) == 0
+    assert record_statuses({batch.id: [_sent(A), _sent(B)]}) == 2
+    assert record_statuses({batch.id: [_sent(A), _sent(B)]}) == 0
+    assert record_statuses({batch.id: [_sent(A), _delivered(B), _sent(C)], other.id: [_sent(A)]}) == 3
+    assert record_statuses({batch.id: [_sent(STRANGER), _delivered(STRANGER)]}) == 0
+    assert record_statuses({10**9: [_delivered(A)]}) == 0
     counts = desk.journal.campaigns.counts(run.campaign)
     assert (counts.accepted, counts.delivered, counts.final, counts.segments) == (4, 1, 0, 4)
     rows = desk.rows(run.campaign)
-    sent, got = (int(at.timestamp()) * 1_000_000 for at in (SENT_AT, DELIVERED_AT))
+    sent, delivered = (int(at.timestamp()) * 1_000_000 for at in (SENT_AT, DELIVERED_AT))
     assert [(row[1], *row[8:11]) for row in rows] == [
         (A, sent, None, "sent"),
-        (B, sent, got, "delivered"),
+        (B, sent, delivered, "delivered"),
         (C, sent, None, "sent"),
         (A, sent, None, "sent"),
     ]
@@ -118,10 +118,10 @@ def test_every_part_of_a_status_counts_as_a_change(desk: Desk, change: Recipient
 
 def test_many_changed_messages_are_counted_exactly(desk: Desk) -> None:
     _, batches = desk.claimed([*desk.personal(1000), *desk.same(95)])
-    statuses = {batch.id: [_sent(who) for who in batch.msisdns] for batch in batches}
+    statuses = {batch.id: [_sent(recipient) for recipient in batch.msisdns] for batch in batches}
     assert desk.journal.deliveries.record_statuses(statuses) == 1095
     for batch in batches[::2]:
-        statuses[batch.id] = [_delivered(who) for who in batch.msisdns]
+        statuses[batch.id] = [_delivered(recipient) for recipient in batch.msisdns]
     expected = sum(len(batch.msisdns) for batch in batches[::2])
     assert desk.journal.deliveries.record_statuses(statuses) == expected
 
@@ -138,7 +138,7 @@ def test_a_request_is_final_when_all_its_messages_are_delivered(desk: Desk) -> N
     run, (batch,) = desk.claimed([(A, "x"), (B, "x")])
     desk.settle(batch, "accepted")
     desk.journal.deliveries.record_statuses({batch.id: [_delivered(A), _delivered(STRANGER)]})
-    assert [one.id for one in desk.journal.deliveries.open_batches(run.campaign)] == [batch.id]
+    assert [opened.id for opened in desk.journal.deliveries.open_batches(run.campaign)] == [batch.id]
     desk.journal.deliveries.record_statuses({batch.id: [_delivered(B)]})
     assert desk.journal.deliveries.open_batches(run.campaign) == []
     counts = desk.journal.campaigns.counts(run.campaign)
@@ -147,8 +147,8 @@ def test_a_request_is_final_when_all_its_messages_are_delivered(desk: Desk) -> N
 
 def test_an_archived_request_keeps_its_statuses(desk: Desk) -> None:
     run, (batch, other) = desk.claimed([(A, "x"), (B, "x"), (A, "y")])
-    for each in (batch, other):
-        desk.settle(each, "accepted")
+    for accepted in (batch, other):
+        desk.settle(accepted, "accepted")
     desk.journal.deliveries.record_statuses({batch.id: [_delivered(A), _sent(B)]})
     assert desk.journal.deliveries.record_statuses({}, archived=iter([batch.id])) == 0
     counts = desk.journal.campaigns.counts(run.campaign)
@@ -165,7 +165,7 @@ def test_raw_responses_are_stored_unchanged(desk: Desk, raw: bytes) -> None:
     assert abs(at / 1e6 - datetime.now(UTC).timestamp()) < 60
 
 
-# -- responses ---------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def test_counts_of_an_empty_campaign_are_zero(desk: Desk) -> None:
@@ -199,7 +199,8 @@ def test_the_journal_can_be_written_while_messages_are_read(desk: Desk) -> None:
         desk.settle(batch, "accepted")
     rest = list(parts)
     assert [len(part["state"]) for part in (first, *rest)] == [100, 100, 100]
-    assert {state for part in (first, *rest) for state in part["state"]} == {"sending"}  # as when the reading began
+    # The states are those of the time when the reading began.
+    assert {state for part in (first, *rest) for state in part["state"]} == {"sending"}
     assert desk.counts(run.campaign) == {"accepted": 300}
 
 
@@ -234,4 +235,4 @@ def test_a_large_campaign_streams_by_column(desk: Desk) -> None:
     assert sum(sizes) == messages
     assert messages > 19_000
     assert set(sizes[:-1]) == {1000}
-    assert peak < 3_000_000  # of the 11 MB they are
+    assert peak < 3_000_000  # of 11 MB in total

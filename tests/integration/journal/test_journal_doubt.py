@@ -18,7 +18,7 @@ NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 EARLIER = NOON - timedelta(hours=1)
 
 
-# -- processes that died -----------------------------------------------------------------------------------------------
+# -- dead processes ----------------------------------------------------------------------------------------------------
 
 
 def test_only_claims_with_an_ended_lease_are_put_in_doubt(desk: Desk) -> None:
@@ -71,7 +71,7 @@ def test_two_processes_expire_leases_once(desk: Desk) -> None:
     assert sorted(desk.in_processes(_expire_leases, [run.campaign], [run.campaign])) == [0, 50]
 
 
-def test_a_run_knows_that_others_have_requests_in_flight(desk: Desk) -> None:
+def test_requests_of_other_runs_in_flight_are_detected(desk: Desk) -> None:
     campaign = desk.record(desk.personal(2))
     run, other = desk.journal.claims.start_run(campaign), desk.journal.claims.start_run(campaign)
     desk.journal.claims.claim(run, requests=1, batch_size=1)
@@ -91,7 +91,7 @@ def test_a_run_knows_that_others_have_requests_in_flight(desk: Desk) -> None:
 
 def test_scheduled_requests_once_in_doubt_or_in_flight_are_watched(desk: Desk) -> None:
     states = ("sending", "accepted", "refused", "in_doubt", "released")
-    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
+    run, batches = desk.claimed([(msisdn, text) for text in states for msisdn in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     assert {batch.state for batch in desk.journal.doubt.watched(run.campaign, EARLIER)} == {"sending", "in_doubt"}
@@ -116,12 +116,12 @@ def test_a_released_request_that_was_in_doubt_keeps_its_recipients(desk: Desk) -
     run, (batch,) = desk.claimed([(A, "x"), (B, "x"), (C, "x")], send_at=NOON)
     desk.settle(batch, "in_doubt")
     desk.settle(batch, "released", reason="absent")
-    left, right = desk.journal.claims.claim(run, requests=2, batch_size=2)
-    desk.settle(left, "accepted")
-    desk.settle(right, "in_doubt")
+    first, second = desk.journal.claims.claim(run, requests=2, batch_size=2)
+    desk.settle(first, "accepted")
+    desk.settle(second, "in_doubt")
     released, doubt = desk.journal.doubt.watched(run.campaign, EARLIER)
     assert (released.id, released.state, released.msisdns) == (batch.id, "released", frozenset({A, B, C}))
-    assert (doubt.id, doubt.state, doubt.msisdns) == (right.id, "in_doubt", frozenset({C}))
+    assert (doubt.id, doubt.state, doubt.msisdns) == (second.id, "in_doubt", frozenset({C}))
     desk.journal.doubt.resolve(run.campaign, "not-sent")
     assert [batch.msisdns for batch in desk.journal.doubt.watched(run.campaign, EARLIER)] == [{A, B, C}, {C}]
 
@@ -147,7 +147,7 @@ def test_many_requests_are_watched(desk: Desk) -> None:
     ]
 
 
-def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
+def test_message_ids_of_every_campaign_of_the_account_are_known(desk: Desk) -> None:
     run, (own,) = desk.claimed([(A, "x")])
     _, (sister,) = desk.claimed([(A, "x")], name="winter")
     _, (stranger,) = desk.claimed([(A, "x")], name="spring", account="f" * 32)
@@ -159,7 +159,7 @@ def test_known_ids_are_those_of_any_campaign_of_the_account(desk: Desk) -> None:
     assert desk.journal.doubt.known_message_ids(run.campaign, [str(index) for index in range(5000)]) == {"1", "2"}
 
 
-# -- evidence and people -----------------------------------------------------------------------------------------------
+# -- evidence and decisions --------------------------------------------------------------------------------------------
 
 
 def test_rejecting_a_message_id_puts_the_request_in_doubt(desk: Desk) -> None:
@@ -170,9 +170,9 @@ def test_rejecting_a_message_id_puts_the_request_in_doubt(desk: Desk) -> None:
     desk.journal.doubt.reject_message_id(batch.id, "id-of-others")
     assert (desk.state(batch), desk.reason(batch)) == ("in_doubt", "id-of-others")
     assert desk.counts(run.campaign) == {"in_doubt": 1, "sending": 1}
-    desk.settle(other, "accepted", message_id="99")  # the id is free
+    desk.settle(other, "accepted", message_id="99")  # the id is free again
     assert desk.state(other) == "accepted"
-    desk.settle(batch, "accepted", message_id="100")  # what was recorded for the wrong id is gone
+    desk.settle(batch, "accepted", message_id="100")  # the confirmation of the wrong id is deleted
     opened = {batch.id: batch for batch in desk.journal.deliveries.open_batches(run.campaign)}
     assert not opened[batch.id].confirmed
 
@@ -198,7 +198,7 @@ def test_rejecting_a_message_id_keeps_the_first_time_in_doubt(desk: Desk) -> Non
 @pytest.mark.parametrize("decision", get_args(Decision))
 def test_resolving_settles_only_requests_in_doubt(desk: Desk, decision: Decision) -> None:
     states = ("sending", "accepted", "refused", "in_doubt", "assumed", "cancelled")
-    run, batches = desk.claimed([(who, text) for text in states for who in (A, B, C)])
+    run, batches = desk.claimed([(msisdn, text) for text in states for msisdn in (A, B, C)])
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     assert desk.journal.doubt.resolve(run.campaign, decision) == 3
@@ -249,7 +249,7 @@ def test_scheduled_requests_are_accepted_and_in_the_future(desk: Desk) -> None:
 
 def test_only_accepted_requests_are_marked_cancelled(desk: Desk) -> None:
     states = ("accepted", "sending", "refused", "in_doubt", "assumed")
-    run, batches = desk.claimed([(who, text) for text in states for who in (A, B)], send_at=NOON)
+    run, batches = desk.claimed([(msisdn, text) for text in states for msisdn in (A, B)], send_at=NOON)
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
     desk.journal.schedule.mark_cancelled([batch.id for batch in batches])

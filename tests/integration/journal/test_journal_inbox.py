@@ -89,8 +89,8 @@ def test_rows_come_in_order_in_chunks_and_by_time(desk: Desk) -> None:
     later = [row for part in received.rows(ACCOUNT, after=rows[9][0]) for row in part]
     assert later == rows[10:]
     assert number == rows[0][0]
-    some = received.rows(ACCOUNT, since=NOON + timedelta(minutes=10), until=NOON + timedelta(minutes=20))
-    assert sorted(int(row[1]) for part in some for row in part) == list(range(10, 20))
+    period = received.rows(ACCOUNT, since=NOON + timedelta(minutes=10), until=NOON + timedelta(minutes=20))
+    assert sorted(int(row[1]) for part in period for row in part) == list(range(10, 20))
 
 
 def test_a_message_without_a_time_counts_from_when_it_was_stored(desk: Desk) -> None:

@@ -47,14 +47,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.pairs = set[Pair]()
         self.states = dict[int, str]()
         self.members = dict[int, frozenset[Pair]]()
-        self.holder = dict[Pair, int]()  # the batch each claimed message is in now
+        self.holder = dict[Pair, int]()  # the current batch of each claimed message
         self.runs = list[SendRun]()
         self.dead = set[int]()
         self.owner = dict[int, int]()
         self.cancelled = False
         self.moving = set[int]()  # those whose new time the gateway does not have yet
         self.delivered = set[Pair]()
-        self.seen = dict[int, str]()
+        self.last_states = dict[int, str]()
         self.campaign: CampaignKey = self.desk.record([], self.name, send_at=send_at)
         self.start()
         self.record([(number, text) for text in "xy" for number in NUMBERS[:5]])
@@ -294,13 +294,13 @@ class JournalMachine(RuleBasedStateMachine):
         states = {number: state for number, state in states.items() if state != "planned"}
         assert states == self.states
         for number, state in states.items():
-            before = self.seen.get(number, "sending")
+            before = self.last_states.get(number, "sending")
             assert state == before or state in TRANSITIONS.get(before, ()), (number, before, state)
-        self.seen = states
+        self.last_states = states
 
     @invariant()
     def nobody_may_get_a_message_twice(self) -> None:
-        """Count what was handed out to be sent, not what the journal shows now."""
+        """Count the claims that were returned for sending, not the current states in the journal."""
         carriers: defaultdict[Pair, list[int]] = defaultdict(list)
         for number, pairs in self.members.items():
             if self.states[number] in MAY_HAVE_SENT:
@@ -316,9 +316,9 @@ class JournalMachine(RuleBasedStateMachine):
         for number, state in self.states.items():
             if state in {"sending", "in_doubt"}:
                 assert number in watched
-        for number, one in watched.items():
-            if one.state != "split":
-                assert one.msisdns == {msisdn for msisdn, _ in self.members[number]}, one.state
+        for number, batch in watched.items():
+            if batch.state != "split":
+                assert batch.msisdns == {msisdn for msisdn, _ in self.members[number]}, batch.state
 
 
 @pytest.mark.timeout(110)

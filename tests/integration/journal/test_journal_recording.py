@@ -139,10 +139,10 @@ def test_a_number_of_impossible_length_is_refused_and_not_quoted(desk: Desk, msi
     assert desk.one("SELECT count(*) FROM campaign") == 0
 
 
-# -- what was there before ---------------------------------------------------------------------------------------------
+# -- earlier messages -------------------------------------------------------------------------------------------------
 
 
-def test_changed_texts_are_those_of_recipients_with_another_claimed_text(desk: Desk) -> None:
+def test_a_changed_text_differs_from_a_claimed_text_of_the_recipient(desk: Desk) -> None:
     campaign = desk.record([(A, "old"), (B, "old"), (C, "late")])
     run = desk.journal.claims.start_run(campaign)
     (batch,) = desk.journal.claims.claim(run, requests=1, batch_size=2)
@@ -161,11 +161,11 @@ def test_unclaimed_earlier_messages_can_be_dropped(desk: Desk) -> None:
     with desk.recording() as recording:
         recording.add(desk.block([(A, "new")]))
         before = list(recording.planned_before())
-        assert [one for _, one in before] == [
+        assert [earlier for _, earlier in before] == [
             EarlierMessage(B, text_digest("mid"), 3),
             EarlierMessage(C, text_digest("late"), 4),
         ]
-        recording.drop_planned([number for number, one in before if one.msisdn == C])
+        recording.drop_planned([number for number, earlier in before if earlier.msisdn == C])
         assert recording.added() == 0  # one added, one dropped
     rows = desk.rows(campaign)
     assert sorted((row[1], row[2]) for row in rows) == [(A, "planned"), (A, "sending"), (B, "planned")]
@@ -175,11 +175,11 @@ def test_a_claimed_message_cannot_be_dropped(desk: Desk) -> None:
     run, _ = desk.claimed([(A, "old")])
     number = desk.one("SELECT id FROM message")
 
-    def withdraw() -> None:
+    def drop_claimed() -> None:
         with desk.recording() as recording:
             recording.drop_planned([number])
 
-    assert desk.refusal(withdraw) == "The journal refused a change: a message that was claimed cannot be deleted."
+    assert desk.refusal(drop_claimed) == "The journal refused a change: a message that was claimed cannot be deleted."
     assert desk.counts(run.campaign) == {"sending": 1}
 
 

@@ -1,4 +1,4 @@
-"""Messages read by column, and the frames made of them."""
+"""Messages read by column, and the frames created from them."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def column_of(desk: Desk, selection: Selection, column: str) -> list[Any]:
     ]
 
 
-def delivered(desk: Desk, batch: int, who: str, at: datetime) -> None:
-    desk.journal.deliveries.record_statuses({batch: [RecipientStatus(who, at, "delivered", at)]})
+def delivered(desk: Desk, batch: int, recipient: str, at: datetime) -> None:
+    desk.journal.deliveries.record_statuses({batch: [RecipientStatus(recipient, at, "delivered", at)]})
 
 
-# -- which messages ----------------------------------------------------------------------------------------------------
+# -- selections --------------------------------------------------------------------------------------------------------
 
 
 def test_messages_are_selected_by_account_and_campaign(desk: Desk) -> None:
@@ -64,8 +64,8 @@ def test_messages_are_selected_by_account_and_campaign(desk: Desk) -> None:
     assert column_of(desk, Selection(), "campaign") == [first.id] * 3 + [second.id] * 2 + [first.id] * 2
     assert column_of(desk, Selection(campaigns=[first.id]), "row") == [2, 3, 4, 5, 6]
     assert column_of(desk, Selection(campaigns=[second.id, 4711]), "msisdn") == [A, B]
-    for nobody in (Selection(campaigns=[]), Selection(campaigns=[4711])):
-        assert column_of(desk, nobody, "row") == []
+    for empty_selection in (Selection(campaigns=[]), Selection(campaigns=[4711])):
+        assert column_of(desk, empty_selection, "row") == []
 
 
 def test_a_period_selects_by_the_time_of_the_request(desk: Desk) -> None:
@@ -89,17 +89,17 @@ def test_final_outcomes(desk: Desk) -> None:
         desk.bring(batch, state)
     now = datetime.now(UTC)
     closed = column_of(desk, Selection(), "final_at")
-    soon = now.timestamp() * 1e6
-    assert [None if at is None else at <= soon for at in closed] == [False, True, None, None, True, True, None]
+    latest = now.timestamp() * 1e6
+    assert [None if at is None else at <= latest for at in closed] == [False, True, None, None, True, True, None]
     assert closed[0] / 1e6 == pytest.approx((now + TRACKED).timestamp(), abs=60)
     assert column_of(desk, Selection(final_until=now), "state") == ["refused", "assumed", "cancelled"]
     delivered(desk, batches[0].id, A, now)
-    known = datetime.now(UTC)
-    assert column_of(desk, Selection(final_since=now, final_until=known), "state") == ["accepted"]
-    assert column_of(desk, Selection(final_since=known), "state") == []
+    after_delivery = datetime.now(UTC)
+    assert column_of(desk, Selection(final_since=now, final_until=after_delivery), "state") == ["accepted"]
+    assert column_of(desk, Selection(final_since=after_delivery), "state") == []
 
 
-def test_the_time_of_a_recorded_delivery_stays(desk: Desk) -> None:
+def test_the_time_at_which_an_outcome_became_final_does_not_change(desk: Desk) -> None:
     """An outcome becomes final once: exports of new outcomes rely on it."""
     now = datetime.now(UTC).replace(microsecond=0)
     _, (batch,) = desk.claimed([(A, "x"), (B, "x")])
@@ -127,7 +127,7 @@ def test_archived_and_overdue_messages_become_final(desk: Desk) -> None:
     assert column_of(desk, Selection(final_until=datetime.now(UTC)), "msisdn") == [A, B]
 
 
-def test_a_delivery_without_a_recorded_time_takes_the_requests(desk: Desk) -> None:
+def test_a_delivery_without_a_recorded_time_has_the_requests_time(desk: Desk) -> None:
     _, (batch,) = desk.claimed([(A, "x")])
     desk.settle(batch, "accepted")
     delivered(desk, batch.id, A, datetime.now(UTC))
@@ -200,18 +200,18 @@ def test_frames_of_several_campaigns_append(desk: Desk) -> None:
 def test_latency_is_never_negative(desk: Desk) -> None:
     texts = ("at once", "a moment ago", "later", "not yet", "scheduled")
     _, batches = desk.claimed([(A, text) for text in texts])
-    left = datetime(2030, 1, 31, 9, 0, 31, 500_000, tzinfo=UTC)
-    micros = int(left.timestamp() * 1e6)
+    sent_at = datetime(2030, 1, 31, 9, 0, 31, 500_000, tzinfo=UTC)
+    micros = int(sent_at.timestamp() * 1e6)
     desk.sql("UPDATE batch SET claimed_at = :at", at=micros)
     for batch in batches:
         desk.settle(batch, "accepted")
     desk.sql("UPDATE batch SET send_at = :at WHERE id = :id", at=micros + 3_600_000_000, id=batches[4].id)
-    minute = left.replace(second=0, microsecond=0)
+    minute = sent_at.replace(second=0, microsecond=0)
     for batch, after in ((batches[0], 0), (batches[1], 1), (batches[2], 90), (batches[4], 61)):
         delivered(desk, batch.id, A, minute + timedelta(minutes=after))
     frame: Any = deliveries_frame(desk.journal, CampaignKey(1, "autumn", ACCOUNT, None, None))
     assert frame["latency_s"].fillna(-1).tolist() == [0.0, 28.5, 5368.5, -1, 28.5]
-    assert frame.loc[0, "delivered_at"] < left
+    assert frame.loc[0, "delivered_at"] < sent_at
     summary = campaigns_frame(desk.journal, desk.journal.campaigns.summaries(ACCOUNT)).iloc[0]
     assert (summary["latency_p50_s"], summary["latency_p95_s"], summary["latency_max_s"]) == (28.0, 5368.0, 5368.0)
 
@@ -234,7 +234,7 @@ def test_errors_are_readable_and_only_accepted_messages_have_ids(desk: Desk) -> 
     ]
 
 
-def test_campaigns_add_up(desk: Desk) -> None:
+def test_the_counts_of_campaigns_add_up(desk: Desk) -> None:
     states = ("accepted", "accepted", "refused", "in_doubt", "cancelled", "sending")
     _run, batches = desk.claimed([(A, f"{index}") for index in range(6)], name="sent", sender="Shop")
     for batch, state in zip(batches, states, strict=True):
@@ -266,7 +266,7 @@ def test_rejected_rows_are_kept_without_their_values(desk: Desk) -> None:
     assert frame["reason"].tolist()[1] == (
         "it can be read as 07••••••05 or as +46•••••••05: write it with its plus sign or its zero"
     )
-    with desk.recording() as recording:  # corrected
+    with desk.recording() as recording:  # the corrected source
         recording.record_source(SourceCounts(9, 0, 0, 0), [])
     assert recorded_rejected_rows_frame(desk.journal, recording.campaign).empty
 
@@ -286,8 +286,8 @@ def test_a_purged_campaign_keeps_its_counts(desk: Desk) -> None:
     assert desk.journal.retention.purge(ACCOUNT, datetime.now(UTC) - timedelta(days=1)).messages == 2
     assert deliveries_frame(desk.journal, run.campaign).empty
     assert recorded_rejected_rows_frame(desk.journal, run.campaign).empty
-    (one,) = campaigns_frame(desk.journal, desk.journal.campaigns.summaries(ACCOUNT)).to_dict("records")
-    assert (one["messages"], one["accepted"], one["rows"], one["rejected"]) == (2, 2, 3, 1)
+    (row,) = campaigns_frame(desk.journal, desk.journal.campaigns.summaries(ACCOUNT)).to_dict("records")
+    assert (row["messages"], row["accepted"], row["rows"], row["rejected"]) == (2, 2, 3, 1)
 
 
 def test_scheduled_requests_name_their_campaign(desk: Desk) -> None:
@@ -301,11 +301,11 @@ def test_scheduled_requests_name_their_campaign(desk: Desk) -> None:
     assert frame["send_at"].tolist() == [LATER - timedelta(days=30), LATER]
     assert scheduled_frame(desk.journal, ACCOUNT, now=LATER).empty
     listed = [ScheduledMessage("71", LATER), ScheduledMessage("5", None), ScheduledMessage("9", LATER)]
-    seen = scheduled_frame(desk.journal, ACCOUNT, listed)
-    assert seen["message_id"].tolist() == ["71", "9", "5"]
-    assert seen["campaign"].fillna("").tolist() == ["june", "", ""]
-    assert seen["send_at"].isna().tolist() == [False, False, True]
-    assert seen["recipients"].fillna(0).tolist() == [3, 0, 0]
+    listed_frame = scheduled_frame(desk.journal, ACCOUNT, listed)
+    assert listed_frame["message_id"].tolist() == ["71", "9", "5"]
+    assert listed_frame["campaign"].fillna("").tolist() == ["june", "", ""]
+    assert listed_frame["send_at"].isna().tolist() == [False, False, True]
+    assert listed_frame["recipients"].fillna(0).tolist() == [3, 0, 0]
 
 
 def test_the_inbox_as_a_frame(desk: Desk) -> None:
@@ -326,13 +326,13 @@ def test_the_inbox_as_a_frame(desk: Desk) -> None:
 def test_shared_text_is_the_only_text_of_a_campaign(desk: Desk) -> None:
     same, own = desk.record(desk.same(3), "same"), desk.record(desk.personal(3), "own")
     empty = desk.record([], "empty")
-    reading = desk.journal.report_queries
-    assert [reading.shared_text(one.id) for one in (same, own, empty)] == ["Same for all", None, None]
+    queries = desk.journal.report_queries
+    assert [queries.shared_text(campaign.id) for campaign in (same, own, empty)] == ["Same for all", None, None]
 
 
 @pytest.mark.timeout(110)
 def test_a_large_frame_needs_bounded_memory(desk: Desk) -> None:
-    """A million messages need less than a gigabyte: a hundred thousand are measured here."""
+    """A million messages need less than a gigabyte; this test measures a hundred thousand."""
     texts = [f"text {index}" for index in range(10)]
     with desk.recording() as recording:
         for part in range(10):

@@ -35,7 +35,7 @@ TABLES = (
 )
 
 
-def held(desk: Desk, campaign: CampaignKey) -> int:
+def stored_messages(desk: Desk, campaign: CampaignKey) -> int:
     """Count the messages of a campaign that the journal still has."""
     parts = desk.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
     return sum(len(part["msisdn"]) for part in parts)
@@ -47,7 +47,7 @@ def now() -> datetime:
 
 def age(desk: Desk, days: int = 100) -> None:
     """Move every time in the journal to the distant past."""
-    by = days * 86_400_000_000
+    microseconds = days * 86_400_000_000
     for table, columns in {
         "campaign": ("created_at",),
         "run": ("started_at", "lease_until", "ended_at"),
@@ -55,7 +55,7 @@ def age(desk: Desk, days: int = 100) -> None:
         "received": ("stored_at",),
         "raw_response": ("stored_at",),
     }.items():
-        desk.sql(f"UPDATE {table} SET " + ", ".join(f"{column} = {column} - {by}" for column in columns))
+        desk.sql(f"UPDATE {table} SET " + ", ".join(f"{column} = {column} - {microseconds}" for column in columns))
 
 
 def everything(desk: Desk) -> str:
@@ -63,15 +63,17 @@ def everything(desk: Desk) -> str:
     return "\n".join(str(desk.sql(f"SELECT * FROM {table}")) for table in TABLES)
 
 
-def old(desk: Desk, name: str = "autumn", text: str = "Same for all", **how: object) -> tuple[CampaignKey, Counts]:
+def old(
+    desk: Desk, name: str = "autumn", text: str = "Same for all", **recording_options: object
+) -> tuple[CampaignKey, Counts]:
     """Record an old campaign with messages in every state; returns it with its counts."""
     run, batches = desk.claimed(
-        [(str(46701740610 + index), text) for index in range(16)], name=name, batch_size=2, **how
+        [(str(46701740610 + index), text) for index in range(16)], name=name, batch_size=2, **recording_options
     )
     states = ("accepted", "accepted", "refused", "in_doubt", "assumed", "cancelled", "released", "split")
     for batch, state in zip(batches, states, strict=True):
         desk.bring(batch, state)
-    statuses = [RecipientStatus(each, NOON, "delivered", NOON) for each in batches[0].msisdns]
+    statuses = [RecipientStatus(msisdn, NOON, "delivered", NOON) for msisdn in batches[0].msisdns]
     desk.journal.deliveries.record_statuses({batches[0].id: statuses, batches[1].id: statuses[:1]})
     desk.sql("UPDATE run SET ended_at = started_at")
     desk.journal.claims.expire_leases(run.campaign)
@@ -83,7 +85,7 @@ def old(desk: Desk, name: str = "autumn", text: str = "Same for all", **how: obj
     return run.campaign, desk.journal.campaigns.counts(run.campaign)
 
 
-# -- at a glance -------------------------------------------------------------------------------------------------------
+# -- summaries ---------------------------------------------------------------------------------------------------------
 
 
 def test_summaries_come_newest_first(desk: Desk) -> None:
@@ -137,11 +139,11 @@ def test_only_open_campaigns(desk: Desk) -> None:
     assert sending.msisdns
 
 
-def test_when_a_campaign_was_last_active(desk: Desk) -> None:
+def test_the_last_activity_of_a_campaign(desk: Desk) -> None:
     later = now() + timedelta(days=30)
     desk.record(desk.same(1), "scheduled", send_at=later)
-    (one,) = desk.journal.campaigns.summaries(ACCOUNT)
-    assert one.active_at == later
+    (summary,) = desk.journal.campaigns.summaries(ACCOUNT)
+    assert summary.active_at == later
     key, _ = old(desk)
     assert desk.journal.campaigns.summaries(ACCOUNT)[0].active_at < now() - timedelta(days=99)
     run = desk.journal.claims.start_run(key)
@@ -149,7 +151,7 @@ def test_when_a_campaign_was_last_active(desk: Desk) -> None:
     assert abs(desk.journal.campaigns.summaries(ACCOUNT)[0].active_at - now()) < timedelta(minutes=1)
 
 
-# -- forgetting --------------------------------------------------------------------------------------------------------
+# -- purging -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_purge_keeps_every_count(desk: Desk) -> None:
@@ -159,14 +161,14 @@ def test_a_purge_keeps_every_count(desk: Desk) -> None:
     result = desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90))
     assert result == PurgeResult(campaigns=1, messages=16, texts=1, received=0, raw_responses=0, skipped=())
     assert desk.journal.campaigns.counts(key) == counts
-    (one,) = desk.journal.campaigns.summaries(ACCOUNT)
-    assert (one.counts, one.open) == (counts, False)
-    assert one.purged_at is not None
+    (summary,) = desk.journal.campaigns.summaries(ACCOUNT)
+    assert (summary.counts, summary.open) == (counts, False)
+    assert summary.purged_at is not None
     assert desk.sql("SELECT * FROM batch ORDER BY id")[: len(before)] == before
-    assert held(desk, key) == 0
-    left = everything(desk)
-    assert "467017406" not in left
-    assert "Same for all" not in left
+    assert stored_messages(desk, key) == 0
+    contents = everything(desk)
+    assert "467017406" not in contents
+    assert "Same for all" not in contents
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)) == PurgeResult(0, 0, 0, 0, 0, ())
 
 
@@ -176,8 +178,8 @@ def test_younger_campaigns_and_other_accounts_are_not_purged(desk: Desk) -> None
     desk.settle(batch, "accepted")
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).campaigns == 0
     assert desk.journal.retention.purge(OTHER, now() - timedelta(days=110)).campaigns == 0
-    assert held(desk, key) == 16
-    assert held(desk, young.campaign) == 1
+    assert stored_messages(desk, key) == 16
+    assert stored_messages(desk, young.campaign) == 1
 
 
 def test_a_text_that_another_campaign_uses_stays(desk: Desk) -> None:
@@ -299,9 +301,9 @@ def test_received_texts_are_purged_and_suppressions_stay(desk: Desk) -> None:
     again = ReceivedMessage("8", None, "demo", "WIN", "SMS", "46701740606", "Bo", "Holiday", "Long ago")
     assert received.store(ACCOUNT, [again], bool) == []
     assert received.cursor(ACCOUNT) == 9
-    left = everything(desk)
-    assert "46701740606" not in left
-    assert "Long ago" not in left
+    contents = everything(desk)
+    assert "46701740606" not in contents
+    assert "Long ago" not in contents
     assert desk.journal.retention.purge(ACCOUNT, now() - timedelta(days=90)).received == 0
 
 
@@ -335,7 +337,7 @@ def test_no_purged_data_is_left_in_the_file(desk: Desk) -> None:
     secrets = [number.encode() for number in numbers] + [b"your code is", b"diary", b"46755555555", b"46766666666"]
 
     def occurrences() -> int:
-        files = b"".join(one.read_bytes() for one in path.parent.glob(f"{path.name}*"))
+        files = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
         return sum(secret in files for secret in secrets)
 
     assert occurrences() > 2500

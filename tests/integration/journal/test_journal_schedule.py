@@ -94,24 +94,24 @@ def _start(url: str, _: int) -> bool:
 
 def _reschedule(url: str, minutes: int) -> bool:
     with Journal(url) as journal:
-        for each in range(minutes):
+        for minute in range(minutes):
             key = journal.campaigns.get(ACCOUNT, "autumn")
             assert key is not None
             try:
-                journal.schedule.reschedule(key, LATER + timedelta(minutes=each))
+                journal.schedule.reschedule(key, LATER + timedelta(minutes=minute))
             except InputError:
                 return False
         return True
 
 
-def _either(url: str, which: str, how: int) -> bool:
-    return _start(url, how) if which == "start" else _reschedule(url, how)
+def _start_or_reschedule(url: str, call: str, minutes: int) -> bool:
+    return _start(url, minutes) if call == "start" else _reschedule(url, minutes)
 
 
 def test_a_run_cannot_start_for_a_changed_time(desk: Desk) -> None:
     desk.record(desk.personal(5), send_at=SOON, batch_size=1)
     desk.journal.close()
-    started, _ = desk.in_processes(_either, ["start", 0], ["reschedule", 30])
+    started, _ = desk.in_processes(_start_or_reschedule, ["start", 0], ["reschedule", 30])
     key = desk.journal.campaigns.get(ACCOUNT, "autumn")
     assert key is not None
     claimed = desk.sql("SELECT send_at FROM batch WHERE state = 'sending'")

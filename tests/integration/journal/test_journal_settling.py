@@ -21,7 +21,7 @@ A, B, C = "46701740605", "46701740606", "46701740607"
 SECRET = "Your code is 4711-canary"
 NOW = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 
-#: What a batch looks like in each state, for raw SQL.
+#: The columns of a batch in each state, for raw SQL.
 SHAPES = {
     "planned": "run_id = NULL, claimed_at = NULL, settled_at = NULL, message_id = NULL",
     "sending": "settled_at = NULL, message_id = NULL",
@@ -234,8 +234,8 @@ def test_a_duplicate_message_id_does_not_stop_a_claim(desk: Desk) -> None:
 def test_two_requests_with_one_new_message_id_are_both_in_doubt(desk: Desk) -> None:
     _, (first, second, third) = desk.claimed(desk.personal(3))
     outcomes = [
-        Outcome(one.id, "accepted", NOW, message_id=which)
-        for one, which in ((first, "99"), (second, "99"), (third, "5"))
+        Outcome(batch.id, "accepted", NOW, message_id=message_id)
+        for batch, message_id in ((first, "99"), (second, "99"), (third, "5"))
     ]
     desk.journal.claims.settle(outcomes)
     assert [desk.state(batch) for batch in (first, second, third)] == ["in_doubt", "in_doubt", "accepted"]
