@@ -65,14 +65,14 @@ def test_cancelling_stops_another_process_and_journal_and_gateway_agree(
     process.join(30)
     assert process.exitcode == sending_process.CANCELLED
     assert len(gateway.messages) == accepted, "something was sent after the campaign was cancelled"
-    left = {"planned": ROWS - accepted}
+    not_sent = {"planned": ROWS - accepted}
     if scheduled:
         assert result == Cancelled(cancelled=accepted, sent=0, unknown=0)
-        assert desk.counts(campaign) == left | {"cancelled": accepted}
+        assert desk.counts(campaign) == not_sent | {"cancelled": accepted}
         assert not +gateway.summary(), "a cancelled message would be delivered"
     else:
         assert result == Cancelled(cancelled=0, sent=0, unknown=0)
-        assert desk.counts(campaign) == left | {"accepted": accepted}
+        assert desk.counts(campaign) == not_sent | {"accepted": accepted}
         parts = desk.journal.report_queries.messages(campaign.account, Selection(campaigns=[campaign.id]))
         states = [pair for part in parts for pair in zip(part["msisdn"], part["state"], strict=True)]
         reached = {msisdn for msisdn, state in states if state == "accepted"}

@@ -1,4 +1,4 @@
-"""Recipient groups of the gateway: one request each, whose members nobody here knows."""
+"""Recipient groups of the gateway: one request per group, whose members only the gateway knows."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def record(
 
 
 def reached(bench: Bench) -> list[tuple[str, ...]]:
-    """Whom each request that the gateway took reached."""
+    """The recipients of each accepted request, sorted."""
     return sorted(
         tuple(recipient["msisdn"] for recipient in message["recipients"]) for message in bench.gateway.ledger()
     )
 
 
 def stored(bench: Bench) -> str:
-    """All that the journal holds, as text."""
+    """The contents of the journal, as text."""
     with bench.journal._database.read() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None
         return "\n".join(raw.iterdump())
 
 
-def test_a_group_goes_alone_under_its_name(bench: Bench) -> None:
+def test_a_group_is_a_request_of_its_own(bench: Bench) -> None:
     campaign = record(bench, ["The office", "choir"], [(D, TEXT), (B, TEXT)])
     run = bench.journal.claims.start_run(campaign)
     batches = bench.journal.claims.claim(run, requests=10, batch_size=500)
@@ -71,21 +71,21 @@ def test_a_group_goes_alone_under_its_name(bench: Bench) -> None:
     assert sorted(batch.recipients for batch in batches) == [f"{B},{D}", "The office", "choir"]
 
 
-def test_what_groups_got_is_counted_by_people(bench: Bench) -> None:
+def test_messages_to_groups_are_counted_by_recipient(bench: Bench) -> None:
     campaign = record(bench, ["The office", "choir"], [(D, TEXT)])
     counts = bench.send(campaign)
     assert reached(bench) == [OFFICE, CHOIR, CHOIR]
-    assert (counts.messages, counts.accepted, counts.segments) == (3, 3, 3)  # how many they are is not known yet
+    assert (counts.messages, counts.accepted, counts.segments) == (3, 3, 3)  # the number of members is not known yet
     counts = bench.follow(campaign)
     assert (counts.messages, counts.accepted, counts.delivered, counts.final) == (5, 5, 5, 5)
     assert counts.segments == 5
     assert bench.sent == {(A, TEXT): 1, (B, TEXT): 1, (C, TEXT): 1, (D, TEXT): 2}
-    told = stored(bench)
-    assert D in told  # in the file of recipients
-    assert not [member for member in OFFICE if member in told]
+    contents = stored(bench)
+    assert D in contents  # it is a recipient in the file too
+    assert not [member for member in OFFICE if member in contents]
 
 
-def test_a_group_is_final_when_everybody_has_it(bench: Bench) -> None:
+def test_a_group_is_final_when_it_is_delivered_to_every_member(bench: Bench) -> None:
     bench.gateway.configure({"delivered_after_s": 3600})
     campaign = record(bench, ["The office"])
     bench.send(campaign)
@@ -101,7 +101,7 @@ def test_a_group_is_final_when_everybody_has_it(bench: Bench) -> None:
     assert (counts.delivered, counts.final) == (3, 3)
 
 
-def test_a_result_cut_short_is_not_believed(bench: Bench) -> None:
+def test_a_truncated_result_does_not_confirm_a_group(bench: Bench) -> None:
     campaign = record(bench, ["The office"])
     bench.send(campaign)
     bench.fault(Fault("cut_short", endpoints=("getSmsResult",), keep_bytes=40, times=100))
@@ -114,7 +114,7 @@ def test_a_group_that_is_refused_is_rejected_alone(bench: Bench) -> None:
     campaign = record(bench, ["nobody knows it", "choir"], [(A, TEXT), (B, TEXT)])
     counts = bench.send(campaign)
     assert (counts.refused, counts.accepted) == (1, 3)
-    assert bench.requests == 3  # there is nothing to halve
+    assert bench.requests == 3  # a group cannot be split
 
 
 @pytest.mark.parametrize("fault", [Fault("response_lost"), Fault("lost_before"), Fault("truncated")])
@@ -130,8 +130,8 @@ def test_a_doubtful_group_stays_in_doubt(bench: Bench, fault: Fault, send_at: da
     assert bench.requests == 1
 
 
-def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -> None:
-    """Only what may be the group's is left alone: here the one member is a recipient of its own too."""
+def test_lost_responses_beside_a_doubtful_group_stay_in_doubt(bench: Bench) -> None:
+    """Messages that may be the group's are not touched: here its only member is also a recipient."""
     campaign = record(bench, ["choir"], [(A, "Hello A"), (D, "Hello D")], send_at=SOON)
     bench.fault(Fault("response_lost", times=3))
     counts = bench.send(campaign, connections=1)
@@ -141,7 +141,7 @@ def test_doubt_about_people_is_looked_up_beside_a_doubtful_group(bench: Bench) -
     assert not any(message["cancelled"] for message in bench.gateway.ledger())
 
 
-def test_absence_is_proven_beside_a_doubtful_group(bench: Bench) -> None:
+def test_absent_messages_are_sent_again_despite_a_doubtful_group(bench: Bench) -> None:
     campaign = record(bench, ["choir"], [(A, "Hello A"), (B, "Hello B")], send_at=SOON)
     bench.fault(Fault("lost_before"), Fault("none"), Fault("lost_before"))
     counts = bench.send(campaign, connections=1)
@@ -150,15 +150,15 @@ def test_absence_is_proven_beside_a_doubtful_group(bench: Bench) -> None:
     assert bench.requests == 4
 
 
-def test_a_hint_may_be_the_groups(bench: Bench) -> None:
+def test_an_ambiguous_update_settles_no_doubt_about_a_group(bench: Bench) -> None:
     campaign = record(bench, ["choir"], [(D, "Hello D")])
-    bench.fault(Fault("lost_before"), Fault("response_lost"))  # which of them is which?
+    bench.fault(Fault("lost_before"), Fault("response_lost"))  # an update may be about either of them
     assert bench.send(campaign, connections=1).in_doubt == 2
     counts = bench.follow(campaign, use_updates=True, deadline_s=1.0)
     assert (counts.in_doubt, counts.accepted) == (2, 0)
 
 
-def test_a_person_decides_about_a_group(bench: Bench) -> None:
+def test_doubt_about_a_group_is_resolved_by_a_decision(bench: Bench) -> None:
     campaign = record(bench, ["choir"], [(A, TEXT)], send_at=SOON)
     bench.fault(Fault("none"), Fault("lost_before"))
     bench.send(campaign, connections=1)
@@ -169,7 +169,7 @@ def test_a_person_decides_about_a_group(bench: Bench) -> None:
     assert bench.sent == {(A, TEXT): 1, (D, TEXT): 1}
 
 
-def test_an_id_of_long_ago_is_not_a_groups(bench: Bench) -> None:
+def test_an_id_of_an_earlier_message_is_not_accepted_for_a_group(bench: Bench) -> None:
     bench.post(D, "Foreign", datetime.now(UTC) + timedelta(minutes=1))
     bench.gateway.clock.advance(120)  # it has been sent
     foreign = bench.gateway.ledger()[0]["id"]
@@ -190,7 +190,7 @@ def test_a_waiting_group_is_cancelled_with_its_campaign(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a,b", "46701740605", "070-174 06 05", "two\nlines", "x" * 200, "\ud800"])
-def test_names_the_gateway_cannot_be_told(bench: Bench, name: str) -> None:
+def test_invalid_group_names_are_refused(bench: Bench, name: str) -> None:
     with pytest.raises(InputError, match="name"):
         record(bench, [name])
     assert bench.journal.campaigns.counts(record(bench, ["choir"])).messages == 1
@@ -202,13 +202,16 @@ def test_a_group_is_recorded_once(bench: Bench) -> None:
     assert bench.journal.campaigns.counts(campaign).messages == 2
     with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         assert list(recording.planned_before()) == []
-        assert sorted(one.msisdn for _, one in recording.planned_before(groups=True)) == ["@The office", "@choir"]
+        assert sorted(earlier.msisdn for _, earlier in recording.planned_before(groups=True)) == [
+            "@The office",
+            "@choir",
+        ]
         recording.drop_planned(
-            [number for number, one in recording.planned_before(groups=True) if one.msisdn == "@choir"]
+            [number for number, earlier in recording.planned_before(groups=True) if earlier.msisdn == "@choir"]
         )
     bench.send(campaign)
     with bench.journal.recording(bench.account, "groups", source="test", sender=None, send_at=None) as recording:
         recording.add_groups(["The office"], "Another text", encoding="GSM-7", segments=1)
         assert recording.find_changed_texts() == []
-        assert [one.msisdn for one in recording.find_changed_texts(groups=True)] == ["@The office"]
+        assert [earlier.msisdn for earlier in recording.find_changed_texts(groups=True)] == ["@The office"]
         assert recording.added() == 1

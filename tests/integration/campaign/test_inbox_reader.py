@@ -21,7 +21,7 @@ from tests.integration.campaign.lab import A, B, C, D, Lab
 
 
 def stored(lab: Lab) -> list[tuple[str, str]]:
-    """(Message id, text) of what is in the journal, in its order."""
+    """(Message id, text) of the journal's messages, in its order."""
     return [(row[1], row[10]) for part in lab.journal.inbox.rows(lab.account) for row in part]
 
 
@@ -96,8 +96,8 @@ def test_an_unparsed_record_is_stored_and_does_not_hide_the_others(lab: Lab, mon
             return reply
         lines = [b";;".join([b"", line.split(b"\t")[0][2:] + b"\tbad"]) if line.endswith(b"bad") else line
                  for line in reply.body.split(b"\n")]  # fmt: skip
-        whole = b"\n".join(lines)
-        return reply._replace(body=whole, announced=len(whole))
+        body = b"\n".join(lines)
+        return reply._replace(body=body, announced=len(body))
 
     monkeypatch.setattr(lab.gateway, "handle", garbling)
     read = lab.read()

@@ -1,4 +1,4 @@
-"""Messages that are sent at once: at most once. The gateway fails in one way; its ledger is counted."""
+"""Messages sent at once are sent at most once: the gateway fails in one way, and its ledger is counted."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pyt
     campaign = bench.record([(A, "Hello"), (B, "Hello"), (C, "Hello C")])
     database = bench.journal.url.database
     assert database is not None
-    handle, seen = bench.gateway.handle, list[tuple[str, set[str]]]()
+    handle, received = bench.gateway.handle, list[tuple[str, set[str]]]()
 
     def inspect(method: str, endpoint: str, query: bytes, body: bytes) -> object:
         # What another process would find when the request arrives.
@@ -134,13 +134,13 @@ def test_the_intent_is_durable_before_the_request(bench: Bench, monkeypatch: pyt
                 "SELECT msisdn FROM message JOIN batch ON batch.id = batch_id WHERE state = 'sending'"
             ).fetchall()
         (recipients,) = parse_qs(body.decode())["recipients"]
-        seen.append((recipients, {row[0] for row in rows}))
+        received.append((recipients, {row[0] for row in rows}))
         return handle(method, endpoint, query, body)
 
     monkeypatch.setattr(bench.gateway, "handle", inspect)
     assert bench.send(campaign).accepted == 3
-    assert sorted(recipients for recipients, _ in seen) == [f"{A},{B}", C]
-    for recipients, intended in seen:
+    assert sorted(recipients for recipients, _ in received) == [f"{A},{B}", C]
+    for recipients, intended in received:
         assert set(recipients.split(",")) <= intended
 
 

@@ -29,7 +29,7 @@ from tests.integration.campaign.bench import SOON, A, B, Bench, C, scheduled_tim
 def in_hours(opens: float, closes: float) -> TimeWindow:
     """A daily window that opens and closes this many hours from now."""
     now = datetime.now(UTC).replace(second=0, microsecond=0)
-    opening, closing = (now + timedelta(hours=each) for each in (opens, closes))
+    opening, closing = (now + timedelta(hours=hours) for hours in (opens, closes))
     return TimeWindow(opening.time(), closing.time(), ZoneInfo("UTC"))
 
 
@@ -147,15 +147,15 @@ def test_a_rate_limits_the_recipients_of_a_request(bench: Bench) -> None:
 
 def test_messages_that_wait_for_their_turn_are_planned(bench: Bench) -> None:
     campaign = bench.record([(A, f"Hello {number}") for number in range(6)])
-    seen: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def count(progress: Progress) -> None:
         counts = bench.journal.campaigns.counts(campaign)
-        seen.append((counts.sending, counts.planned))
+        reported.append((counts.sending, counts.planned))
 
     bench.send(campaign, listener=count, messages_per_minute=240)  # one every quarter of a second
-    assert all(sending <= 1 for sending, _ in seen)
-    planned_counts = [planned for _, planned in seen]
+    assert all(sending <= 1 for sending, _ in reported)
+    planned_counts = [planned for _, planned in reported]
     assert planned_counts[0] >= 4
     assert planned_counts == sorted(planned_counts, reverse=True)
 

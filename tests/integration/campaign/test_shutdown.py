@@ -166,8 +166,8 @@ with capture_sigterm():
 def test_a_terminated_process_leaves_a_correct_journal(
     journal: Journal, mymsp_sandbox: Sandbox, campaign: CampaignKey, tmp_path: Path
 ) -> None:
-    given = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
-    command = [sys.executable, "-c", PROCESS, str(tmp_path / "journal.db"), campaign.account, *given]
+    account_settings = [mymsp_sandbox.user, mymsp_sandbox.password, mymsp_sandbox.base_url]
+    command = [sys.executable, "-c", PROCESS, str(tmp_path / "journal.db"), campaign.account, *account_settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begins\n"

@@ -101,13 +101,13 @@ def run_ordeal(ordeal: Ordeal, journal_url: str, processes: ForkServerContext, s
         killed = 0
         for _ in range(60):
             senders = [processes.Process(target=sending_process.main, args=(job,)) for _ in range(2)]
-            for each in senders:
-                each.start()
+            for sender in senders:
+                sender.start()
             if killed < ordeal.kills and in_the_middle(sandbox, senders, rng.randint(10, 60)):
-                for each in senders[: rng.choice([1, 2])]:
-                    each.kill()
+                for sender in senders[: rng.choice([1, 2])]:
+                    sender.kill()
                     killed += 1
-            codes = [ended(each) for each in senders]
+            codes = [ended(sender) for sender in senders]
             assert set(codes) <= {0, -signal.SIGKILL}, codes
             counts = count(journal, job)
             if codes == [0, 0]:
@@ -148,7 +148,7 @@ def in_the_middle(sandbox: Sandbox, senders: list[ForkServerProcess], requests: 
     """Wait for this many more requests; False if the senders end before that."""
     target = sandbox.gateway.request_count + requests
     while sandbox.gateway.request_count < target:
-        if not any(each.is_alive() for each in senders):
+        if not any(sender.is_alive() for sender in senders):
             return False
         time.sleep(0.005)
     return True

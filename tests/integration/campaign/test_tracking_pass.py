@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 from tests.integration.campaign.lab import DAYS, LOOK, NEVER, SOON, A, B, C, Lab
 
 
-def test_a_pass_polls_everything_open_and_nothing_else(lab: Lab) -> None:
+def test_a_pass_polls_only_open_messages(lab: Lab) -> None:
     first = lab.sent([(A, "x"), (B, "x"), (C, "y")])
     second = lab.sent([(NEVER, "x"), (A, "x")], "winter")
     result = lab.track()
@@ -60,13 +60,13 @@ def test_the_next_pass_continues_where_the_budget_ended(lab: Lab) -> None:
         assert result.requests == 3
         assert result.incomplete
         polled.append(lab.desk.one("SELECT count(*) FROM batch WHERE confirmed_at IS NOT NULL"))
-    # The small campaign each time, and each request of the large one before any of them twice.
+    # Each pass polls the small campaign, and every request of the large one once before any of them again.
     assert polled == [3, 5, 7, 8]
-    whole = lab.track(max_requests=100)
-    assert (whole.requests, whole.incomplete) == (8, False)
+    complete = lab.track(max_requests=100)
+    assert (complete.requests, complete.incomplete) == (8, False)
 
 
-def test_every_campaign_gets_its_turn(lab: Lab) -> None:
+def test_passes_with_a_small_budget_poll_every_campaign(lab: Lab) -> None:
     for number in range(5):
         lab.sent([(NEVER, f"{number} {text}") for text in "abc"], f"campaign {number}")
     for _ in range(8):
@@ -95,7 +95,7 @@ def test_messages_past_the_tracking_period_are_given_up_and_complete_their_campa
     assert "resolve_campaign" in progress.todo()
     lab.age(campaign, 8)
     before = lab.requests()
-    (progress,) = lab.track().campaigns  # it was seen open, so its completion is reported
+    (progress,) = lab.track().campaigns  # the last pass listed it as open, so its completion is reported
     assert (progress.complete, progress.pending.given_up, progress.pending.open) == (True, 2, 0)
     assert lab.requests() == before
     completions = CompletionLog(lab.journal, lab.account)
@@ -133,7 +133,7 @@ def test_completion_is_reported_once_even_after_a_crash(lab: Lab) -> None:
     lab.sent([(A, "x")])
     (progress,) = lab.track().campaigns
     assert progress.complete
-    # The process died before it reported that. The campaign is no longer open, but still watched.
+    # The process died before it reported the completion: the campaign is no longer open, but listed again.
     (progress,) = lab.track().campaigns
     completions = CompletionLog(lab.journal, lab.account)
     assert completions.is_pending(progress)
@@ -158,20 +158,20 @@ def test_claims_of_a_dead_run_come_into_doubt(lab: Lab) -> None:
 
 
 def test_a_pass_settles_doubt_about_scheduled_messages(lab: Lab) -> None:
-    campaign, (found, absent) = lab.claimed([(A, "x"), (B, "y")], SOON)
+    campaign, (scheduled, absent) = lab.claimed([(A, "x"), (B, "y")], SOON)
     lab.post(A, "x", SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
     (progress,) = lab.track().campaigns
     assert (progress.counts.accepted, progress.counts.in_doubt, progress.counts.planned) == (1, 0, 1)
-    assert lab.desk.state(found) == "accepted"
+    assert lab.desk.state(scheduled) == "accepted"
     assert lab.desk.state(absent) == "released"
     assert progress.todo() == "1 messages are not sent: start the campaign again."
-    assert lab.requests("sendSms") == 1  # the one posted: a pass sends nothing
+    assert lab.requests("sendSms") == 1  # posted by this test: a pass sends nothing
     assert lab.send(campaign).accepted == 2
     assert set(lab.gateway.summary().values()) == {1}
 
 
-def test_doubt_that_may_still_be_settled_asks_nothing_of_a_person(lab: Lab) -> None:
+def test_doubt_that_may_still_be_settled_needs_no_decision(lab: Lab) -> None:
     lab.claimed([(A, "x"), (B, "x")], SOON)
     lab.desk.sql("UPDATE run SET lease_until = 1")
     lab.fault(Fault("error_before", ("sendlater/getall",), times=100))
@@ -222,7 +222,7 @@ def test_messages_past_their_delivery_time_need_a_new_campaign(lab: Lab) -> None
                                    Fault("html", ("getSmsResult",)), Fault("slow", ("getSmsResult",), delay_s=1.5),
                                    Fault("truncated", ("getSmsResult",)), Fault("cut_short", ("getSmsResult",))],
                          ids=lambda fault: fault.kind)  # fmt: skip
-def test_the_next_pass_polls_again_what_got_no_response(lab: Lab, fault: Fault) -> None:
+def test_the_next_pass_repeats_unanswered_requests(lab: Lab, fault: Fault) -> None:
     lab.sent([(A, "x"), (B, "y"), (C, "z")])
     if fault.kind == "slow":
         lab.timeout_s = 1.0
@@ -234,7 +234,7 @@ def test_the_next_pass_polls_again_what_got_no_response(lab: Lab, fault: Fault) 
     assert (result.requests, result.without_response, result.campaigns[0].complete) == (1, 0, True)
 
 
-def test_a_refused_account_is_polled_no_further(lab: Lab) -> None:
+def test_a_pass_stops_when_the_account_is_refused(lab: Lab) -> None:
     lab.sent([(A, f"text {number}") for number in range(20)])
     lab.fault(Fault("refuse", ("getSmsResult",), code=7, times=100))
     result = lab.track()
@@ -290,7 +290,7 @@ def test_two_passes_at_once(lab: Lab) -> None:
     assert lab.desk.one("SELECT count(*) FROM released_recipient") == 1
 
 
-def test_options_that_make_no_sense() -> None:
+def test_invalid_options_are_refused() -> None:
     for option in ("tracking_days", "max_requests", "requests_per_minute", "deadline_s"):
         with pytest.raises(InputError):
             TrackOptions(**{option: 0})  # type: ignore[arg-type]
@@ -308,36 +308,36 @@ def test_a_group_is_tracked_by_its_counts(lab: Lab) -> None:
     assert (progress.counts.messages, progress.counts.delivered, progress.complete) == (2, 1, False)
 
 
-# -- the night the clocks go back ------------------------------------------------------------------------------------
+# -- time changes and outages ---------------------------------------------------------------------------------------
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 
 
 @pytest.mark.parametrize("hour", [0, 1])
-def test_half_past_two_in_the_night_the_clocks_go_back(lab: Lab, hour: int) -> None:
-    """02:30 occurs twice, and the gateway does not say which of them it means."""
-    left = datetime(2026, 10, 25, hour, 30, 20, tzinfo=UTC)
-    assert left.astimezone(STOCKHOLM).strftime("%H:%M") == "02:30"
+def test_a_repeated_wall_clock_time_is_resolved(lab: Lab, hour: int) -> None:
+    """02:30 occurs twice when the clocks go back, and the gateway does not say which of the two it means."""
+    sent_at = datetime(2026, 10, 25, hour, 30, 20, tzinfo=UTC)
+    assert sent_at.astimezone(STOCKHOLM).strftime("%H:%M") == "02:30"
     campaign = lab.sent([(A, "x")])
-    micros = int(left.timestamp() * 1_000_000)
+    micros = int(sent_at.timestamp() * 1_000_000)
     lab.desk.sql("UPDATE batch SET claimed_at = :at, settled_at = :at + 1000", at=micros)
     for message in lab.gateway.messages.values():
         for recipient in message.recipients:
-            recipient.sent_at = left.timestamp()
-            recipient.final_at = left.timestamp() + 60
+            recipient.sent_at = sent_at.timestamp()
+            recipient.final_at = sent_at.timestamp() + 60
     lab.track(tracking_days=3650)
     assert lab.journal.campaigns.counts(campaign).delivered == 1
-    ((sent, got),) = lab.desk.sql("SELECT sent_at, delivered_at FROM message")
-    minute = left.replace(second=0)
+    ((sent, delivered_at),) = lab.desk.sql("SELECT sent_at, delivered_at FROM message")
+    minute = sent_at.replace(second=0)
     assert sent == int(minute.timestamp() * 1_000_000)
-    assert got == int((minute + timedelta(minutes=1)).timestamp() * 1_000_000)
+    assert delivered_at == int((minute + timedelta(minutes=1)).timestamp() * 1_000_000)
 
 
 def test_a_campaign_is_followed_past_midnight_and_an_outage(lab: Lab) -> None:
     lab.gateway.configure({"delivered_after_s": 3600})
     campaign = lab.sent([(A, "x"), (B, "y")])
 
-    def happens() -> None:
+    def fail_and_recover() -> None:
         time.sleep(0.3)
         lab.fault(Fault("error_before", ("getSmsResult",), times=60))
         time.sleep(0.3)
@@ -345,7 +345,7 @@ def test_a_campaign_is_followed_past_midnight_and_an_outage(lab: Lab) -> None:
         lab.fault()
 
     async def both() -> Counts:
-        counts, _ = await asyncio.gather(asyncio.to_thread(lab.follow, campaign), asyncio.to_thread(happens))
+        counts, _ = await asyncio.gather(asyncio.to_thread(lab.follow, campaign), asyncio.to_thread(fail_and_recover))
         return counts
 
     assert asyncio.run(both()).delivered == 2
