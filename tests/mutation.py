@@ -1,4 +1,4 @@
-"""Break one rule of the package in its syntax tree, and run the test that should notice.
+"""Break one rule of the package in its syntax tree, and run the test that must fail then.
 
 A place is named by its function, its kind of node and the names that the node mentions, so reformatting the code or
 renaming a local variable does not move it.
@@ -38,7 +38,7 @@ class Mutation:
         node: Kind of node, and the names or constants that it mentions, in any order: ``condition purged_at``. With a
             minus sign, names that it does not mention. The kinds are those of :data:`KINDS`. It must be the only such
             node of the function; of nested ones the innermost counts.
-        change: What becomes of the node.
+        change: The change of the node.
         test: Arguments for pytest; the test that they select fails then.
     """
 
@@ -57,7 +57,7 @@ class Mutation:
         """The source of the module with the rule broken.
 
         Raises:
-            PlaceError: The place is not there, or nothing changes.
+            PlaceError: The place does not exist, or nothing changes.
         """
         tree = ast.parse(self.path.read_text(encoding="utf-8"))
         before = ast.unparse(tree)
@@ -115,14 +115,14 @@ def without(*mentions: str) -> Change:
     def change(node: ast.AST) -> ast.AST:
         for part in ast.walk(node):
             if isinstance(part, ast.BoolOp):
-                left = [value for value in part.values if not _mentioned(value) >= set(mentions)]
-                if len(left) < len(part.values):
-                    part.values = left if len(left) > 1 else [left[0], left[0]]
+                kept = [value for value in part.values if not _mentioned(value) >= set(mentions)]
+                if len(kept) < len(part.values):
+                    part.values = kept if len(kept) > 1 else [kept[0], kept[0]]
                     return node
             elif isinstance(part, ast.BinOp):
-                for dropped, kept in ((part.left, part.right), (part.right, part.left)):
-                    if _mentioned(dropped) >= set(mentions) and not _mentioned(kept) >= set(mentions):
-                        part.left = part.right = kept
+                for dropped, other in ((part.left, part.right), (part.right, part.left)):
+                    if _mentioned(dropped) >= set(mentions) and not _mentioned(other) >= set(mentions):
+                        part.left = part.right = other
                         return node
         raise PlaceError(f"No operand mentions {mentions}.")
 
@@ -158,7 +158,7 @@ def swapped(old: str, new: str) -> Change:
 
 @dataclass
 class _Slot:
-    """Where a node stands in its parent."""
+    """The position of a node in its parent."""
 
     node: ast.AST
     parent: ast.AST
@@ -242,17 +242,17 @@ def _find(tree: ast.Module, function: str, node: str, description: str) -> _Slot
 
 def _scope(tree: ast.AST, function: str, description: str) -> ast.AST:
     for name in filter(None, function.split(".")):
-        level, found = [tree], list[ast.AST]()
-        while level and not found:  # the nearest one: a function may contain another of the same name
+        level, matches = [tree], list[ast.AST]()
+        while level and not matches:  # the nearest one: a function may contain another of the same name
             level = [child for node in level for child in ast.iter_child_nodes(node)]
-            found = [
+            matches = [
                 node
                 for node in level
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == name
             ]
-        if len(found) != 1:
-            raise PlaceError(f"{description}: {len(found)} functions or classes {name!r}.")
-        tree = found[0]
+        if len(matches) != 1:
+            raise PlaceError(f"{description}: {len(matches)} functions or classes {name!r}.")
+        tree = matches[0]
     return tree
 
 
@@ -320,9 +320,9 @@ def test_fails(mutation: Mutation, *, mutated: bool) -> bool:
         (copy / mutation.path.relative_to(ROOT)).write_text(source, encoding="utf-8")
         command = f"{sys.executable} -m pytest -n 0 -q -x -p no:cacheprovider {mutation.test}"
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
+        result = subprocess.run(
             ["sh", "-c", command], cwd=copy, env=environment, capture_output=True, text=True, check=False
         )
-    if done.returncode not in (0, 1):  # no such test, or the copy cannot be imported
-        sys.exit(f"{mutation.test}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 1
+    if result.returncode not in (0, 1):  # no such test, or the copy cannot be imported
+        sys.exit(f"{mutation.test}: {result.stdout[-2000:]}{result.stderr[-2000:]}")
+    return result.returncode == 1

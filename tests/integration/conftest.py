@@ -50,7 +50,7 @@ class Postgres:
         self.url = sa.make_url(uri).set(drivername="postgresql")
         self._engine = sa.create_engine(self.url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
         self._numbers = itertools.count(1)
-        self._run("ALTER SYSTEM SET fsync = off")  # processes are killed here, not machines
+        self._run("ALTER SYSTEM SET fsync = off")  # the tests kill processes, not machines
         self._run("SELECT pg_reload_conf()")
 
     def _run(self, statement: str) -> None:
@@ -108,7 +108,7 @@ def empty_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Desk:
-    """A journal's database, the journals opened on it, and short methods for what tests do with them."""
+    """A journal's database, the journals opened on it, and short methods for the steps of tests."""
 
     def __init__(
         self, url: str, empty_journal: Path, stack: ExitStack, processes: Callable[[], ProcessPoolExecutor]
@@ -165,18 +165,18 @@ class Desk:
 
     @staticmethod
     def number(index: int) -> str:
-        """A fictional MSISDN, ten thousand of them."""
+        """One of ten thousand fictional MSISDNs."""
         return str(46701740605 + index) if index <= 94 else f"4670174{index % 10_000:04d}"
 
     @staticmethod
     def block(pairs: Sequence[Pair], first_row: int = 2) -> PlannedChunk:
         """Make a chunk of (MSISDN, text) pairs, as the planner does."""
         texts = list(dict.fromkeys(text for _, text in pairs))
-        where = {text: index for index, text in enumerate(texts)}
+        index_of = {text: index for index, text in enumerate(texts)}
         return PlannedChunk(
             rows=list(range(first_row, first_row + len(pairs))),
             msisdns=[msisdn for msisdn, _ in pairs],
-            text_of=[where[text] for _, text in pairs],
+            text_of=[index_of[text] for _, text in pairs],
             texts=texts,
             digests=[text_digest(text) for text in texts],
             encodings=["GSM-7"] * len(texts),
@@ -188,7 +188,7 @@ class Desk:
         return [(self.number(index), text) for index in range(count)]
 
     def personal(self, count: int) -> list[Pair]:
-        """``count`` recipients of a text each."""
+        """``count`` recipients, each of a different text."""
         return [(self.number(index), f"Hello number {index}") for index in range(count)]
 
     def recording(
@@ -201,21 +201,23 @@ class Desk:
         batch_size: int = 500,
         journal: Journal | None = None,
     ) -> Any:
-        """Return a recording to enter with ``with``."""
+        """Return a recording, to be used as a context manager."""
         return (journal or self.journal).recording(
             account, name, source="a file", sender=sender, send_at=send_at, batch_size=batch_size
         )
 
-    def record(self, pairs: Sequence[Pair], name: str = "autumn", **how: Any) -> CampaignKey:
+    def record(self, pairs: Sequence[Pair], name: str = "autumn", **recording_options: Any) -> CampaignKey:
         """Record a campaign."""
         recording: Recording
-        with self.recording(name, **how) as recording:
+        with self.recording(name, **recording_options) as recording:
             recording.add(self.block(pairs))
         return recording.campaign
 
-    def claimed(self, pairs: Sequence[Pair], *, batch_size: int = 500, **how: Any) -> tuple[SendRun, list[Batch]]:
+    def claimed(
+        self, pairs: Sequence[Pair], *, batch_size: int = 500, **recording_options: Any
+    ) -> tuple[SendRun, list[Batch]]:
         """Record a campaign and claim all of it."""
-        run = self.journal.claims.start_run(self.record(pairs, batch_size=batch_size, **how))
+        run = self.journal.claims.start_run(self.record(pairs, batch_size=batch_size, **recording_options))
         return run, self.journal.claims.claim(run, requests=10_000, batch_size=batch_size)
 
     # -- settling ---------------------------------------------------------------------------------------------
@@ -223,13 +225,13 @@ class Desk:
     def settle(self, batch: Batch | int, state: str, **more: Any) -> None:
         """Settle one request, with the columns that the state needs."""
         number = batch if isinstance(batch, int) else batch.id
-        needs: dict[str, dict[str, Any]] = {
+        columns: dict[str, dict[str, Any]] = {
             "accepted": {"message_id": str(7_000_000 + number)},
             "refused": {"code": 11},
             "in_doubt": {"reason": "timeout"},
             "released": {"reason": "not-reached"},
         }
-        self.journal.claims.settle([Outcome(number, state, datetime.now(UTC), **{**needs.get(state, {}), **more})])
+        self.journal.claims.settle([Outcome(number, state, datetime.now(UTC), **{**columns.get(state, {}), **more})])
 
     def bring(self, batch: Batch | int, state: str) -> None:
         """Bring a request that is being sent into a state through legal changes."""
@@ -291,12 +293,14 @@ class Desk:
         rows.sort(key=lambda row: (row[0], row[-1]))
         return [(*row[:4], bytes.fromhex(row[4]), *row[5:-1]) for row in rows]
 
-    # -- others at the same time -------------------------------------------------------------------------------
+    # -- concurrent processes ----------------------------------------------------------------------------------
 
-    def in_processes(self, function: Callable[..., T], *each: Sequence[Any]) -> list[T]:
+    def in_processes(self, function: Callable[..., T], *argument_lists: Sequence[Any]) -> list[T]:
         """Run ``function(url, *arguments)`` in two processes at the same time, for each sequence of arguments."""
         pool = self._processes()
-        calls = [pool.submit(call_at, time.time() + 0.05, function, self.url, *arguments) for arguments in each]
+        calls = [
+            pool.submit(call_at, time.time() + 0.05, function, self.url, *arguments) for arguments in argument_lists
+        ]
         return [call.result(timeout=60) for call in calls]
 
     @staticmethod
