@@ -101,7 +101,8 @@ class _LoopThread:
 
     async def _shut_down(self) -> None:
         try:
-            await self._client.aclose()
+            with contextlib.suppress(Exception):  # a connection that fails to close must not keep its call waiting
+                await self._client.aclose()
             calls = asyncio.all_tasks() - {asyncio.current_task()}
             if calls:
                 _, unfinished = await asyncio.wait(calls, timeout=_CLOSE_S)

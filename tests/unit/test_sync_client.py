@@ -18,6 +18,7 @@ import pytest
 from prefect_mymsp.client import AsyncMyMSPClient
 from prefect_mymsp.errors import InDoubtError, InputError, NoResponseError, RefusedError, UnreachableError
 from prefect_mymsp.sync_client import MyMSPClient
+from prefect_mymsp.transport import SingleConnectionTransport
 from tests.loopback import NUMBER, PASSWORD, USER, LoopbackServer, counts_up, free_port, hangs, http, says
 
 
@@ -123,6 +124,33 @@ def test_close_fails_calls_in_flight_as_in_doubt_and_waiting_calls_as_not_sent()
         assert time.monotonic() - began < 2
         assert sorted(type(error).__name__ for error in errors) == ["NoResponseError", "UnreachableError"]
         assert len(server.requests) == 1
+    wait_until_no_threads()
+
+
+def test_close_fails_a_call_in_flight_even_if_its_connection_cannot_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def aclose(_: SingleConnectionTransport) -> None:
+        raise OSError("not closed")
+
+    monkeypatch.setattr(SingleConnectionTransport, "aclose", aclose)
+    errors: list[BaseException] = []
+
+    def call(client: MyMSPClient) -> None:
+        try:
+            client.send(NUMBER, "Hej")
+        except Exception as error:
+            errors.append(error)
+
+    with LoopbackServer(hangs()) as server:
+        client = client_for(server)
+        thread = threading.Thread(target=call, args=[client], daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 5
+        while not server.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        client.close()
+        thread.join(4)
+        assert not thread.is_alive()
+    assert [type(error).__name__ for error in errors] == ["NoResponseError"]
     wait_until_no_threads()
 
 
