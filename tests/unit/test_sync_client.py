@@ -214,7 +214,7 @@ def process(server: LoopbackServer, program: str) -> subprocess.Popen[str]:
 
 def output_of(server: LoopbackServer, program: str) -> list[str]:
     running = process(server, program)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (0, ""), err
     return out.splitlines()
 
@@ -235,13 +235,13 @@ print([thread.name for thread in threading.enumerate()])
 """
     with LoopbackServer(reply, counts_up()) as server:
         running = process(server, program)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not server.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=60)
         assert time.monotonic() - began < 5
         assert (running.returncode, err) == (0, "")
         assert out.splitlines() == ["interrupted", "1", "['MainThread']"]
@@ -253,12 +253,12 @@ print([thread.name for thread in threading.enumerate()])
 def test_ctrl_c_ends_a_program_with_a_call_in_flight() -> None:
     with LoopbackServer(hangs()) as server:
         running = process(server, "with client:\n    send('first')\n")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not server.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=60)
         assert time.monotonic() - began < 5
         assert running.returncode in {-signal.SIGINT, 130, 1}
         assert err.splitlines()[-1] == "KeyboardInterrupt"
