@@ -93,7 +93,7 @@ def test_tasks(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
 def test_the_pytest_fixture(in_a_folder: Path, mymsp_sandbox: Sandbox) -> None:
     names, _ = run(python_blocks()[4])
     assert names["pytest_plugins"] == ["prefect_mymsp.sandbox.pytest_plugin"]
-    names["test_it_is_sent"](mymsp_sandbox)
+    names["test_message_is_sent"](mymsp_sandbox)
 
 
 def test_the_tables_match_the_code() -> None:

@@ -133,7 +133,7 @@ def test_tracking_returns_known_results_when_the_gateway_fails(
     gateway.gateway.faults.replace(scripted=[Fault("refuse", RESULT, code=7)])
     status = track_campaign("outage", credentials)
     assert (status.delivered, status.open) == (1, 1)
-    assert "refused with code 7" in (status.problem or "")
+    assert "refused the request with code 7" in (status.problem or "")
     gateway.gateway.faults.replace(scripted=[Fault("error_before", RESULT)])  # fails once, then succeeds
     status = track_campaign("outage", credentials)
     assert (status.complete, status.problem) == (True, None)
