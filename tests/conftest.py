@@ -111,7 +111,8 @@ def prefect_harness(pytestconfig: pytest.Config) -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
     # Without the heartbeat a synchronous flow ends a second earlier.
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(settings):
         port = urlsplit(PREFECT_API_URL.value() or "").port
         # Prefect forgets to close a connection to its own server; ours, to other ports, stay errors. The line is for
         # the tests to come, the filter for the one whose setup this is part of.
