@@ -406,18 +406,18 @@ def _create(artifacts: Callable[[], Iterable[ArtifactCreate]]) -> None:
 
 
 @contextmanager
-def _log_failure(what: str) -> Iterator[None]:
+def _log_failure(content: str) -> Iterator[None]:
     """Log any failure inside and continue: the campaign itself is not affected."""
     try:
         yield
     except Exception as error:  # noqa: BLE001
-        _log_unshown(what, error)
+        _log_unshown(content, error)
 
 
-def _log_unshown(what: str, error: Exception) -> None:
+def _log_unshown(content: str, error: Exception) -> None:
     # The error's text may hold the address of Prefect's API, and the content of an artifact.
     get_logger(__name__).warning(
         "The %s of this campaign could not be shown in Prefect (%s). The campaign is not affected.",
-        what,
+        content,
         type(error).__name__,
     )

@@ -83,7 +83,7 @@ def resolve_repeated_hour(value: datetime | None, earliest: datetime | None, zon
 
 
 def tracking_period(days: float) -> timedelta:
-    """How long after its due time a message is still tracked.
+    """The period after its due time in which a message is tracked.
 
     This is the one rule for a message's age. Within the period the message is polled, updates about it count as
     evidence, and its outcome can change. After it the outcome is final. Tracking, updates, reports and exports all use

@@ -317,7 +317,7 @@ class _Connection(asyncio.Protocol):
         return b""
 
     def has_received(self) -> bool:
-        """Whether the connection has ended, or bytes were received that nobody has read."""
+        """Whether the connection has ended, or received bytes are waiting to be read."""
         return self._ended or bool(self._received) or self._transport.is_closing()
 
     def has_unexpected_data(self) -> bool:

@@ -1,4 +1,4 @@
-"""What to do about requests in doubt that have a delivery time: facts in, actions out, no I/O.
+"""Decisions about requests in doubt that have a delivery time: facts in, actions out, no I/O.
 
 ``sendlater/getall`` lists the messages that wait at the gateway, ``getSmsResult`` names their recipients. Neither shows
 the text or the sender of the request. So a waiting message is recognised by its *pair*, the delivery minute and the set
@@ -48,7 +48,7 @@ _MAY_WAIT_UNKNOWN = frozenset({SENDING, IN_DOUBT, RELEASED, ASSUMED})
 
 
 class Pair(NamedTuple):
-    """What identifies a waiting message: its delivery minute and its recipients.
+    """The identity of a waiting message: its delivery minute and its recipients.
 
     Attributes:
         minute: The delivery minute, aware; None when the gateway gives no time.
@@ -85,7 +85,7 @@ class ScheduledRequest:
 
     @property
     def pair(self) -> Pair:
-        """What it looks like at the gateway."""
+        """Its identity in the gateway's list."""
         return Pair(self.send_at, self.recipients)
 
 
@@ -293,7 +293,7 @@ class _Matcher:
         """Decide about the requests that have one pair."""
         doubtful = [request for request in requests if request.state == IN_DOUBT]
         released = [request for request in requests if request.state == RELEASED]
-        # Ids grow with time as far as anybody has seen: the shortest, then smallest, is the oldest.
+        # Ids grow with time in all observations: the shortest, then smallest, is the oldest.
         arrived = sorted(self._unknown.get(pair, ()), key=lambda message_id: (len(message_id), message_id))
         if any(request.to_group for request in requests):
             return _leave(doubtful, Reason.GROUP_MEMBERS_UNKNOWN)

@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileOptions:
-    """How scheduled messages in doubt are looked up at the gateway.
+    """Options for looking up scheduled messages in doubt.
 
     Attributes:
         late_arrival_s: Seconds after which a request with a lost response can no longer arrive.
@@ -63,7 +63,7 @@ class ReconcileOptions:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How a campaign is sent.
+    """Options for sending a campaign.
 
     Attributes:
         batch_size: Maximum number of recipients in one request.
@@ -130,7 +130,7 @@ class SendOptions:
 
 @dataclass(frozen=True, slots=True)
 class FollowOptions:
-    """How long and how often one campaign is polled.
+    """Options for tracking one campaign.
 
     Attributes:
         deadline_s: Maximum number of seconds to track.

@@ -36,7 +36,7 @@ MAX_WITHOUT_RESPONSE = 20
 
 
 class PollBudget:
-    """How many results may be requested, how fast, and until when. It reads no clock; times are monotonic seconds.
+    """A budget for result requests: their number, rate and deadline. It reads no clock; times are monotonic seconds.
 
     Attributes:
         ends_at: When no more results are requested.

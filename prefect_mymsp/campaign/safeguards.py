@@ -44,8 +44,8 @@ def check_start_time(
 
 
 def _duration(minutes: float) -> str:
-    whole = math.ceil(minutes)
-    return f"{whole // 60} h {whole % 60:02} min" if whole >= 60 else f"{whole} min"
+    rounded = math.ceil(minutes)
+    return f"{rounded // 60} h {rounded % 60:02} min" if rounded >= 60 else f"{rounded} min"
 
 
 def check_all_accepted(campaign: str, counts: Counts) -> None:

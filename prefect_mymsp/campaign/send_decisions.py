@@ -125,7 +125,7 @@ def lease_allows_request(now_s: float, renewed_at_s: float, lease_s: float) -> b
 def next_claim_window(
     current: int, requests_begun: int, elapsed_s: float, claim_window_s: float, connections: int
 ) -> int:
-    """How many requests to claim at once from now on.
+    """Return the number of requests to claim at once.
 
     That is what can be sent in ``claim_window_s`` at the present pace, and at least one request per connection. Idle
     connections empty the first window at once, so it grows no faster than doubling: what is claimed when the process

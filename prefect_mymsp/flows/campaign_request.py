@@ -61,7 +61,7 @@ class CampaignRequest:
 
     @property
     def workers(self) -> int:
-        """How many tasks send side by side."""
+        """Number of tasks that send side by side."""
         return self.send_options.workers
 
     @property

@@ -1,4 +1,4 @@
-"""How parameters and groups of options look in Prefect's run form. Everything in here changes the JSON schema only."""
+"""Titles and fields of Prefect's run form. Everything in here changes the JSON schema only."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Recording:
         return self._connection.execute(count).scalar_one()
 
     def added(self) -> int:
-        """How many messages this recording has added so far."""
+        """Number of messages added so far."""
         return self._messages() - self.messages_before
 
     def find_changed_texts(self, *, groups: bool = False) -> list[EarlierMessage]:

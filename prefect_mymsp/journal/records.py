@@ -378,7 +378,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which messages a report covers. Times are aware; ``since`` is included, ``until`` is not.
+    """The messages of a report. Times are aware; ``since`` is included, ``until`` is not.
 
     Attributes:
         campaigns: Only messages of these campaigns, by number in the journal; None for all of the account's.

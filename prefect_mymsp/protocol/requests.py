@@ -69,7 +69,7 @@ def format_recipients(recipients: str | Iterable[str]) -> str:
         # The usual case: all are MSISDNs, and are checked at once.
         if are_joined_msisdns(joined) and joined.count(",") == len(names) - 1:
             return ",".join(dict.fromkeys(names))
-    seen: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for position, recipient in enumerate(names, start=1):
         if not isinstance(recipient, str):
             raise InputError(f"Recipient {position} is of type {type(recipient).__name__}; use strings for MSISDNs.")
@@ -77,10 +77,10 @@ def format_recipients(recipients: str | Iterable[str]) -> str:
         msisdn = parse_msisdn(name)
         if msisdn is None:
             _check_group(name, position)
-        seen[msisdn or name] = None
-    if not seen:
+        distinct[msisdn or name] = None
+    if not distinct:
         raise InputError("There are no recipients.")
-    return ",".join(seen)
+    return ",".join(distinct)
 
 
 def _check_group(name: str, position: int) -> None:

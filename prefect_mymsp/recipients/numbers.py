@@ -210,22 +210,22 @@ def check_column(cells: pa.Array, country: str, *, assume_country_code: bool) ->
     """
     if country == "SE" and swedish_mobile_pattern():
         msisdns, recognised = match_swedish_mobiles(cells)
-        others = np.flatnonzero(~recognised.to_numpy(zero_copy_only=False))
+        uncertain = np.flatnonzero(~recognised.to_numpy(zero_copy_only=False))
     else:
         msisdns = pa.nulls(len(cells), pa.string())
-        others = np.arange(len(cells))
-    if not len(others):
+        uncertain = np.arange(len(cells))
+    if not len(uncertain):
         return msisdns, {}
     checked = [
         check_number(cell, country, assume_country_code=assume_country_code)
-        for cell in cells.take(pa.array(others)).to_pylist()
+        for cell in cells.take(pa.array(uncertain)).to_pylist()
     ]
     replaced = np.zeros(len(cells), dtype=bool)
-    replaced[others] = True
+    replaced[uncertain] = True
     msisdns = pc.replace_with_mask(
         msisdns, pa.array(replaced), pa.array([msisdn or None for msisdn, _ in checked], pa.string())
     )
-    reasons = {position: reason for position, (_, reason) in zip(others.tolist(), checked, strict=True) if reason}
+    reasons = {position: reason for position, (_, reason) in zip(uncertain.tolist(), checked, strict=True) if reason}
     return msisdns, reasons
 
 

@@ -95,7 +95,7 @@ def change_accounts(accounts: Mapping[str, Account], changes: object) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the gateway behaves towards every account.
+    """Settings of the gateway for all accounts.
 
     Attributes:
         sent_after_s: Simulated seconds from acceptance (or the delivery time) to sent; each recipient's own lies

@@ -112,14 +112,14 @@ def _send_sms(state: GatewayState, exchange: Exchange) -> str:
     return state.settings.dialect.accepted(str(message.message_id))
 
 
-def _originator(account: Account, given: bytes | None, charset: str) -> str:
+def _originator(account: Account, value: bytes | None, charset: str) -> str:
     registered = account.originators
-    if not given:
+    if not value:
         # The form of section 5.2.1 marks every field as mandatory but this one, and no code says it is missing.
         if not registered:
             raise Refusal(33)
         return registered[0]
-    originator = decode(given, charset)
+    originator = decode(value, charset)
     if registered is not None and originator not in registered:
         raise Refusal(33)
     return originator

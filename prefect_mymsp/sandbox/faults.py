@@ -156,7 +156,7 @@ class Fault:
 
 
 class FaultPlan:
-    """Which requests fail, and how: scripted faults first, in order, then random ones.
+    """The faults of the next requests: scripted faults first, in order, then random ones.
 
     Random faults draw one number a request from a generator seeded with ``seed``, so requests in the same order meet
     the same faults. Threads may share a plan.
@@ -207,7 +207,9 @@ class FaultPlan:
     def remaining(self) -> list[Fault]:
         """Scripted faults that still apply, with the number of requests left."""
         return [
-            replace(f, times=left) for i, f in enumerate(self._script) if (left := (f.times or 1) - self._struck[i]) > 0
+            replace(f, times=remaining)
+            for i, f in enumerate(self._script)
+            if (remaining := (f.times or 1) - self._struck[i]) > 0
         ]
 
     def draw(self, endpoint: str) -> Fault | None:

@@ -289,7 +289,7 @@ class Gateway:
             ]
 
     def summary(self) -> Counter[tuple[str, str]]:
-        """How many times each (MSISDN, text) was accepted and not cancelled; more than one is a duplicate SMS."""
+        """Number of times each (MSISDN, text) was accepted and not cancelled; more than one is a duplicate SMS."""
         with self.lock:
             self._settle(self.clock.timestamp())
             return Counter(
@@ -300,7 +300,7 @@ class Gateway:
             )
 
     def applied_faults(self) -> dict[str, int]:
-        """How many requests each kind of fault has applied to since the last reset."""
+        """Number of requests that each kind of fault has applied to since the last reset."""
         with self.lock:
             return dict(self._applied_faults)
 

@@ -1,7 +1,7 @@
 """Magic numbers: each has a fixed outcome for messages sent to it.
 
 All lie in 070-1740605 to 070-1740699, the range Sweden's regulator sets aside for fiction: no phone has them, so a
-campaign pointed at the real gateway by mistake reaches nobody. One table, from which the documentation is generated.
+campaign pointed at the real gateway by mistake reaches no one. One table, from which the documentation is generated.
 """
 
 from __future__ import annotations

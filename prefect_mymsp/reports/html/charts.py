@@ -135,7 +135,7 @@ class Chart:
 
 
 def over_time(times: pd.Series, zone: tzinfo, *, title: str, noun: str, element_id: str) -> Chart | None:
-    """How many values fall into each span of time, or None when they all fall into one minute.
+    """Chart the number of values per span of time; None if they all fall into one minute.
 
     Args:
         times: Moments, aware; missing ones do not count.
@@ -259,7 +259,7 @@ def _span_words(span: timedelta) -> str:
 
 
 def by_group(rows: Sequence[tuple[str, int]], *, title: str, noun: str, element_id: str) -> Chart | None:
-    """How many values each group has, one bar per group, or None when fewer than two groups have any.
+    """Chart the number of values per group; None if fewer than two groups have any.
 
     Args:
         rows: (label, count), in the order of the bars.

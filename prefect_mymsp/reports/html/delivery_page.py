@@ -33,7 +33,7 @@ class DeliveryData:
         complete: Whether the deliveries are all that these campaigns have.
         deliveries: In :data:`~prefect_mymsp.reports.frames.DELIVERY_DTYPES`.
         rejected_rows: In :data:`~prefect_mymsp.reports.frames.REJECTED_ROW_DTYPES`.
-        inbox: Messages received since, from anybody, in :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`.
+        inbox: Messages received since, from all senders, in :data:`~prefect_mymsp.reports.frames.INBOX_DTYPES`.
         opt_outs: MSISDNs that opted out, and when.
         text: The text that all messages share; None when there are several.
         read_at: When all this was read, aware.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tally:
-    """How many messages there are of each kind.
+    """Counts of the messages of a report.
 
     Attributes:
         messages: All of them.
@@ -62,11 +62,11 @@ class Tally:
         )
 
     def count(self, state: str) -> int:
-        """How many messages are in a state."""
+        """Number of messages in a state."""
         return self.states.get(state, 0)
 
 
 def delivered_mask(deliveries: pd.DataFrame) -> pd.Series[bool]:
-    """Which messages of a frame were delivered."""
+    """Mask of the delivered messages of a frame."""
     delivered: pd.Series[bool] = (deliveries["state"] == ACCEPTED) & (deliveries["status"] == DELIVERED).fillna(False)
     return delivered
