@@ -538,7 +538,7 @@ class AsyncMyMSPClient:
 
 
 class _RetrySchedule:
-    """When to retry what was not sent: after doubling pauses with jitter, or when the gateway asks for it."""
+    """Times of retries of unsent requests: after doubling pauses with jitter, or as in Retry-After."""
 
     def __init__(self, retry_for_s: float) -> None:
         self._ends_at = time.monotonic() + retry_for_s

@@ -2,7 +2,7 @@
 
 ``credentials`` comes first, then the parameters of the client's method. No task takes its result from Prefect's cache:
 a second send of the same text is meant, and a status must be fresh. Reads that change nothing are retried. A send, a
-change to a scheduled message and the destructive read are not retried, whatever Prefect's settings say. With
+change to a scheduled message and the destructive read are not retried, whatever Prefect's settings are. With
 ``.with_options(retries=…)`` they are retried after failures that provably sent nothing, and after no others.
 
 With ``.map`` write ``unmapped(credentials)``; otherwise Prefect iterates over the block's fields.

@@ -83,7 +83,7 @@ class TimeWindow:
         return f"{self.opens:%H:%M} to {self.closes:%H:%M} {self.zone.key}{days}"
 
 
-@lru_cache(maxsize=64)  # a campaign asks for the same opening with each claim
+@lru_cache(maxsize=64)  # each claim of a campaign needs the same opening
 def _opening_after(window: TimeWindow, minute: datetime) -> datetime:
     # Minute by minute: a week takes ten milliseconds, and this needs no rule about zones besides that of `contains`.
     while True:

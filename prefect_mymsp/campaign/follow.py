@@ -171,7 +171,7 @@ class CampaignFollower:
         return max([(time - now).total_seconds() for time in times], default=0.0)
 
     async def _read_updates(self) -> int:
-        """Read the account's updates if the options ask for it; returns how many messages changed."""
+        """Read the account's updates if ``use_updates`` is set; returns how many messages changed."""
         if not self._options.use_updates:
             return 0
         updates = await self._update_reader.read()

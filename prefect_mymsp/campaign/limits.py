@@ -19,8 +19,7 @@ def check_limits(limits: Limits, plan: Plan) -> None:
     """Check a plan against its limits: rejected rows first, then recipients, then segments.
 
     Raises:
-        LimitError: The plan exceeds a limit; the message says by how much, where in the source, and what to do. Nothing
-            was sent.
+        LimitError: The plan exceeds a limit; the message gives the excess, the rows, and the remedy. Nothing was sent.
     """
     rejected = plan.rejected_rows.num_rows
     # Without the margin, 0.29 of 100 rows would be 28.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
-#: Lists that must show a request to be absent, or a message id to be unknown, before either is believed.
+#: Lists that must show a request to be absent, or a message id to be unknown, before either counts as proven.
 REQUIRED_LISTS = 3
 #: Failures in a row after which a list is no longer waited for. A delivery time may be months ahead.
 MAX_FAILED_LISTS = 20
@@ -176,7 +176,7 @@ class Reason(StrEnum):
     """Why a request stays in doubt for now, or for good."""
 
     REQUEST_IN_FLIGHT = "a request to the same recipients for the same minute is being made"
-    CANCELLED_TO_SEND_AGAIN = "its messages cannot be told apart and are cancelled; the next list must show that"
+    CANCELLED_TO_SEND_AGAIN = "its messages cannot be distinguished and are cancelled; the next list must show that"
     LIST_INCOMPLETE = "the list lacks messages that must be waiting"
     UNIDENTIFIED_MESSAGE = "the recipients of an unknown message could not be read"
     RECIPIENTS_OVERLAP = "an unknown message for the same minute has some of its recipients"
@@ -245,7 +245,7 @@ Action = Link | SendAgain | Cancel | CountAbsence | Wait | LeaveInDoubt
 def candidate_ids(requests: Iterable[ScheduledRequest], listing: Listing, *, times_verified: bool) -> list[str]:
     """Listed messages that may be a request in doubt, or one that was released and arrived late after all.
 
-    As long as no message was listed with the time that was asked for, that may be a message of any time.
+    Until a message was listed with its requested time, this includes messages of any time.
     """
     minutes = {request.send_at for request in requests if request.state in {IN_DOUBT, RELEASED}}
     if not minutes:

@@ -130,8 +130,8 @@ def send(
     """Send a message to everyone in a CSV file: check, confirm, send, track.
 
     The command checks the whole file first. It shows the number of messages, the SMS segments they take, sample texts
-    and the rows to fix, and asks before it sends. Run it again after a crash, or with rows added: it sends only what is
-    missing.
+    and the rows to fix, and asks for confirmation. Run it again after a crash, or with rows added: it sends only what
+    is missing.
 
     prefect-mymsp send customers.csv "Hello {name}, see you on {day}!"
     """

@@ -122,7 +122,7 @@ def collect_updates(
         journal: Database that stores the updates and the messages.
 
     Returns:
-        What was collected. When the gateway's response was lost, ``problem`` says so.
+        The collected updates. ``problem`` is set if the gateway's response was lost.
 
     Raises:
         InputError: An option is out of range.

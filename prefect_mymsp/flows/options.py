@@ -1,7 +1,7 @@
 """Groups of campaign options, as Prefect's run form shows them.
 
 Bounds stand in the form's schema alone. Values are checked when the request is built, where a wrong value is an error
-of this package that says what to do. Field names are unique across all groups, so an error can name a field by itself.
+of this package with a remedy. Field names are unique across all groups, so an error can name a field by itself.
 """
 
 from __future__ import annotations

@@ -335,7 +335,7 @@ def _send(
             counts=dataclasses.asdict(journal.campaigns.counts(campaign)),
         ) from error
     except BaseException:  # the run must end within seconds, too few to cancel thousands of messages
-        with contextlib.suppress(MyMSPError):  # the interrupt goes on, whatever the journal says
+        with contextlib.suppress(MyMSPError):  # the interrupt goes on, even if the journal fails
             if waiting := len(journal.schedule.batches(campaign, datetime.now(UTC))):
                 get_run_logger().warning(
                     "all_or_nothing: the run ends while %d requests wait at the gateway, and they will be sent at "
@@ -380,7 +380,7 @@ def _report(
     except JournalError:
         if failure is None:
             raise
-        raise failure from failure.__cause__  # it says how to go on
+        raise failure from failure.__cause__  # it contains the remedy
     return CampaignReport.of(request.campaign, checked.plan, counts, deliveries)
 
 

@@ -111,8 +111,8 @@ def track_open_campaigns(
     """Poll all open campaigns of an account once. Schedule it every few minutes. It sends nothing.
 
     The pass polls each message that may still be delivered, looks up scheduled requests in doubt, and marks as in doubt
-    the requests of runs that died. When messages turn out to be unsent, ``todo`` says to start the campaign again. Two
-    passes may run at the same time.
+    the requests of runs that died. When messages turn out to be unsent, ``todo`` advises to start the campaign again.
+    Two passes may run at the same time.
 
     A campaign is complete when no message is left to send, being sent or in doubt, and each accepted message is
     delivered, archived by the gateway, or no longer tracked: its delivery time is more than ``tracking_days`` ago. The

@@ -232,7 +232,7 @@ class Recording:
         """Record one text for recipient groups of the gateway: one message and one request each, with ``row`` 0.
 
         The members of a group are stored at the gateway only. The journal holds the group as ``@name`` and counts it as
-        one message until a result says how many people it has.
+        one message until a result counts its members.
 
         Args:
             names: Names or short names of the groups in the gateway.

@@ -44,7 +44,7 @@ class CampaignKey:
 class Counts:
     """Messages of a campaign by state. The states add up to ``messages``.
 
-    A message to a recipient group counts as one until a result says how many people the group has, and then as many.
+    A message to a recipient group counts as one until a result counts the group's members, and then as many.
 
     Attributes:
         messages: All messages.

@@ -83,7 +83,7 @@ CODES: tuple[Code, ...] = (
     Code(25, "the password is missing", _REPORT, "account", ENDPOINTS),
     Code(
         BAD_RECIPIENT,
-        "at least one recipient is not a number that the gateway can use; it does not say which",
+        "at least one recipient is not a number that the gateway can use; it does not name it",
         "Correct the number in the source. A campaign splits the request until only that number is refused",
         "number",
         (SEND,),

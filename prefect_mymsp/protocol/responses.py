@@ -88,7 +88,7 @@ def _declared_charset(content_type: str | None) -> str | None:
     return charset or None
 
 
-# The document does not say what separates A or N from the rest (4.1.2 shows a table): any of these, or nothing.
+# The document leaves open what separates A or N from the rest (4.1.2 shows a table): any of these, or nothing.
 _SEPARATORS = "\r\n\t ,;"
 _REFUSED = re.compile(r"N[\r\n\t ,;]*([0-9]{1,9})[\r\n\t ,;]*", re.ASCII)
 

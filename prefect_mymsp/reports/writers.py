@@ -69,7 +69,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def write_excel(frames: Mapping[str, pd.DataFrame], path: Path) -> Path:
-    """Write frames as the sheets of an Excel file; times are in UTC, and their column headers say so.
+    """Write frames as the sheets of an Excel file; times are in UTC, as their column headers state.
 
     Texts are escaped as in :func:`write_csv`. Phone numbers are texts, so that no digit is lost.
 

@@ -52,7 +52,7 @@ def _log_in(state: GatewayState, params: Mapping[str, bytes]) -> Account:
         raise Refusal(25)
     if not password:
         raise Refusal(24)
-    # Only sendSms says which charset it uses, so credentials may come in UTF-8 or ISO-8859-1 everywhere.
+    # Only sendSms declares its charset, so credentials may come in UTF-8 or ISO-8859-1 everywhere.
     account = state.accounts.get(user.decode("utf-8", "replace")) or state.accounts.get(user.decode("iso-8859-1"))
     if account is None or password not in password_forms(account.password):
         raise Refusal(7)

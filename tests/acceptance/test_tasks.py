@@ -1,4 +1,4 @@
-"""The sixteen tasks in flows, over real HTTP; no send is repeated or skipped, whatever Prefect's settings say."""
+"""The sixteen tasks in flows, over real HTTP; no send is repeated or skipped, whatever Prefect's settings are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipient groups of the gateway: one request per group, whose members only the gateway knows."""
+"""Recipient groups of the gateway: one request per group, whose members are stored at the gateway only."""
 
 from __future__ import annotations
 
