@@ -492,9 +492,9 @@ class AsyncMyMSPClient:
 
     def _parse_status(self, call: _Call[T], response: httpx.Response, body: bytes, raw: bytes | None) -> T:
         status = response.status_code
-        answer = protocol.Response(body, response.headers.get("content-type"), self.zone)
+        content = protocol.Response(body, response.headers.get("content-type"), self.zone)
         if 200 <= status < 300:
-            return call.parse(answer)
+            return call.parse(content)
         if status == 429:
             retry_after_s = _retry_after_s(response.headers.get("retry-after"))
             request = "" if retry_after_s is None else f" and requests a pause of {retry_after_s:.0f} s"
@@ -504,7 +504,7 @@ class AsyncMyMSPClient:
         if 400 <= status < 500:
             # N and a code is the gateway's refusal, whatever the status. An A is never trusted here.
             with contextlib.suppress(ProtocolError):
-                protocol.parse_acknowledgement(answer, call.endpoint)
+                protocol.parse_acknowledgement(content, call.endpoint)
         raise UnexpectedStatusError(
             f"{call.endpoint}: the gateway returned HTTP {status}, which does not prove the outcome of the request.",
             status=status,

@@ -103,7 +103,7 @@ class _Slots:
     async def __call__(self, requests: int) -> None:
         try:
             await rate_limit(self.name, occupy=requests, strict=True)
-        except Exception as error:  # noqa: BLE001  whatever keeps Prefect's API from answering
+        except Exception as error:  # noqa: BLE001  any failure of Prefect's API
             raise ConfigurationError(
                 f"concurrency_limit: {self.name!r} gave no slots ({type(error).__name__}). Check that it still "
                 "exists and that Prefect's API can be reached."

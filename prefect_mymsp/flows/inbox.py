@@ -86,7 +86,7 @@ def collect_inbox(
     Raises:
         InputError: An option is out of range.
         NotSentError: The gateway refuses or cannot be reached.
-        InDoubtError: The gateway does not answer. The next run starts at the same point.
+        InDoubtError: The gateway does not respond. The next run starts at the same point.
         JournalError: The journal failed.
     """
     opt_outs = _checked_opt_outs(opt_out_words, events_max_age_days)

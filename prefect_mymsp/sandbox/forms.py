@@ -30,7 +30,7 @@ _MAX_PORT: Final = 65535
 _NOT_CHARSETS: Final = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 
 
-class Refusal(Exception):  # noqa: N818  an answer, not an error
+class Refusal(Exception):  # noqa: N818  a response, not an error
     """The gateway returns ``N`` and this code."""
 
     def __init__(self, code: int) -> None:

@@ -97,13 +97,13 @@ class Gateway:
             now = self.clock.timestamp()
             self._settle(now)
             exchange = Exchange(params, now, self.faults.draw(endpoint))
-            outcome, answer = None, ""
+            outcome, response = None, ""
             if exchange.fault is None or exchange.fault.processes:
-                outcome, answer = self._process(endpoint, exchange)
+                outcome, response = self._process(endpoint, exchange)
             fault = exchange.fault
             if fault is not None and fault.kind == "late":
                 self._state.plan(now + fault.delay_s, LateRequest(endpoint, params))
-            reply = self._respond(endpoint, answer, fault)
+            reply = self._respond(endpoint, response, fault)
             self._record(
                 RequestEntry(
                     now,
@@ -126,11 +126,11 @@ class Gateway:
             exchange.fault = interruption.fault
             return None, ""
 
-    def _respond(self, endpoint: str, answer: str, fault: Fault | None) -> Reply:
+    def _respond(self, endpoint: str, response: str, fault: Fault | None) -> Reply:
         dialect = self.settings.dialect
         delay_s = self.settings.latency_ms / 1000
         headers = [(b"content-type", dialect.content_type)]
-        body = dialect.encode(answer)
+        body = dialect.encode(response)
         if fault is None:
             return Reply(200, headers, body, len(body), delay_s)
         match fault.kind:
