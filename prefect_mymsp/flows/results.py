@@ -20,8 +20,8 @@ class CampaignStatus:
 
     Attributes:
         campaign: Name of the campaign.
-        complete: Whether nothing more will happen: no message is left to send, being sent or in doubt, and each
-            accepted message is delivered, archived by the gateway, or no longer tracked.
+        complete: Whether nothing more will happen: no message is left to send or being sent, and each message that is
+            accepted or in doubt is final or no longer tracked.
         messages: All messages; the counts from ``planned`` to ``cancelled`` add up to it.
         planned: Not sent.
         sending: A request may be under way.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import os
 import signal
 import subprocess
 import sys
@@ -219,7 +218,6 @@ def output_of(server: LoopbackServer, program: str) -> list[str]:
     return out.splitlines()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process")
 @pytest.mark.parametrize(
     "reply", [hangs(), hangs(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nA\n")], ids=["head", "body"]
 )
@@ -249,7 +247,6 @@ print([thread.name for thread in threading.enumerate()])
         assert server.connections == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process")
 def test_ctrl_c_ends_a_program_with_a_call_in_flight() -> None:
     with LoopbackServer(hangs()) as server:
         running = process(server, "with client:\n    send('first')\n")
@@ -325,7 +322,6 @@ def last():
     assert output == numbers or (unsent and output[:-1] == numbers[:-1])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_connections_of_its_own() -> None:
     program = """
 print(send("parent"), flush=True)
