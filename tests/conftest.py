@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import certifi
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ os.environ.update(
         "DO_NOT_TRACK": "1",
     }
 )
+
+# On a busy machine examples take longer to generate, and tests longer to run them: neither is a failure.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["prefect_mymsp.sandbox.pytest_plugin"]
 
