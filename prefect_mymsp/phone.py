@@ -34,6 +34,7 @@ __all__ = [
 #: country code begins with 0. E.164 has no lower bound. The shortest mobile numbers have 7 digits (Tokelau, +690), and
 #: a short code of 5 digits can write to the inbox and be suppressed. Hence 5.
 MSISDN_MIN_DIGITS = 5
+#: The longest MSISDN, in digits (E.164).
 MSISDN_MAX_DIGITS = 15
 
 _MSISDN_PATTERN = f"[1-9][0-9]{{{MSISDN_MIN_DIGITS - 1},{MSISDN_MAX_DIGITS - 1}}}"

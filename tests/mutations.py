@@ -555,7 +555,7 @@ MUTATIONS = [
     ),
     Mutation(
         "an interrupted all-or-nothing campaign reports what waits at the gateway",
-        "flows/send_campaign.py",
+        "flows/send.py",
         "condition batches schedule",
         never,
         f"{FLOWS}/test_doubt.py -k all_or_nothing_that",

@@ -6,7 +6,7 @@ from prefect_mymsp.flows.manage_campaign import cancel_campaign, reschedule_camp
 from prefect_mymsp.flows.options import Advanced, Audience, Day, Safeguards, SendWindow, Speed, Suppression, Table
 from prefect_mymsp.flows.purge import purge_journal
 from prefect_mymsp.flows.results import CampaignStatus, CollectedUpdates
-from prefect_mymsp.flows.send_campaign import send_campaign, send_dataframe
+from prefect_mymsp.flows.send import send_campaign, send_dataframe
 from prefect_mymsp.flows.task_support import report_progress_to
 from prefect_mymsp.flows.track import track_campaign, track_open_campaigns
 

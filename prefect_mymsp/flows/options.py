@@ -21,6 +21,7 @@ from prefect_mymsp.flows.parameters import Database
 if TYPE_CHECKING:
     from prefect_mymsp.campaign import TimeWindow
 
+#: A day of the week.
 Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _DAYS: tuple[Day, ...] = get_args(Day)
 _TIME_OF_DAY: dict[str, Any] = {"pattern": r"^([01]?\d|2[0-3]):[0-5]\d$", "examples": ["08:00"]}

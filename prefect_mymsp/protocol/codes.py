@@ -10,14 +10,23 @@ from dataclasses import dataclass
 
 from prefect_mymsp.errors import RefusedError, Scope
 
+#: The endpoint that sends a message (4.1).
 SEND = "sendSms"
+#: The endpoint that returns the status of each recipient (4.2).
 RESULT = "getSmsResult"
+#: The endpoint that returns the time of a scheduled message (4.3.1).
 SCHEDULED_TIME = "sendlater/get"
+#: The endpoint that lists scheduled messages (4.3.2).
 SCHEDULED = "sendlater/getall"
+#: The endpoint that changes the time of a scheduled message (4.3.4).
 RESCHEDULE = "sendlater/update"
+#: The endpoint that cancels a scheduled message (4.3.5).
 CANCEL = "sendlater/cancel"
+#: The endpoint that returns received messages (4.4).
 INBOX = "getMsgReceived"
+#: The endpoint that returns and removes updates (4.5).
 UPDATES = "getMsgUpdates"
+#: All endpoints.
 ENDPOINTS = (SEND, RESULT, SCHEDULED_TIME, SCHEDULED, RESCHEDULE, CANCEL, INBOX, UPDATES)
 
 #: At least one recipient is not a valid number. The gateway does not name it.

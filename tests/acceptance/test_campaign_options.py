@@ -730,7 +730,7 @@ def test_only_what_was_approved_is_sent(
 def test_a_delivery_time_that_passes_during_approval_is_refused(
     credentials: MyMSPCredentials, gateway: Sandbox, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow_module = sys.modules["prefect_mymsp.flows.send_campaign"]
+    flow_module = sys.modules["prefect_mymsp.flows.send"]
     soon = datetime.now(UTC) + timedelta(minutes=3)
 
     class Later(datetime):

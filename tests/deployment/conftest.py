@@ -338,7 +338,7 @@ def account(server: Server, mymsp_sandbox_server: Sandbox) -> str:
 _INSTALLED = """
 deployments:
   - name: installed
-    entrypoint: prefect_mymsp.flows.send_campaign.send_campaign
+    entrypoint: prefect_mymsp.flows.send.send_campaign
     pull: []
     work_pool: {name: sms}
     parameters:

@@ -57,7 +57,7 @@ def test_the_installed_flow_is_deployed_by_its_dotted_name_and_run(
     with server.client() as client:
         for name in (deployment, "send-campaign/in-python"):
             stored = client.read_deployment_by_name(name)
-            assert stored.entrypoint == "prefect_mymsp.flows.send_campaign.send_campaign"
+            assert stored.entrypoint == "prefect_mymsp.flows.send.send_campaign"
             assert not stored.pull_steps
             blocks = (stored.parameter_openapi_schema or {})["definitions"]
             assert blocks["MyMSPCredentials"]["block_type_slug"] == "mymsp-credentials"  # the form offers saved blocks
