@@ -55,7 +55,7 @@ class Doubt:
 
     def known_message_ids(self, campaign: CampaignKey, ids: Sequence[str]) -> set[str]:
         """Return the message ids that belong to a request of any campaign of the account."""
-        batch, known = schema.batch, set[str]()
+        batch, claimed_ids = schema.batch, set[str]()
         with self._database.read() as connection:
             for some_ids in slices(ids):
                 select = (
@@ -63,8 +63,8 @@ class Doubt:
                     .join(schema.campaign, schema.campaign.c.id == batch.c.campaign_id)
                     .where(schema.campaign.c.account == campaign.account, batch.c.message_id.in_(some_ids))
                 )
-                known.update(connection.scalars(select))
-        return known
+                claimed_ids.update(connection.scalars(select))
+        return claimed_ids
 
     def candidates(self, account: str, msisdns: Sequence[str], since: datetime) -> list[CandidateBatch]:
         """Return requests to any of these recipients that may have a message at the gateway under an unknown id.
